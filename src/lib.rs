@@ -1,0 +1,16 @@
+//! rtx runs OCI bundles. The same bundle and the same commands run under replaceable *engines*; a container's life is
+//! split into three *stages*: [`stages::stage1`] prepares, [`stages::smaster`] creates, watches and cleans up, and
+//! [`stages::stage2`] is the process that becomes the payload.
+//!
+//! Imports run downhill: `cli` → `stages` → `engine` → (`config`, `rpc`, `state`) → `sys`.
+
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod rpc;
+pub mod stages;
+pub mod state;
+pub mod sys;
+
+/// The version of the OCI runtime-spec that rtx implements, as `features`, `state` and `spec` report it.
+pub const OCI_VERSION: &str = "1.3.0";
