@@ -1,1 +1,4 @@
+//! Every test that drives the real binary on the real kernel; one module a feature.
 
+mod differential;
+mod support;
