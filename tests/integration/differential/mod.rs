@@ -6,7 +6,19 @@ mod accepted;
 mod compare;
 mod host;
 
+mod capabilities;
+mod cgroups;
+mod exec;
+mod exits;
+mod hooks;
+mod idmaps;
+mod mounts;
 mod namespaces;
+mod paths;
+mod process;
+mod propagation;
+mod seccomp;
+mod terminal;
 
 use std::io::Write;
 
@@ -18,7 +30,19 @@ use crate::support::{Bundle, Runtime, report_skip, test_name};
 use compare::{differences, rename};
 
 /// How many cases there are: when as many have run, the accepted differences that none of them used are reported.
-const ALL_CASES: usize = namespaces::CASES;
+const ALL_CASES: usize = capabilities::CASES
+    + cgroups::CASES
+    + exec::CASES
+    + exits::CASES
+    + hooks::CASES
+    + idmaps::CASES
+    + mounts::CASES
+    + namespaces::CASES
+    + paths::CASES
+    + process::CASES
+    + propagation::CASES
+    + seccomp::CASES
+    + terminal::CASES;
 
 /// Declares the cases of one area as tests. `probe` cases change a bundle whose payload is the probe; `flow` cases take a
 /// runtime through commands of their own and report what they saw.
@@ -135,6 +159,7 @@ impl Report {
         let names = [
             (container.id.clone(), "ID"),
             (container.bundle.path().display().to_string(), "BUNDLE"),
+            (container.bundle.name(), "BUNDLE-NAME"),
             (container.runtime.scratch().display().to_string(), "SCRATCH"),
         ];
         rename(Value::Object(self.fields), &names)

@@ -3,17 +3,22 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::payload;
+use super::children::poll_until;
+use super::{leftover, payload};
 
 /// A bundle in a temporary directory; `spec` is written to config.json when a runtime is about to use it.
 pub struct Bundle {
     dir: TempDir,
     pub spec: Value,
+    helpers: RefCell<Vec<Child>>,
 }
 
 impl Bundle {
@@ -26,7 +31,7 @@ impl Bundle {
         let mut args = vec!["/bin/probe".to_owned()];
         args.extend(host_namespaces());
         spec["process"]["args"] = json!(args);
-        let bundle = Bundle { dir, spec };
+        let bundle = Bundle { dir, spec, helpers: RefCell::default() };
         fill_rootfs(&bundle.rootfs());
         bundle
     }
@@ -34,8 +39,18 @@ impl Bundle {
     /// The default bundle with `script` run by a shell instead of the probe.
     pub fn shell(script: &str) -> Bundle {
         let mut bundle = Bundle::new();
-        bundle.args(&["/bin/sh", "-c", script]);
+        bundle.shell_payload(script);
         bundle
+    }
+
+    /// Runs `script` by a shell instead of the probe.
+    pub fn shell_payload(&mut self, script: &str) -> &mut Bundle {
+        self.args(&["/bin/sh", "-c", script])
+    }
+
+    /// A name that no other bundle has, for cgroups: what a runtime leaves of a cgroup path is removed with the bundle.
+    pub fn name(&self) -> String {
+        self.path().file_name().expect("a bundle directory").to_string_lossy().into_owned()
     }
 
     pub fn path(&self) -> &Path {
@@ -68,6 +83,43 @@ impl Bundle {
     pub fn mount(&mut self, destination: &str, kind: &str, source: &str, options: &[&str]) -> &mut Bundle {
         let mount = json!({ "destination": destination, "type": kind, "source": source, "options": options });
         self.spec["mounts"].as_array_mut().expect("mounts").push(mount);
+        self
+    }
+
+    /// Takes the mount at `destination` out of `mounts`.
+    pub fn unmount(&mut self, destination: &str) -> &mut Bundle {
+        self.spec["mounts"].as_array_mut().expect("mounts").retain(|m| m["destination"] != destination);
+        self
+    }
+
+    /// Replaces the options of the mount at `destination`.
+    pub fn mount_options(&mut self, destination: &str, options: &[&str]) -> &mut Bundle {
+        let mounts = self.spec["mounts"].as_array_mut().expect("mounts");
+        let mount = mounts.iter_mut().find(|m| m["destination"] == destination).expect("a mount at the destination");
+        mount["options"] = json!(options);
+        self
+    }
+
+    /// Binds the host's /sys instead of mounting a new one, as `runc spec --rootless` does: sysfs belongs to the owner of
+    /// the network namespace.
+    pub fn bind_sys(&mut self) -> &mut Bundle {
+        self.unmount("/sys/fs/cgroup").unmount("/sys");
+        self.mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"])
+    }
+
+    /// Removes the property at a JSON pointer.
+    pub fn remove(&mut self, pointer: &str) -> &mut Bundle {
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
+        if let Some(object) = self.spec.pointer_mut(parent).and_then(Value::as_object_mut) {
+            object.remove(key);
+        }
+        self
+    }
+
+    /// Sets the property at a JSON pointer whose parent exists.
+    pub fn set(&mut self, pointer: &str, value: Value) -> &mut Bundle {
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
+        self.spec.pointer_mut(parent).expect("the parent of a property")[key] = value;
         self
     }
 
@@ -133,10 +185,36 @@ impl Bundle {
         symlink(target, self.host(name)).expect("make a link of the bundle");
     }
 
+    /// Starts a process in namespaces of its own, as `unshare` makes them by `flags`, which lives as long as the bundle:
+    /// its pid, once `script` has made it ready.
+    pub fn helper(&self, flags: &[&str], script: &str) -> i32 {
+        let ready = self.host("helper-ready");
+        let script = format!("{script}\n> '{}'\nexec sleep 600", ready.display());
+        let child = Command::new("unshare").args(flags).args(["sh", "-c", &script]).spawn().expect("run unshare");
+        let pid = child.id().try_into().expect("a pid");
+        self.helpers.borrow_mut().push(child);
+        poll_until(Duration::from_secs(10), || ready.exists().then_some(())).expect("unshare failed");
+        fs::remove_file(ready).expect("remove the sign of readiness");
+        pid
+    }
+
     /// Writes config.json.
     pub fn write(&self) {
         let text = serde_json::to_vec_pretty(&self.spec).expect("serialise config.json");
         fs::write(self.host("config.json"), text).expect("write config.json");
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        for mut helper in self.helpers.take() {
+            let _ = helper.kill();
+            let _ = helper.wait();
+        }
+        // The parents of a nested cgroupsPath: a runtime removes the last directory alone. Deepest first.
+        for cgroup in leftover::cgroups(&self.name()).iter().rev() {
+            let _ = fs::remove_dir(cgroup);
+        }
     }
 }
 

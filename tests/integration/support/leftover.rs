@@ -43,7 +43,7 @@ pub fn mounts_below(dir: &str) -> Vec<String> {
     table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|p| p.starts_with(dir)).map(str::to_owned).collect()
 }
 
-/// The cgroup directories whose name contains `id`, in every hierarchy.
+/// The cgroup directories whose path contains `id`, in every hierarchy, parents before children.
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open = vec![PathBuf::from(CGROUPS)];
@@ -51,7 +51,7 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             // Symbolic links (cpu -> cpu,cpuacct) would be seen twice.
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(id) {
+                if entry.path().to_string_lossy().contains(id) {
                     found.push(entry.path());
                 }
                 open.push(entry.path());

@@ -124,10 +124,16 @@ fn status(out: &mut Object) {
     for line in text.lines() {
         let Some((name, value)) = line.split_once(':') else { continue };
         if FIELDS.contains(&name) {
-            fields.text(name, &value.split_whitespace().collect::<Vec<_>>().join(" "));
+            let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+            fields.text(name, if name == "NSpid" { pid(&value) } else { &value });
         }
     }
     out.object("status", fields);
+}
+
+/// A pid of a namespace that is not the container's own is another one each time.
+fn pid(value: &str) -> &str {
+    if value.len() > 2 { "N" } else { value }
 }
 
 fn limits(out: &mut Object) {
@@ -149,10 +155,10 @@ fn stat(out: &mut Object) {
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or("");
     let mut stat = Object::default();
     for (name, number) in [("ppid", 4), ("pgrp", 5), ("session", 6), ("tpgid", 8), ("nice", 19), ("rt_priority", 40), ("policy", 41)] {
-        stat.text(name, field(number));
+        stat.text(name, if number < 9 { pid(field(number)) } else { field(number) });
     }
     stat.text("has_tty", if field(7) == "0" { "no" } else { "yes" });
-    stat.text("pid", &std::process::id().to_string());
+    stat.text("pid", pid(&std::process::id().to_string()));
     out.object("stat", stat);
 }
 

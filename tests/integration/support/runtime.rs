@@ -71,6 +71,11 @@ impl Runtime {
         Runtime { program, global: Vec::new(), wrapper: Vec::new(), dir }
     }
 
+    /// The same runtime and flags with another state directory.
+    pub fn copy(&self) -> Runtime {
+        Runtime { global: self.global.clone(), wrapper: self.wrapper.clone(), ..Runtime::at(self.program.clone()) }
+    }
+
     /// Whether this is rtx itself and not a stand-in: what only rtx has is tested only then.
     pub fn is_rtx(&self) -> bool {
         self.program.file_name().is_some_and(|name| name == "rtx")
