@@ -1,4 +1,7 @@
 //! Every test that drives the real binary on the real kernel; one module a feature.
 
+mod cli;
 mod differential;
+mod errors;
+mod leaks;
 mod support;

@@ -1,5 +1,8 @@
 //! exec: each flag, and what a process that joins a running container has in common with it.
 
+use std::path::Path;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Report, cases, payload_report};
@@ -47,6 +50,12 @@ fn process_file(runtime: &Runtime, process: Value) -> Value {
     })
 }
 
+/// Waits for a process of `exec --detach`: a zombie would keep the container's init from ending.
+fn reap(pid_file: &Path) -> Option<i32> {
+    let pid = read_lossy(pid_file).trim().parse().ok()?;
+    wait_orphan(pid, Duration::from_secs(10)).map(shell_code)
+}
+
 /// exec in the background, with what the process prints and its exit code.
 fn detached(runtime: &Runtime, script: &str) -> Value {
     inside(runtime, |_| {}, |container, report| {
@@ -54,9 +63,7 @@ fn detached(runtime: &Runtime, script: &str) -> Value {
         let flags = ["--detach", "--pid-file", &pid_file.display().to_string()];
         let output = container.exec(&flags, &["sh", "-c", script]);
         report.step("exec", &output);
-        if let Ok(pid) = read_lossy(&pid_file).trim().parse() {
-            report.add("exit", json!(wait_orphan(pid, std::time::Duration::from_secs(10)).map(shell_code)));
-        }
+        report.add("exit", json!(reap(&pid_file)));
         report.add("seen", json!(read_lossy(&output.stdout_file)));
     })
 }
@@ -74,15 +81,15 @@ cases! {
     flow cwd => |r| probe_with(r, nothing, &["--cwd", "/home"]);
     flow cwd_missing => |r| probe_with(r, nothing, &["--cwd", "/nope"]);
     flow cwd_of_container => |r| probe_with(r, |b| { b.set("/process/cwd", json!("/home")); }, &[]);
-    flow env => |r| probe_with(r, nothing, &["--env", "A=1", "-e", "B=2", "-e", "A=3"]);
+    flow env => |r| probe_with(r, nothing, &["--env", "A=1", "--env", "B=2", "--env", "A=3"]);
     flow user => |r| probe_with(r, nothing, &["--user", "1000"]);
     flow user_and_group => |r| probe_with(r, nothing, &["-u", "1000:1001"]);
     flow user_by_name => |r| probe_with(r, nothing, &["--user", "plain"]);
-    flow additional_groups => |r| probe_with(r, nothing, &["--additional-gids", "5", "-g", "1001"]);
+    flow additional_groups => |r| probe_with(r, nothing, &["--additional-gids", "5", "--additional-gids", "1001"]);
     flow user_of_container => |r| probe_with(r, |b| { b.set("/process/user", json!({ "uid": 1000, "gid": 1000, "additionalGids": [5] })); }, &[]);
     flow root_in_container_of_user => |r| probe_with(r, |b| { b.set("/process/user", json!({ "uid": 1000, "gid": 1000 })); }, &["--user", "0"]);
     flow capability => |r| probe_with(r, nothing, &["--cap", "CAP_NET_RAW"]);
-    flow two_capabilities_for_user => |r| probe_with(r, nothing, &["--cap", "CAP_NET_RAW", "-c", "CAP_CHOWN", "-u", "1000"]);
+    flow two_capabilities_for_user => |r| probe_with(r, nothing, &["-c", "CAP_NET_RAW", "-c", "CAP_CHOWN", "-u", "1000"]);
     flow capability_unknown => |r| probe_with(r, nothing, &["--cap", "CAP_NOSUCH"]);
     flow no_new_privs => |r| probe_with(r, |b| { b.set("/process/noNewPrivileges", json!(false)); }, &["--no-new-privs"]);
     flow no_new_privs_of_container => |r| probe_with(r, |b| { b.set("/process/noNewPrivileges", json!(false)); }, &[]);
@@ -115,7 +122,7 @@ cases! {
         "args": ["/bin/probe", "x"], "cwd": "/home", "env": ["PATH=/bin", "A=b"], "noNewPrivileges": true, "oomScoreAdj": 200,
         "user": { "uid": 1000, "gid": 1001, "additionalGids": [5], "umask": 63 },
         "capabilities": { "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"] },
-        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 50, "hard": 60 }],
+        "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 60, "hard": 60 }],
     }));
     flow process_file_without_args => |r| process_file(r, json!({ "cwd": "/" }));
     flow process_file_relative_cwd => |r| process_file(r, json!({ "args": ["true"], "cwd": "x" }));
@@ -127,12 +134,15 @@ cases! {
     });
     flow terminal_by_socket => |r| inside(r, nothing, |container, report| {
         let socket = FdSocket::listen(container.bundle.path(), "console.sock");
-        let output = container.exec(&["--tty", "--detach", "--console-socket", &socket.path()], &["/bin/sh", "-c", "tty; stty size; readlink /proc/self/fd/0; echo end"]);
+        let pid_file = container.bundle.host("exec.pid");
+        let flags = ["--tty", "--detach", "--pid-file", &pid_file.display().to_string(), "--console-socket", &socket.path()];
+        let output = container.exec(&flags, &["/bin/sh", "-c", "tty; stty size; readlink /proc/self/fd/0; echo end"]);
         if report.step("exec", &output) {
             let (master, name) = socket.receive().expect("a terminal on the console socket");
             let terminal = Terminal::of(master);
             terminal.wait_for("end");
             report.add("name", json!(name));
+            report.add("exit", json!(reap(&pid_file)));
             report.add("seen", json!(terminal.text()));
         }
     });

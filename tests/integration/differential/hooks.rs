@@ -114,7 +114,7 @@ cases! {
     flow failing_start_container => |r| failing(r, "startContainer");
     flow failing_poststart => |r| failing(r, "poststart");
     flow failing_poststop => |r| failing(r, "poststop");
-    flow timeout => |r| one(r, "createRuntime", "sleep 20", &json!({ "timeout": 1 }));
+    flow timeout => |r| one(r, "createRuntime", "exec sleep 20", &json!({ "timeout": 1 }));
     flow timeout_not_reached => |r| one(r, "createRuntime", "sleep 0.1", &json!({ "timeout": 5 }));
     flow timeout_zero => |r| one(r, "createRuntime", "true", &json!({ "timeout": 0 }));
     flow missing => |r| one(r, "prestart", "true", &json!({ "path": "/nope" }));

@@ -156,6 +156,10 @@ impl Report {
     /// The report with names instead of what is different on every run: id, bundle and state directory.
     pub fn finish(mut self, container: &Container) -> Value {
         self.fields.insert("#stderr".to_owned(), json!(self.stderr));
+        if let Some(keyrings) = self.fields.get_mut("seen").and_then(|seen| seen.get_mut("keyrings")) {
+            let own = json!(format!("_ses.{}", container.id));
+            *keyrings = json!({ "own": keyrings.as_array().is_some_and(|all| all.contains(&own)) });
+        }
         let names = [
             (container.id.clone(), "ID"),
             (container.bundle.path().display().to_string(), "BUNDLE"),

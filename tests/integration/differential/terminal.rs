@@ -90,7 +90,7 @@ cases! {
         t.send("\u{3}");
     });
     flow foreground_end_of_file => |r| foreground(r, "echo up; cat; echo end", |t| { t.wait_for("up"); t.send("\u{4}"); });
-    flow foreground_resize => |r| foreground(r, "trap 'stty size; exit 0' WINCH; sleep 0.3; echo up; while :; do sleep 0.05; done", |t| {
+    flow foreground_resize => |r| foreground(r, "sleep 0.5; trap 'stty size; exit 0' WINCH; echo up; while :; do sleep 0.05; done", |t| {
         t.wait_for("up");
         t.resize(44, 99);
     });

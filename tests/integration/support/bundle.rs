@@ -3,9 +3,9 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ use super::{leftover, payload};
 pub struct Bundle {
     dir: TempDir,
     pub spec: Value,
-    helpers: RefCell<Vec<Child>>,
+    helpers: Mutex<Vec<Child>>,
 }
 
 impl Bundle {
@@ -31,7 +31,7 @@ impl Bundle {
         let mut args = vec!["/bin/probe".to_owned()];
         args.extend(host_namespaces());
         spec["process"]["args"] = json!(args);
-        let bundle = Bundle { dir, spec, helpers: RefCell::default() };
+        let bundle = Bundle { dir, spec, helpers: Mutex::default() };
         fill_rootfs(&bundle.rootfs());
         bundle
     }
@@ -192,7 +192,7 @@ impl Bundle {
         let script = format!("{script}\n> '{}'\nexec sleep 600", ready.display());
         let child = Command::new("unshare").args(flags).args(["sh", "-c", &script]).spawn().expect("run unshare");
         let pid = child.id().try_into().expect("a pid");
-        self.helpers.borrow_mut().push(child);
+        self.helpers.lock().expect("the helpers").push(child);
         poll_until(Duration::from_secs(10), || ready.exists().then_some(())).expect("unshare failed");
         fs::remove_file(ready).expect("remove the sign of readiness");
         pid
@@ -207,7 +207,7 @@ impl Bundle {
 
 impl Drop for Bundle {
     fn drop(&mut self) {
-        for mut helper in self.helpers.take() {
+        for mut helper in self.helpers.get_mut().map(std::mem::take).unwrap_or_default() {
             let _ = helper.kill();
             let _ = helper.wait();
         }

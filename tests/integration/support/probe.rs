@@ -131,9 +131,9 @@ fn status(out: &mut Object) {
     out.object("status", fields);
 }
 
-/// A pid of a namespace that is not the container's own is another one each time.
+/// Only init's pid, 1, is the same each time, and 0, which stands for a process of another namespace.
 fn pid(value: &str) -> &str {
-    if value.len() > 2 { "N" } else { value }
+    if value == "0" || value == "1" { value } else { "N" }
 }
 
 fn limits(out: &mut Object) {
@@ -259,11 +259,11 @@ fn terminal(out: &mut Object) {
     }
 }
 
-/// The line of this session's keyring: "_ses" and the container's id where the runtime made one.
-fn keyring() -> String {
+/// The names of the session keyrings that can be seen: "_ses" and the container's id where the runtime made one. There
+/// are those of others as well.
+fn keyrings() -> Vec<String> {
     let keys = read_or_error("/proc/keys");
-    let line = keys.lines().find(|l| l.contains("_ses"));
-    line.and_then(|l| l.split_once("_ses")).map_or("none".to_owned(), |(_, name)| format!("_ses{}", name.split(':').next().unwrap_or("")))
+    keys.lines().filter_map(|l| l.split_once("_ses")).map(|(_, name)| format!("_ses{}", name.split(':').next().unwrap_or(""))).collect()
 }
 
 fn kernel(out: &mut Object) {
@@ -276,7 +276,7 @@ fn kernel(out: &mut Object) {
         let value: Vec<String> = read_or_error(path).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         out.list(key, value);
     }
-    out.text("keyring", &keyring());
+    out.list("keyrings", keyrings());
     out.text("ioprio", &busybox(&["ionice", "-p", &std::process::id().to_string()]));
     let mut proc_owner = Object::default();
     proc_owner.text("self", &describe(Path::new("/proc/self/fd")));

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -18,6 +19,8 @@ use super::children::poll_until;
 /// The master side of a pseudo terminal; what arrives there is collected by a thread.
 pub struct Terminal {
     master: File,
+    /// Without a slave that stays open, the first one to be closed ends all reading with EIO.
+    _slave: Option<File>,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -26,7 +29,9 @@ impl Terminal {
     pub fn open(rows: u16, columns: u16) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a pseudo terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlock a pseudo terminal");
-        let terminal = Terminal::of(master);
+        let name = ptsname(&master, Vec::new()).expect("the name of a pseudo terminal").to_string_lossy().into_owned();
+        let slave = open_slave(&name);
+        let terminal = Terminal { _slave: Some(slave), ..Terminal::of(master) };
         terminal.resize(rows, columns);
         terminal
     }
@@ -44,7 +49,7 @@ impl Terminal {
                 sink.lock().expect("the collected output").extend_from_slice(&buffer[..count]);
             }
         });
-        Terminal { master, seen }
+        Terminal { master, _slave: None, seen }
     }
 
     /// The path of the slave.
@@ -54,7 +59,7 @@ impl Terminal {
 
     /// Opens the slave, for a child's stdio.
     pub fn slave(&self) -> File {
-        File::options().read(true).write(true).open(self.path()).expect("open the slave")
+        open_slave(&self.path())
     }
 
     pub fn resize(&self, rows: u16, columns: u16) {
@@ -84,6 +89,12 @@ impl Terminal {
         let output = std::process::Command::new("stty").args(["-F", &self.path(), "-a"]).output().expect("run stty");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// Opens a slave, which must not become the controlling terminal of the tests themselves.
+fn open_slave(path: &str) -> File {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    File::from(rustix::fs::open(path, flags, Mode::empty()).expect("open the slave of a pseudo terminal"))
 }
 
 /// The socket of `--console-socket`, or `--pidfd-socket`.
