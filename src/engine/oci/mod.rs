@@ -1,0 +1,3 @@
+//! The `oci` engine: Linux namespaces and cgroups, one kernel idea a file.
+
+pub mod cgroup;
