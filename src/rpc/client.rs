@@ -87,10 +87,19 @@ impl RpcClient {
     /// # Errors
     /// The first operation that failed, as [`Failure`]; or that stage2 died.
     pub fn wait(&mut self) -> Result<Vec<OwnedFd>> {
+        self.drain()?;
+        Ok(std::mem::take(&mut self.returned))
+    }
+
+    /// Waits until all that was sent has been done, keeping what came back for [`Self::wait`].
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn drain(&mut self) -> Result<()> {
         while self.outstanding > 0 {
             self.wait_one()?;
         }
-        Ok(std::mem::take(&mut self.returned))
+        Ok(())
     }
 
     /// Waits for the next reply alone.
