@@ -98,15 +98,12 @@ pub struct ProcessPlan {
     pub personality: Option<u32>,
     /// ioprio_set(2): class and priority in one number.
     pub io_priority: Option<i32>,
-    /// The process may be in a root that it did not prepare: an unreachable working directory is an error there.
-    pub joined: bool,
 }
 
+/// The program itself comes with an operation of its own, because it is compiled while stage2 mounts.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SeccompPlan {
-    /// A descriptor to read the compiled program from.
-    pub program: FdIndex,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
 }

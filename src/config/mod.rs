@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod check;
 pub mod envelope;
 pub mod features;
+pub mod findings;
 pub mod id;
 pub mod mount_options;
 pub mod rtx_config;

@@ -6,7 +6,8 @@ use crate::rpc::RpcClient;
 use crate::state::{Record, StateDir};
 use serde_json::value::RawValue;
 use std::ffi::OsString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::os::fd::OwnedFd;
 
 /// How a caller wants a container or a process launched: what the command line says beside the bundle.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +38,8 @@ pub struct LaunchConfig {
     pub engine_config: serde_json::Value,
     pub starter: Starter,
     pub oci_config: OciConfig,
+    /// Where state is kept, for what an engine keeps beside it.
+    pub root: PathBuf,
     /// What the engine needs to find the container's parts again; recorded before any of them is made.
     pub engine_state: Option<Box<RawValue>>,
     /// For the user; nothing stops because of them.
@@ -52,6 +55,8 @@ pub struct ExecConfig {
     pub sub_cgroups: Vec<String>,
     pub starter: Starter,
     pub oci_config: OciConfig,
+    /// Where state is kept.
+    pub root: PathBuf,
     pub warnings: Vec<String>,
 }
 
@@ -118,10 +123,4 @@ impl ExitStatus {
             Self::Signaled(signal) => 128 + signal,
         }
     }
-}
-
-/// A borrowed descriptor and what it is, for messages.
-pub struct Named<'a> {
-    pub fd: BorrowedFd<'a>,
-    pub name: &'a str,
 }

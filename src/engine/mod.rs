@@ -16,7 +16,6 @@ use crate::rpc::{RpcClient, server};
 use crate::state::Status;
 use anyhow::Result;
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
 
 /// The operations of an engine that run in stage1 and smaster. Behind each stands who calls it.
 ///
@@ -91,7 +90,12 @@ pub trait EngineOperations {
     ///
     /// # Errors
     /// Whatever failed, here or in stage2.
-    fn enter_container(&mut self, _exec: &ExecConfig, _rpc: &mut RpcClient) -> Result<()> {
+    fn enter_container(
+        &mut self,
+        _exec: &ExecConfig,
+        _init: &mut InitProcess,
+        _rpc: &mut RpcClient,
+    ) -> Result<()> {
         Err(self.unsupported("exec"))
     }
 
@@ -135,12 +139,11 @@ pub trait EngineOperations {
         Err(self.unsupported("events"))
     }
 
-    /// `events`: a descriptor that becomes readable when the container ran out of memory, and a function that says
-    /// how often it has, 0 for a wake-up that meant something else.
+    /// `events`: what becomes readable when the container ran out of memory.
     ///
     /// # Errors
     /// The kernel's.
-    fn out_of_memory_events(&self, _container: &Container) -> Result<OwnedFd> {
+    fn out_of_memory_events(&self, _container: &Container) -> Result<oci::cgroup::OomWatch> {
         Err(self.unsupported("events of memory"))
     }
 

@@ -1,7 +1,7 @@
 //! The engines there are. One static table: nothing registers itself from elsewhere.
 
 use super::{EngineOperations, PayloadOperations};
-use crate::config::envelope::{Common, OciConfig};
+use crate::config::envelope::{Common, OciConfig, Starter};
 use anyhow::{Result, bail};
 use serde_json::Value;
 use std::os::fd::OwnedFd;
@@ -18,8 +18,16 @@ pub struct Capabilities {
     pub terminal: bool,
 }
 
-/// Makes the stage2 side of an engine from its part of the envelope and the descriptors that came with it.
-pub type MakePayload = fn(Common, OciConfig, Vec<Option<OwnedFd>>) -> Result<Box<dyn PayloadOperations>>;
+/// What the stage2 side of an engine is made from: its part of the envelope, and the descriptors that came with it.
+pub struct PayloadRequest {
+    pub common: Common,
+    pub starter: Starter,
+    pub oci_config: OciConfig,
+    pub fds: Vec<OwnedFd>,
+}
+
+/// Makes the stage2 side of an engine.
+pub type MakePayload = fn(PayloadRequest) -> Result<Box<dyn PayloadOperations>>;
 
 pub struct Provider {
     pub name: &'static str,

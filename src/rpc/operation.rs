@@ -49,6 +49,8 @@ pub enum Operation {
     MakeReadonly { paths: Vec<String>, attributes: Attributes },
     MaskPaths { paths: Vec<String> },
     ReadonlyPaths { paths: Vec<String> },
+    /// The compiled seccomp program, to be read from the descriptor and loaded last.
+    SeccompProgram { fd: FdIndex },
     /// Writes below /proc/sys.
     Sysctl { entries: Vec<(String, String)> },
 }

@@ -177,3 +177,12 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
 pub fn unblock_signals() -> nix::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask()
 }
+
+/// setdomainname(2): the NIS domain name of the UTS namespace.
+///
+/// # Errors
+/// `EINVAL` where the name is longer than 64 bytes.
+pub fn set_domainname(name: &str) -> nix::Result<()> {
+    // SAFETY: the pointer and the length describe one live slice.
+    check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })).map(drop)
+}

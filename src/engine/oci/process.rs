@@ -54,7 +54,6 @@ pub fn plan(process: &Process, options: &LaunchOptions, keyring: String) -> Resu
         terminal: process.terminal().unwrap_or(false),
         personality: None,
         io_priority: process.io_priority().as_ref().map(io_priority),
-        joined: false,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::{console, devices, identity, masks, mounts, program, root::Root, root::Target, sysctl};
 use crate::config::envelope::{Common, OciConfig};
-use crate::engine::PayloadOperations;
+use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::engine::oci::hooks;
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
@@ -21,7 +21,6 @@ use std::path::PathBuf;
 pub struct Payload {
     common: Common,
     config: OciConfig,
-    fds: Vec<Option<OwnedFd>>,
     root: Option<Root>,
     terminal: Option<OwnedFd>,
     /// Opened before the container's own /proc is the only one.
@@ -35,19 +34,18 @@ pub struct Payload {
 impl Payload {
     /// # Errors
     /// Where /proc is not usable.
-    pub fn new(common: Common, config: OciConfig, fds: Vec<Option<OwnedFd>>, preserve_fds: u32, listen_fds: u32) -> Result<Self> {
+    pub fn new(request: PayloadRequest) -> Result<Self> {
         nix::sys::stat::umask(Mode::empty());
         Ok(Self {
-            common,
-            config,
-            fds,
+            common: request.common,
+            config: request.oci_config,
             root: None,
             terminal: None,
             proc: sysctl::open_proc()?,
             program: PathBuf::new(),
             filter: Vec::new(),
-            preserve_fds,
-            listen_fds,
+            preserve_fds: request.starter.preserve_fds,
+            listen_fds: request.starter.listen_fds,
         })
     }
 
@@ -73,7 +71,7 @@ impl Perform for Payload {
             Operation::BecomeRoot => become_root(),
             Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
             Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
-            Operation::Domainname { name } => sysctl::write_proc(&self.proc, "sys/kernel/domainname", &name),
+            Operation::Domainname { name } => Ok(process::set_domainname(&name).on("setdomainname", name)?),
             Operation::Isolate { propagation } => isolate(propagation),
             Operation::OpenRoot(operation) => {
                 let tree = operation.tree.map(|index| context.take(index)).transpose()?;
@@ -109,6 +107,13 @@ impl Perform for Payload {
             Operation::MakeReadonly { paths, attributes } => masks::change(self.root()?, &paths, attributes),
             Operation::MaskPaths { paths } => masks::mask(self.root()?, &paths),
             Operation::ReadonlyPaths { paths } => masks::make_readonly(self.root()?, &paths),
+            Operation::SeccompProgram { fd } => {
+                File::from(context.take(fd)?)
+                    .read_to_end(&mut self.filter)
+                    .map_err(|error| crate::sys::errno_of(&error))
+                    .on("read", "the seccomp program")?;
+                Ok(())
+            }
             Operation::Sysctl { entries } => sysctl::set(&entries),
         }
     }
@@ -164,19 +169,6 @@ impl Payload {
         Ok(())
     }
 
-    fn read_filter(&mut self) -> Result<()> {
-        let Some(plan) = &self.config.process.seccomp else { return Ok(()) };
-        let Some(fd) = self.fds.get_mut(plan.program).and_then(Option::take) else {
-            bail!("the envelope names a seccomp program that did not come with it");
-        };
-        let mut file = File::from(fd);
-        std::io::Seek::rewind(&mut file)
-            .and_then(|()| file.read_to_end(&mut self.filter))
-            .map_err(|error| crate::sys::errno_of(&error))
-            .on("read", "the seccomp program")?;
-        Ok(())
-    }
-
     fn install_filter(&self) -> Result<()> {
         let Some(plan) = &self.config.process.seccomp else { return Ok(()) };
         seccomp::install(&self.filter, plan.flags).on("load", "the seccomp filter")?;
@@ -211,7 +203,9 @@ impl PayloadOperations for Payload {
                 }
             }
         }
-        self.read_filter()?;
+        if self.config.process.seccomp.is_some() && self.filter.is_empty() {
+            bail!("the seccomp program did not arrive");
+        }
         let plan = &mut self.config.process;
         identity::set_home(&mut plan.env, plan.uid);
         identity::adopt(plan, &self.proc, &mut context.warnings)?;
