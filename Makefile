@@ -45,8 +45,9 @@ test-needs: build-needs
 	@contrib/build/packages $(TEST_PACKAGES)
 	@contrib/bundles/build
 
+# The integration tests drive the binary that is shipped, not the debug build beside them.
 test: test-needs build
-	$(CARGO_ENV) $(CARGO) test
+	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test
 
 bench: build test-needs
 	contrib/bench/run $(RTX)
