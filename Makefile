@@ -3,7 +3,7 @@
 #   make build     target/release/rtx
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
-#   make bench     rtx beside the packaged runc and crun
+#   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make lint      formatting and clippy
 #   make clean
@@ -12,6 +12,7 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 BUNDLE ?= hello
+ROUNDS ?= 50
 CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard $(HOME)/.cargo/bin/cargo),cargo)
 
 BUILD_PACKAGES = gcc libc6-dev libseccomp-dev pkg-config
@@ -50,7 +51,7 @@ test: test-needs build
 	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test
 
 bench: build test-needs
-	contrib/bench/run $(RTX)
+	contrib/bench/run $(RTX) $(ROUNDS)
 
 # Does not depend on build: `sudo make install` must not run cargo as root where it need not.
 install:
