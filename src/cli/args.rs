@@ -29,6 +29,7 @@ pub struct Cli {
 
 /// Flags that stand before the command; all but `--rootless`, `--version` and `--criu` are taken after it as well.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Directory that holds the state of the containers; best on a tmpfs
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -295,6 +296,7 @@ pub struct CheckArgs {
 
 /// `engine list|schema`.
 #[derive(Debug, Args)]
+#[command(disable_help_subcommand = true)]
 pub struct EngineArgs {
     #[command(subcommand)]
     pub command: EngineCommand,

@@ -189,8 +189,8 @@ pub fn usage_error(err: clap::Error) -> (i32, String) {
     let text = match err.kind() {
         ErrorKind::InvalidSubcommand => {
             let name = context(&err, ContextKind::InvalidSubcommand);
-            let hint = nearest(&err, ContextKind::SuggestedSubcommand).unwrap_or_else(|| "see 'rtx --help'".into());
-            return (3, format!("No help topic for '{name}' ({hint})"));
+            let hint = nearest(&err, ContextKind::SuggestedSubcommand).unwrap_or_else(|| " (see 'rtx --help')".into());
+            return (3, format!("No help topic for '{name}'{hint}"));
         }
         ErrorKind::UnknownArgument if argument.starts_with('-') => {
             format!("flag provided but not defined: -{}", flag_name(&argument))
@@ -216,10 +216,12 @@ pub fn usage_error(err: clap::Error) -> (i32, String) {
         _ => err.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let hint = nearest(&err, ContextKind::SuggestedArg).unwrap_or_else(|| match command.as_str() {
-        "" => "see 'rtx --help'".into(),
-        command => format!("see 'rtx {command} --help'"),
+        // clap does not keep the command with an error about a value, and such a text needs no hint.
+        "" if text.starts_with("invalid value") => String::new(),
+        "" => " (see 'rtx --help')".into(),
+        command => format!(" (see 'rtx {command} --help')"),
     });
-    (1, format!("{text} ({hint})"))
+    (1, format!("{text}{hint}"))
 }
 
 /// "did you mean ...?", if clap has a suggestion; the best of several is its last.
@@ -229,7 +231,7 @@ fn nearest(err: &clap::Error, kind: ContextKind) -> Option<String> {
         ContextValue::Strings(names) => names.last()?,
         _ => return None,
     };
-    Some(format!("did you mean '{name}'?"))
+    Some(format!(" (did you mean '{name}'?)"))
 }
 
 /// The command that an error is about, from the usage line that clap keeps with it; empty for the global flags.
