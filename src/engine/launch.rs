@@ -69,8 +69,6 @@ pub struct SpawnRequest {
     pub pid_namespace: Option<OwnedFd>,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<OwnedFd>,
-    /// Descriptors that the envelope names, after the start barrier.
-    pub fds: Vec<OwnedFd>,
 }
 
 /// The container's first process, a child of this one.

@@ -59,6 +59,31 @@ pub struct Record {
     pub engine_state: Option<Box<RawValue>>,
 }
 
+/// The state of a container as hooks get it and `state` prints it (runtime-spec runtime.md, State).
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OciState<'a> {
+    pub oci_version: &'static str,
+    pub id: &'a str,
+    pub pid: i32,
+    pub status: Status,
+    pub bundle: &'a std::path::Path,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
 impl Record {
     pub const VERSION: u32 = 1;
+
+    /// The state as hooks get it.
+    pub fn oci_state(&self, status: Status, pid: i32) -> OciState<'_> {
+        OciState {
+            oci_version: crate::OCI_VERSION,
+            id: &self.id,
+            pid,
+            status,
+            bundle: &self.bundle,
+            annotations: &self.annotations,
+        }
+    }
 }

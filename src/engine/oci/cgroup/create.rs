@@ -29,15 +29,6 @@ pub struct Created {
     committed: bool,
 }
 
-/// What the child joins its cgroups by.
-pub struct JoinFds {
-    /// The `tasks` file of every v1 hierarchy, write end, in joining order: the child writes `0` to each while it has
-    /// one thread. Writing a pid to cgroup.procs, or from the parent, waits for an RCU grace period instead.
-    pub tasks: Vec<OwnedFd>,
-    /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
-    pub unified: Option<OwnedFd>,
-}
-
 impl Created {
     pub(super) fn new(placement: &Placement) -> Result<Self> {
         let mut created = Created { placement: placement.clone(), open: Vec::new(), made: Vec::new(), committed: false };
@@ -68,18 +59,23 @@ impl Created {
         &self.placement
     }
 
-    /// Opens what the child needs to join. To be called before the clone.
-    pub fn join_fds(&self) -> Result<JoinFds> {
-        let mut fds = JoinFds { tasks: Vec::with_capacity(self.open.len()), unified: None };
-        for OpenPlace { place, dir } in &self.open {
-            if place.is_unified() {
-                fds.unified = Some(dir.try_clone().context("duplicate the cgroup directory")?);
-            } else {
-                let tasks = openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-                fds.tasks.push(tasks.with_context(|| format!("open {}/tasks", place.directory().display()))?);
-            }
+    /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
+    pub fn unified_directory(&self) -> Result<Option<OwnedFd>> {
+        match self.open.iter().find(|open| open.place.is_unified()) {
+            Some(OpenPlace { dir, .. }) => Ok(Some(dir.try_clone().context("duplicate the cgroup directory")?)),
+            None => Ok(None),
         }
-        Ok(fds)
+    }
+
+    /// The `tasks` file of every v1 hierarchy, write end, in joining order: the child writes `0` to each while it has
+    /// one thread. Writing a pid to cgroup.procs, or from the parent, waits for an RCU grace period instead.
+    pub fn task_files(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.open.iter().filter(|open| !open.place.is_unified());
+        v1.map(|OpenPlace { place, dir }| {
+            openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+                .with_context(|| format!("open {}/tasks", place.directory().display()))
+        })
+        .collect()
     }
 
     /// Writes every limit and the device rules, the default ones too. `resources` is `linux.resources`, or its default
