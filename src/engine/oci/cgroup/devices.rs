@@ -153,7 +153,7 @@ pub fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
             exceptions.push(*rule);
         }
     }
-    exceptions.sort_by_key(|rule| (rule.kind, rule.major, rule.minor));
+    exceptions.sort_by_key(|rule| (rule.major, rule.minor, rule.kind));
     let everything = Write { allow: allowed, rule: "a".to_owned() };
     Ok(std::iter::once(everything)
         .chain(exceptions.iter().map(|rule| Write { allow: !allowed, rule: line(rule) }))

@@ -120,7 +120,16 @@ pub fn settings(resources: &LinuxResources, controllers: &Controllers) -> Result
         if !controllers.pure_v2() {
             bail!("/linux/resources/unified: this host has cgroup v1; use the properties beside it, which work on both");
         }
-        all.extend(limits_v2::unified(unified)?);
+        let settings = limits_v2::unified(unified)?;
+        for setting in &settings {
+            let controller = setting.file.split('.').next().unwrap_or_default();
+            // cgroup.* and the pressure files are there without any controller.
+            let core = controller == "cgroup" || setting.file.ends_with(".pressure");
+            if !core && !controllers.v2.iter().any(|name| name == controller) {
+                bail!("{}: this host has no {controller} controller", setting.pointer);
+            }
+        }
+        all.extend(settings);
     }
     Ok(all)
 }
@@ -206,6 +215,15 @@ mod tests {
         assert_eq!(error.to_string(), "/linux/resources/cpu/cpus: this host has no cpuset controller");
         let error = settings(&resources(r#"{"unified":{"memory.high":"1"}}"#), &hybrid()).unwrap_err();
         assert!(error.to_string().starts_with("/linux/resources/unified: "), "{error}");
+    }
+
+    #[test]
+    fn unified_needs_a_controller_too() {
+        let v2 = Controllers { v1: vec![], v2: vec!["pids".into()] };
+        let try_file = |file: &str| settings(&resources(&format!(r#"{{"unified":{{"{file}":"1"}}}}"#)), &v2);
+        assert!(try_file("cgroup.max.depth").is_ok() && try_file("io.pressure").is_ok() && try_file("pids.max").is_ok());
+        let error = try_file("memory.high").unwrap_err().to_string();
+        assert_eq!(error, "/linux/resources/unified/memory.high: this host has no memory controller");
     }
 
     #[test]

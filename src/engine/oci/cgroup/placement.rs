@@ -28,14 +28,27 @@ pub struct Request<'a> {
 
 /// One directory for the container in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(String, PathBuf, PathBuf)", from = "(String, PathBuf, PathBuf)")]
 pub struct Place {
     /// The v1 controllers of the hierarchy, as in /proc/self/cgroup; empty for cgroup v2.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub controllers: String,
     /// Where the hierarchy is mounted.
     pub mount: PathBuf,
     /// The container's cgroup below the mount point.
     pub path: PathBuf,
+}
+
+/// In the state a place is an array of its three fields: the file is read by every command.
+impl From<Place> for (String, PathBuf, PathBuf) {
+    fn from(place: Place) -> Self {
+        (place.controllers, place.mount, place.path)
+    }
+}
+
+impl From<(String, PathBuf, PathBuf)> for Place {
+    fn from((controllers, mount, path): (String, PathBuf, PathBuf)) -> Self {
+        Self { controllers, mount, path }
+    }
 }
 
 impl Place {
@@ -254,7 +267,7 @@ mod tests {
         let wanted = wanted_path(None, "c1").unwrap();
         let placement = Placement { places: places(&hierarchies, &wanted), ..Placement::default() };
         let json = serde_json::to_string(&placement).unwrap();
-        let expected = r#"{"places":[{"controllers":"cpu","mount":"/sys/fs/cgroup/cpu","path":"c1"},{"mount":"/sys/fs/cgroup/unified","path":"c1"}]}"#;
+        let expected = r#"{"places":[["cpu","/sys/fs/cgroup/cpu","c1"],["","/sys/fs/cgroup/unified","c1"]]}"#;
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
     }
