@@ -33,9 +33,11 @@ fn joined(created: &Created) -> Child {
     let mut files: Vec<String> = fds.tasks.iter().map(|fd| path(fd.as_raw_fd(), "")).collect();
     files.extend(fds.unified.iter().map(|fd| path(fd.as_raw_fd(), "/cgroup.procs")));
     let script = "for file; do echo 0 > $file || exit 1; done; echo joined; exec sleep 100";
-    let mut child = Command::new("sh").args(["-c", script, "sh"]).args(files).stdout(Stdio::piped()).spawn().expect("sh");
+    let mut child =
+        Command::new("sh").args(["-c", script, "sh"]).args(files).stdout(Stdio::piped()).spawn().expect("sh");
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().expect("stdout")), &mut line).expect("a line");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().expect("stdout")), &mut line)
+        .expect("a line");
     assert_eq!(line, "joined\n");
     child
 }

@@ -111,7 +111,8 @@ pub fn plan(request: &Request) -> Result<Placement> {
     }
     let hierarchies = hierarchy::discover()?;
     let wanted = wanted_path(request.cgroups_path.filter(|path| !path.as_os_str().is_empty()), request.id)?;
-    let mut placement = Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, ..Placement::default() };
+    let mut placement =
+        Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, ..Placement::default() };
     if placement.places.is_empty() && !request.rootless {
         bail!("no cgroup file system is mounted; mount one at /sys/fs/cgroup");
     }
@@ -147,7 +148,10 @@ fn wanted_path(path: Option<&Path>, id: &str) -> Result<Wanted> {
         }
     }
     if clean.as_os_str().is_empty() {
-        bail!("/linux/cgroupsPath: {} is a hierarchy's own root; give the container a directory below it", path.display());
+        bail!(
+            "/linux/cgroupsPath: {} is a hierarchy's own root; give the container a directory below it",
+            path.display()
+        );
     }
     Ok(if path.is_absolute() { Wanted::Absolute(clean) } else { Wanted::Relative(clean) })
 }
@@ -213,7 +217,8 @@ impl Placement {
     /// The controllers of this host.
     pub(super) fn controllers(&self) -> Result<Controllers> {
         let names = |text: &str, by: char| text.split(by).map(|name| name.trim().to_owned()).collect::<Vec<_>>();
-        let v1 = self.places.iter().filter(|place| !place.is_unified()).flat_map(|place| names(&place.controllers, ','));
+        let v1 =
+            self.places.iter().filter(|place| !place.is_unified()).flat_map(|place| names(&place.controllers, ','));
         let mut controllers = Controllers { v1: v1.collect(), v2: Vec::new() };
         if let Some(place) = self.unified() {
             let available = file::open_dir(AT_FDCWD, &place.mount)
@@ -242,7 +247,8 @@ mod tests {
     #[test]
     fn absolute_from_the_root_relative_from_our_own() {
         let hierarchies = [hierarchy("cpu,cpuacct", "/a"), hierarchy("memory", "/m/n"), hierarchy("", "/u")];
-        let expected = ["/sys/fs/cgroup/memory/m/n/c1", "/sys/fs/cgroup/cpu,cpuacct/a/c1", "/sys/fs/cgroup/unified/u/c1"];
+        let expected =
+            ["/sys/fs/cgroup/memory/m/n/c1", "/sys/fs/cgroup/cpu,cpuacct/a/c1", "/sys/fs/cgroup/unified/u/c1"];
         assert_eq!(directories(&hierarchies, None), expected);
         let expected = ["/sys/fs/cgroup/memory/x/y", "/sys/fs/cgroup/cpu,cpuacct/x/y", "/sys/fs/cgroup/unified/x/y"];
         assert_eq!(directories(&hierarchies, Some("/x/../../x//y/")), expected);
@@ -257,7 +263,9 @@ mod tests {
     #[test]
     fn the_root_of_a_hierarchy_is_refused() {
         for path in ["/", "..", "/a/.."] {
-            assert!(wanted_path(Some(Path::new(path)), "c1").unwrap_err().to_string().starts_with("/linux/cgroupsPath: "));
+            assert!(
+                wanted_path(Some(Path::new(path)), "c1").unwrap_err().to_string().starts_with("/linux/cgroupsPath: ")
+            );
         }
     }
 
