@@ -42,14 +42,14 @@ pub struct Provider {
     pub schema: fn() -> Value,
 }
 
-pub static PROVIDERS: &[Provider] = &[super::oci::PROVIDER];
+pub static PROVIDERS: &[&Provider] = &[&super::oci::PROVIDER];
 
 /// The engine of that name.
 ///
 /// # Errors
 /// Where there is none; names those there are.
 pub fn find(name: &str) -> Result<&'static Provider> {
-    match PROVIDERS.iter().find(|provider| provider.name == name) {
+    match PROVIDERS.iter().find(|provider| provider.name == name).copied() {
         Some(provider) => Ok(provider),
         None => {
             let names: Vec<_> = PROVIDERS.iter().map(|provider| provider.name).collect();

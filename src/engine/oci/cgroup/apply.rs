@@ -40,7 +40,9 @@ fn home<'a>(open: &'a [OpenPlace], setting: &Setting) -> Result<&'a OpenPlace> {
     open.iter()
         .find(|open| open.place.has(setting.controller))
         .or_else(|| open.iter().find(|open| open.place.is_unified()))
-        .ok_or_else(|| anyhow!("{}: the container has no cgroup of its own for {}", setting.pointer, setting.controller))
+        .ok_or_else(|| {
+            anyhow!("{}: the container has no cgroup of its own for {}", setting.pointer, setting.controller)
+        })
 }
 
 /// One write; the kernel's refusal is the inner result.
@@ -89,7 +91,8 @@ fn explain(open: &[OpenPlace], setting: &Setting, errno: Errno) -> anyhow::Error
     };
     let mut what: Cow<str> = Cow::Borrowed("");
     if errno == Errno::EBUSY
-        && let (Some(usage), Some(peak)) = (number(home, "memory.usage_in_bytes"), number(home, "memory.max_usage_in_bytes"))
+        && let (Some(usage), Some(peak)) =
+            (number(home, "memory.usage_in_bytes"), number(home, "memory.max_usage_in_bytes"))
     {
         let value = &setting.value;
         what = format!("unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak}): ").into();
@@ -97,7 +100,12 @@ fn explain(open: &[OpenPlace], setting: &Setting, errno: Errno) -> anyhow::Error
         what = "this host's kernel does not have this setting: ".into();
     }
     let path = home.place.directory().join(&*setting.file);
-    anyhow::Error::new(errno).context(format!("{}: {what}write {:?} to {}", setting.pointer, setting.value, path.display()))
+    anyhow::Error::new(errno).context(format!(
+        "{}: {what}write {:?} to {}",
+        setting.pointer,
+        setting.value,
+        path.display()
+    ))
 }
 
 /// Writes the device rules: on v1 into the devices controller, on v2 as a program.
@@ -108,7 +116,8 @@ pub fn devices(placement: &Placement, open: &[OpenPlace], resources: &LinuxResou
     }
     if let Some(home) = open.iter().find(|open| open.place.is_unified() && placement.is_pure_v2()) {
         let attached = bpf::attach_device_program(home.dir.as_fd(), &devices::program(&rules));
-        let attached = attached.with_context(|| format!("attach the device rules to {}", home.place.directory().display()));
+        let attached =
+            attached.with_context(|| format!("attach the device rules to {}", home.place.directory().display()));
         return ignore_if(placement.rootless, attached);
     }
     if placement.rootless {
@@ -120,7 +129,9 @@ pub fn devices(placement: &Placement, open: &[OpenPlace], resources: &LinuxResou
 /// Device rules cannot be set in a user namespace, which could make no device node anyway.
 fn ignore_if(rootless: bool, result: Result<()>) -> Result<()> {
     match result {
-        Err(error) if rootless && matches!(error.downcast_ref(), Some(Errno::EPERM | Errno::EACCES | Errno::EROFS)) => Ok(()),
+        Err(error) if rootless && matches!(error.downcast_ref(), Some(Errno::EPERM | Errno::EACCES | Errno::EROFS)) => {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -135,7 +146,8 @@ fn write_v1(home: &OpenPlace, writes: &[devices::Write]) -> Result<()> {
             Some(file) => file,
             None => slot.insert(file::open_for_write(&home.dir, name).with_context(|| format!("open {}", path()))?),
         };
-        file::write_once(file, &write.rule).with_context(|| format!("/linux/resources/devices: write {:?} to {}", write.rule, path()))?;
+        file::write_once(file, &write.rule)
+            .with_context(|| format!("/linux/resources/devices: write {:?} to {}", write.rule, path()))?;
     }
     Ok(())
 }

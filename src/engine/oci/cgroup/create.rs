@@ -26,12 +26,20 @@ pub struct Created {
     open: Vec<OpenPlace>,
     /// Directories made by this create, parents first.
     made: Vec<PathBuf>,
+    /// Missing privileges may leave the container without cgroups of its own.
+    lenient: bool,
     committed: bool,
 }
 
 impl Created {
     pub(super) fn new(placement: &Placement) -> Result<Self> {
-        let mut created = Created { placement: placement.clone(), open: Vec::new(), made: Vec::new(), committed: false };
+        let mut created = Created {
+            placement: placement.clone(),
+            open: Vec::new(),
+            made: Vec::new(),
+            lenient: placement.is_lenient(),
+            committed: false,
+        };
         created.placement.places.clear();
         for place in &placement.places {
             match created.make(place) {
@@ -39,7 +47,7 @@ impl Created {
                     created.open.push(OpenPlace { place: place.clone(), dir });
                     created.placement.places.push(place.clone());
                 }
-                Err(error) if placement.is_lenient() && is_missing_privilege(&error) => {}
+                Err(error) if created.lenient && is_missing_privilege(&error) => {}
                 Err(error) => {
                     return Err(match &placement.first_limit {
                         Some(pointer) if placement.rootless && is_missing_privilege(&error) => {
@@ -70,12 +78,17 @@ impl Created {
     /// The `tasks` file of every v1 hierarchy, write end, in joining order: the child writes `0` to each while it has
     /// one thread. Writing a pid to cgroup.procs, or from the parent, waits for an RCU grace period instead.
     pub fn task_files(&self) -> Result<Vec<OwnedFd>> {
-        let v1 = self.open.iter().filter(|open| !open.place.is_unified());
-        v1.map(|OpenPlace { place, dir }| {
-            openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .with_context(|| format!("open {}/tasks", place.directory().display()))
-        })
-        .collect()
+        let mut files = Vec::with_capacity(self.open.len());
+        for OpenPlace { place, dir } in self.open.iter().filter(|open| !open.place.is_unified()) {
+            match openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(file) => files.push(file),
+                Err(Errno::EACCES | Errno::EPERM | Errno::EROFS) if self.lenient => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("open {}/tasks", place.directory().display()));
+                }
+            }
+        }
+        Ok(files)
     }
 
     /// Writes every limit and the device rules, the default ones too. `resources` is `linux.resources`, or its default
@@ -88,14 +101,20 @@ impl Created {
     /// Gives the cgroup v2 directory to the container's root, for a container with user and cgroup namespaces of its own
     /// that mounts its cgroup writable (config-linux.md, "Cgroup ownership"). A `uid` of the host.
     pub fn delegate(&self, uid: u32) -> Result<()> {
-        let Some(OpenPlace { place, dir }) = self.open.iter().find(|open| open.place.is_unified()) else { return Ok(()) };
+        let Some(OpenPlace { place, dir }) = self.open.iter().find(|open| open.place.is_unified()) else {
+            return Ok(());
+        };
         let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
-        let files = if list.is_empty() { "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned() } else { list };
+        let files =
+            if list.is_empty() { "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned() } else { list };
         for name in files.lines().chain(["."]) {
             let owner = Some(nix::unistd::Uid::from_raw(uid));
             match nix::unistd::fchownat(dir, name, owner, None, nix::fcntl::AtFlags::empty()) {
                 Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(errno).with_context(|| format!("chown {}/{name} to {uid}", place.directory().display())),
+                Err(errno) => {
+                    return Err(errno)
+                        .with_context(|| format!("chown {}/{name} to {uid}", place.directory().display()));
+                }
             }
         }
         Ok(())
@@ -115,13 +134,17 @@ impl Created {
             refuse_if_in_use(dir.as_fd(), &directory)?;
         }
         if place.has("cpuset") {
-            inherit_cpuset(dir.as_fd()).with_context(|| format!("set the cpus and memory nodes of {}", directory.display()))?;
+            inherit_cpuset(dir.as_fd(), existed)
+                .with_context(|| format!("set the cpus and memory nodes of {}", directory.display()))?;
         }
         if place.is_unified() {
             if self.placement.places.is_empty() {
                 enable_all(place, dir.as_fd())?;
             }
-            refuse_if_threaded(dir.as_fd(), &directory)?;
+            // What was just made at the top of the hierarchy cannot be threaded.
+            if existed || place.path.components().count() > 1 {
+                refuse_if_threaded(dir.as_fd(), &directory)?;
+            }
         }
         Ok(dir)
     }
@@ -168,7 +191,10 @@ impl Created {
                 place.has("freezer") && file::read(dir, "freezer.state").is_ok_and(|state| state.trim() != "THAWED")
             };
             if frozen {
-                bail!("the container's cgroup {} exists and is frozen; thaw it or choose another /linux/cgroupsPath", place.directory().display());
+                bail!(
+                    "the container's cgroup {} exists and is frozen; thaw it or choose another /linux/cgroupsPath",
+                    place.directory().display()
+                );
             }
         }
         Ok(())
@@ -180,7 +206,8 @@ impl Drop for Created {
         if self.committed {
             return;
         }
-        let leaves = self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
+        let leaves =
+            self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
         let _ = Placement { places: leaves, ..Placement::default() }.open().remove();
@@ -192,10 +219,7 @@ impl Drop for Created {
 
 /// The errors that mean "you may not": runc ignores them for an unprivileged caller that asks for no limit.
 fn is_missing_privilege(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref::<Errno>(),
-        Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT)
-    )
+    matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT))
 }
 
 /// runc, from 1.2 on, joins a cgroup that exists only if nobody is in it.
@@ -215,16 +239,21 @@ fn refuse_if_in_use(dir: BorrowedFd, directory: &Path) -> Result<()> {
 }
 
 /// A process can join a v1 cpuset only when it has CPUs and memory nodes, and a new one has none: take the parent's,
-/// which may be as new as this one.
-fn inherit_cpuset(dir: BorrowedFd) -> nix::Result<()> {
-    for name in ["cpuset.cpus", "cpuset.mems"] {
-        if !file::read(dir, name)?.trim().is_empty() {
+/// which may be as new as this one. A cpuset that was there already (`existed`) keeps what it has.
+fn inherit_cpuset(dir: BorrowedFd, existed: bool) -> nix::Result<()> {
+    let empty = |dir: BorrowedFd, name: &str| file::read(dir, name).map(|list| list.trim().is_empty());
+    let names = ["cpuset.cpus", "cpuset.mems"];
+    if existed && !empty(dir, names[0])? && !empty(dir, names[1])? {
+        return Ok(());
+    }
+    let parent = file::open_dir(dir, OsStr::new(".."))?;
+    for name in names {
+        if existed && !empty(dir, name)? {
             continue;
         }
-        let parent = file::open_dir(dir, OsStr::new(".."))?;
         let mut value = file::read(&parent, name)?;
         if value.trim().is_empty() {
-            inherit_cpuset(parent.as_fd())?;
+            inherit_cpuset(parent.as_fd(), true)?;
             value = file::read(&parent, name)?;
         }
         file::write(dir, name, value.trim())?;
@@ -238,7 +267,8 @@ fn enable_all(place: &Place, dir: BorrowedFd) -> Result<()> {
     let root = file::open_dir(AT_FDCWD, &place.mount).with_context(|| format!("open {}", place.mount.display()))?;
     let wanted = file::read(&root, "cgroup.controllers").context("read cgroup.controllers")?;
     let present = file::read(dir, "cgroup.controllers").context("read cgroup.controllers")?;
-    let missing: Vec<&str> = wanted.split_whitespace().filter(|name| !present.split_whitespace().any(|p| p == *name)).collect();
+    let missing: Vec<&str> =
+        wanted.split_whitespace().filter(|name| !present.split_whitespace().any(|p| p == *name)).collect();
     if !missing.is_empty() {
         enable(place, &missing)?;
     }
@@ -247,7 +277,8 @@ fn enable_all(place: &Place, dir: BorrowedFd) -> Result<()> {
 
 /// Writes `+controller` into cgroup.subtree_control from the mount point down to the container's parent. cgroups(7).
 pub(super) fn enable(place: &Place, controllers: &[&str]) -> Result<()> {
-    let mut parent = file::open_dir(AT_FDCWD, &place.mount).with_context(|| format!("open {}", place.mount.display()))?;
+    let mut parent =
+        file::open_dir(AT_FDCWD, &place.mount).with_context(|| format!("open {}", place.mount.display()))?;
     for component in &place.path {
         let all: String = controllers.iter().map(|name| format!("+{name} ")).collect();
         if file::write(&parent, "cgroup.subtree_control", all.trim_end()).is_err() && controllers.len() > 1 {

@@ -133,7 +133,9 @@ pub fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
     let mut exceptions: Vec<Rule> = Vec::new();
     for rule in &rules[start.map_or(0, |index| index + 1)..] {
         if rule.allow == allowed {
-            for exception in exceptions.iter_mut().filter(|exception| rule.meets(exception) && rule.access & exception.access != 0) {
+            for exception in
+                exceptions.iter_mut().filter(|exception| rule.meets(exception) && rule.access & exception.access != 0)
+            {
                 if !rule.covers(exception) {
                     bail!(
                         "/linux/resources/devices: cgroup v1 cannot make an exception ({}) from an exception ({}); name the devices one by one",
@@ -147,13 +149,15 @@ pub fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
         } else if rule.kind.is_none() {
             // For `a` the kernel reads no further, and would take it for a total rule.
             exceptions.extend([Kind::Block, Kind::Character].map(|kind| Rule { kind: Some(kind), ..*rule }));
-        } else if let Some(same) = exceptions.iter_mut().find(|exception| exception.covers(rule) && rule.covers(exception)) {
+        } else if let Some(same) =
+            exceptions.iter_mut().find(|exception| exception.covers(rule) && rule.covers(exception))
+        {
             same.access |= rule.access;
         } else {
             exceptions.push(*rule);
         }
     }
-    exceptions.sort_by_key(|rule| (rule.kind, rule.major, rule.minor));
+    exceptions.sort_by_key(|rule| (rule.major, rule.minor, rule.kind));
     let everything = Write { allow: allowed, rule: "a".to_owned() };
     Ok(std::iter::once(everything)
         .chain(exceptions.iter().map(|rule| Write { allow: !allowed, rule: line(rule) }))
@@ -168,7 +172,11 @@ fn line(rule: &Rule) -> String {
         Some(Kind::Character) => 'c',
     };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-    let access: String = [('r', READ), ('w', WRITE), ('m', MKNOD)].iter().filter(|(_, bit)| rule.access & bit != 0).map(|(c, _)| c).collect();
+    let access: String = [('r', READ), ('w', WRITE), ('m', MKNOD)]
+        .iter()
+        .filter(|(_, bit)| rule.access & bit != 0)
+        .map(|(c, _)| c)
+        .collect();
     format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
 }
 
@@ -200,7 +208,11 @@ pub fn program(rules: &[Rule]) -> Vec<Instruction> {
     ];
     for rule in rules[start.map_or(0, |index| index + 1)..].iter().rev() {
         let mut body = Vec::with_capacity(8);
-        let conditions = [(2, rule.kind.map(|kind| kind as i32)), (4, rule.major.map(|n| n as i32)), (5, rule.minor.map(|n| n as i32))];
+        let conditions = [
+            (2, rule.kind.map(|kind| kind as i32)),
+            (4, rule.major.map(|n| n as i32)),
+            (5, rule.minor.map(|n| n as i32)),
+        ];
         for (register, wanted) in conditions {
             body.extend(wanted.map(|wanted| instruction(JUMP_UNLESS_EQUAL, register, 0, 0, wanted)));
         }

@@ -49,19 +49,25 @@ fn privileged_is_one_write() {
 
 #[test]
 fn what_v1_cannot_say_is_an_error() {
-    let rules = rules_of(r#"[{"allow":false},{"allow":true,"type":"c","major":10},{"allow":false,"type":"c","major":10,"minor":7,"access":"r"}]"#);
+    let rules = rules_of(
+        r#"[{"allow":false},{"allow":true,"type":"c","major":10},{"allow":false,"type":"c","major":10,"minor":7,"access":"r"}]"#,
+    );
     assert!(v1_writes(&rules).unwrap_err().to_string().contains("c 10:7 r"));
 }
 
 #[test]
 fn a_later_denial_takes_back_what_it_covers() {
-    let lines = lines(r#"[{"allow":true,"type":"b","major":8,"minor":1,"access":"rw"},{"allow":false,"type":"b","major":8,"access":"w"}]"#);
+    let lines = lines(
+        r#"[{"allow":true,"type":"b","major":8,"minor":1,"access":"rw"},{"allow":false,"type":"b","major":8,"access":"w"}]"#,
+    );
     assert!(lines.contains(&"+ b 8:1 r".to_owned()), "{lines:?}");
 }
 
 #[test]
 fn bad_rules_are_named() {
-    for bad in [r#"{"allow":true,"access":"x"}"#, r#"{"allow":true,"type":"c","major":-2}"#, r#"{"allow":true,"type":"p"}"#] {
+    for bad in
+        [r#"{"allow":true,"access":"x"}"#, r#"{"allow":true,"type":"c","major":-2}"#, r#"{"allow":true,"type":"p"}"#]
+    {
         let resources = serde_json::from_str(&format!(r#"{{"devices":[{{"allow":false}},{bad}]}}"#)).unwrap();
         assert!(rules(&resources).unwrap_err().to_string().contains("/linux/resources/devices/1"), "{bad}");
     }

@@ -12,16 +12,26 @@ use nix::sys::stat::Mode;
 /// Opens a cgroup directory for use with the `*at` calls. Relative to `base`; an absolute `path` ignores it.
 pub fn open_dir(base: impl AsFd, path: impl AsRef<Path>) -> Result<OwnedFd, Errno> {
     // O_RDONLY rather than O_PATH, because remove() and pids() list the directory through it.
-    openat(base, path.as_ref(), OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+    openat(
+        base,
+        path.as_ref(),
+        OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
 }
 
-/// Reads a cgroup file to its end. By read(2) alone: std would ask for the size first, which kernel files do not have.
+/// Reads a cgroup file to its end.
 pub fn read(dir: impl AsFd, name: &str) -> Result<String, Errno> {
+    String::from_utf8(read_bytes(dir, name)?).map_err(|_| Errno::EINVAL)
+}
+
+/// Reads a file to its end, by read(2) alone: std would ask for the size first, which kernel files do not have.
+pub fn read_bytes(dir: impl AsFd, name: &str) -> Result<Vec<u8>, Errno> {
     let fd = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         match nix::unistd::read(&fd, &mut buffer)? {
-            0 => return String::from_utf8(bytes).map_err(|_| Errno::EINVAL),
+            0 => return Ok(bytes),
             count => bytes.extend_from_slice(&buffer[..count]),
         }
     }

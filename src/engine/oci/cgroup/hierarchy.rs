@@ -5,6 +5,9 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::AT_FDCWD;
+
+use super::file;
 
 /// One mounted cgroup hierarchy, as this process sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +37,8 @@ impl Hierarchy {
 /// Reads the hierarchies of this host, v1 ones in the order of /proc/self/cgroup and the v2 one last. A hierarchy that
 /// is not mounted here is left out.
 pub fn discover() -> Result<Vec<Hierarchy>> {
-    let membership = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let mounts = std::fs::read("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    let membership = file::read(AT_FDCWD, "/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let mounts = file::read_bytes(AT_FDCWD, "/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
     parse(&membership, &mounts)
 }
 
@@ -58,7 +61,8 @@ pub fn parse(membership: &str, mountinfo: &[u8]) -> Result<Vec<Hierarchy>> {
             bail!("/proc/self/cgroup: line {line:?} is not ID:CONTROLLERS:PATH");
         };
         let candidates = || mounts.iter().filter(|mount| mount.holds(controllers));
-        let mount = candidates().find(|mount| mount.point.starts_with(b"/sys/fs/cgroup")).or_else(|| candidates().next());
+        let mount =
+            candidates().find(|mount| mount.point.starts_with(b"/sys/fs/cgroup")).or_else(|| candidates().next());
         if let Some(mount) = mount {
             found.push(Hierarchy {
                 controllers: controllers.to_owned(),
@@ -128,7 +132,8 @@ mod tests {
 
     #[test]
     fn joins_membership_and_mounts() {
-        let found = parse("9:name=systemd:/docker/a/b\n0::/x\n1:cpu,cpuacct:/\n4:memory:/not-mounted\n", MOUNTS).unwrap();
+        let found =
+            parse("9:name=systemd:/docker/a/b\n0::/x\n1:cpu,cpuacct:/\n4:memory:/not-mounted\n", MOUNTS).unwrap();
         let mounts: Vec<_> = found.iter().map(|h| h.mount.to_str().unwrap()).collect();
         assert_eq!(mounts, ["/sys/fs/cgroup/with space", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/unified"]);
         assert_eq!(found[0].own_below_mount(), Path::new("b"));

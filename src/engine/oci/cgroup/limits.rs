@@ -118,9 +118,20 @@ pub fn settings(resources: &LinuxResources, controllers: &Controllers) -> Result
     section("net_prio", "", limits_v1::net_prio, limits_v2::net_prio)?;
     if let Some(unified) = resources.unified().as_ref().filter(|unified| !unified.is_empty()) {
         if !controllers.pure_v2() {
-            bail!("/linux/resources/unified: this host has cgroup v1; use the properties beside it, which work on both");
+            bail!(
+                "/linux/resources/unified: this host has cgroup v1; use the properties beside it, which work on both"
+            );
         }
-        all.extend(limits_v2::unified(unified)?);
+        let settings = limits_v2::unified(unified)?;
+        for setting in &settings {
+            let controller = setting.file.split('.').next().unwrap_or_default();
+            // cgroup.* and the pressure files are there without any controller.
+            let core = controller == "cgroup" || setting.file.ends_with(".pressure");
+            if !core && !controllers.v2.iter().any(|name| name == controller) {
+                bail!("{}: this host has no {controller} controller", setting.pointer);
+            }
+        }
+        all.extend(settings);
     }
     Ok(all)
 }
@@ -165,7 +176,8 @@ pub fn swappiness(value: u64) -> Result<u64> {
 /// Checks the name of a huge page size, which becomes part of a file name.
 pub fn page_size<'a>(index: usize, size: &'a str, sysfs: &Path) -> Result<&'a str> {
     let digits = size.trim_end_matches("KB").trim_end_matches("MB").trim_end_matches("GB");
-    let well_formed = digits.len() + 2 == size.len() && digits.parse::<u64>().is_ok_and(|n| n > 0) && !size.starts_with(['0', '+']);
+    let well_formed =
+        digits.len() + 2 == size.len() && digits.parse::<u64>().is_ok_and(|n| n > 0) && !size.starts_with(['0', '+']);
     if !well_formed {
         bail!("/linux/resources/hugepageLimits/{index}/pageSize: {size:?} is not a size such as 2MB or 1GB");
     }
@@ -176,7 +188,10 @@ pub fn page_size<'a>(index: usize, size: &'a str, sysfs: &Path) -> Result<&'a st
     };
     let kilobytes = digits.parse::<u64>().unwrap_or(0).saturating_mul(unit);
     if !sysfs.join(format!("hugepages-{kilobytes}kB")).is_dir() {
-        bail!("/linux/resources/hugepageLimits/{index}/pageSize: this host has no huge pages of {size}; see {}", sysfs.display());
+        bail!(
+            "/linux/resources/hugepageLimits/{index}/pageSize: this host has no huge pages of {size}; see {}",
+            sysfs.display()
+        );
     }
     Ok(size)
 }
@@ -206,6 +221,17 @@ mod tests {
         assert_eq!(error.to_string(), "/linux/resources/cpu/cpus: this host has no cpuset controller");
         let error = settings(&resources(r#"{"unified":{"memory.high":"1"}}"#), &hybrid()).unwrap_err();
         assert!(error.to_string().starts_with("/linux/resources/unified: "), "{error}");
+    }
+
+    #[test]
+    fn unified_needs_a_controller_too() {
+        let v2 = Controllers { v1: vec![], v2: vec!["pids".into()] };
+        let try_file = |file: &str| settings(&resources(&format!(r#"{{"unified":{{"{file}":"1"}}}}"#)), &v2);
+        assert!(
+            try_file("cgroup.max.depth").is_ok() && try_file("io.pressure").is_ok() && try_file("pids.max").is_ok()
+        );
+        let error = try_file("memory.high").unwrap_err().to_string();
+        assert_eq!(error, "/linux/resources/unified/memory.high: this host has no memory controller");
     }
 
     #[test]

@@ -25,19 +25,31 @@ pub fn memory(resources: &LinuxResources) -> Result<Vec<Setting>> {
         }
         // Unlimited memory under the old limit for memory and swap would be no such thing.
         (Some(-1), None) => {
-            settings.push(Setting::new("memory", "/linux/resources/memory/limit", "memory.memsw.limit_in_bytes", -1).optional());
+            settings.push(
+                Setting::new("memory", "/linux/resources/memory/limit", "memory.memsw.limit_in_bytes", -1).optional(),
+            );
         }
         _ => {}
     }
     if let Some(reservation) = given(memory.reservation()) {
-        settings.push(Setting::new("memory", "/linux/resources/memory/reservation", "memory.soft_limit_in_bytes", reservation));
+        settings.push(Setting::new(
+            "memory",
+            "/linux/resources/memory/reservation",
+            "memory.soft_limit_in_bytes",
+            reservation,
+        ));
     }
     if memory.disable_oom_killer() == Some(true) {
         settings.push(Setting::new("memory", "/linux/resources/memory/disableOOMKiller", "memory.oom_control", 1));
     }
     // Go callers write "-1, not given" as the unsigned number it becomes.
     if let Some(value) = memory.swappiness().filter(|value| *value != u64::MAX) {
-        settings.push(Setting::new("memory", "/linux/resources/memory/swappiness", "memory.swappiness", swappiness(value)?));
+        settings.push(Setting::new(
+            "memory",
+            "/linux/resources/memory/swappiness",
+            "memory.swappiness",
+            swappiness(value)?,
+        ));
     }
     Ok(settings)
 }
@@ -120,7 +132,8 @@ pub fn blkio(resources: &LinuxResources) -> Result<Vec<Setting>> {
             let value = per_device(device.major(), device.minor(), weight);
             let pointer = at(&format!("weightDevice/{index}/weight"));
             settings.push(
-                Setting::new("blkio", pointer, "blkio.weight_device", value.clone()).or("blkio.bfq.weight_device", value),
+                Setting::new("blkio", pointer, "blkio.weight_device", value.clone())
+                    .or("blkio.bfq.weight_device", value),
             );
         }
         if let Some(weight) = device.leaf_weight().filter(|weight| *weight != 0) {

@@ -18,7 +18,9 @@ fn bytes(value: i64) -> String {
 pub fn memory(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let Some(memory) = resources.memory() else { return Ok(Vec::new()) };
     if memory.disable_oom_killer() == Some(true) {
-        bail!("/linux/resources/memory/disableOOMKiller: cgroup v2 cannot disable the OOM killer; remove it or set it to false");
+        bail!(
+            "/linux/resources/memory/disableOOMKiller: cgroup v2 cannot disable the OOM killer; remove it or set it to false"
+        );
     }
     if let Some(value) = memory.swappiness().filter(|value| *value != u64::MAX) {
         bail!(
@@ -131,8 +133,13 @@ pub fn io(resources: &LinuxResources) -> Result<Vec<Setting>> {
         if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
             let (major, minor) = (device.major(), device.minor());
             settings.push(
-                Setting::new("io", at(&format!("weightDevice/{index}/weight")), "io.bfq.weight", per_device(major, minor, weight))
-                    .or("io.weight", per_device(major, minor, io_weight(weight))),
+                Setting::new(
+                    "io",
+                    at(&format!("weightDevice/{index}/weight")),
+                    "io.bfq.weight",
+                    per_device(major, minor, weight),
+                )
+                .or("io.weight", per_device(major, minor, io_weight(weight))),
             );
         }
     }
@@ -170,7 +177,11 @@ pub fn net_prio(resources: &LinuxResources) -> Result<Vec<Setting>> {
 
 fn refuse(v1_only: Vec<Setting>) -> Result<Vec<Setting>> {
     if let Some(first) = v1_only.first() {
-        bail!("{}: cgroup v2 has no {} controller; match packets by cgroup path instead", first.pointer, first.controller);
+        bail!(
+            "{}: cgroup v2 has no {} controller; match packets by cgroup path instead",
+            first.pointer,
+            first.controller
+        );
     }
     Ok(v1_only)
 }

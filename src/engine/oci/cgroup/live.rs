@@ -66,7 +66,13 @@ impl Cgroup {
             let name = place.mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let parts = place.controllers.split(',').filter(|part| *part != name && !place.controllers.contains('='));
             let aliases = if place.controllers.contains(',') { parts.map(str::to_owned).collect() } else { Vec::new() };
-            ContainerMount { name, controllers: place.controllers.clone(), aliases, mount: place.mount.clone(), path: place.path.clone() }
+            ContainerMount {
+                name,
+                controllers: place.controllers.clone(),
+                aliases,
+                mount: place.mount.clone(),
+                path: place.path.clone(),
+            }
         });
         mounts.collect()
     }
@@ -99,10 +105,10 @@ impl Cgroup {
     /// Stops every process and returns when all stand still.
     pub fn freeze(&self) -> Result<()> {
         let (place, _) = self.freezer()?;
-        self.set_frozen(true).or_else(|error| {
+        self.set_frozen(true).map_err(|error| {
             // Half frozen would be a hung container.
             let _ = self.set_frozen(false);
-            Err(error.context(format!("freeze {}", place.directory().display())))
+            error.context(format!("freeze {}", place.directory().display()))
         })
     }
 
@@ -165,7 +171,10 @@ impl Cgroup {
             (false, true) => "FROZEN",
             (false, false) => "THAWED",
         };
-        let write = || write_at(&directory, file, word).with_context(|| format!("write {word:?} to {}/{file}", directory.display()));
+        let write = || {
+            write_at(&directory, file, word)
+                .with_context(|| format!("write {word:?} to {}/{file}", directory.display()))
+        };
         write()?;
         let deadline = Instant::now() + FREEZE_PATIENCE;
         let mut pause = Duration::from_micros(50);
@@ -190,7 +199,8 @@ impl Cgroup {
             (false, true) => ("freezer.state", "FROZEN"),
             (false, false) => ("freezer.state", "THAWED"),
         };
-        let text = read_at(&place.directory(), file).with_context(|| format!("read {}/{file}", place.directory().display()))?;
+        let text = read_at(&place.directory(), file)
+            .with_context(|| format!("read {}/{file}", place.directory().display()))?;
         Ok(text.lines().any(|line| line == word))
     }
 }
@@ -239,7 +249,10 @@ pub(super) fn tree(directory: &Path) -> Vec<PathBuf> {
     let mut next = 0;
     while let Some(directory) = found.get(next) {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let children: Vec<_> = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect();
+        let children: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
         found.extend(children);
         next += 1;
     }

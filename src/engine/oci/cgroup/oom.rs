@@ -20,7 +20,10 @@ pub struct OomWatch {
 enum Source {
     /// The kernel takes the watch away when the eventfd is closed.
     V1(EventFd),
-    V2 { events: File, kills: u64 },
+    V2 {
+        events: File,
+        kills: u64,
+    },
 }
 
 impl Cgroup {

@@ -28,14 +28,27 @@ pub struct Request<'a> {
 
 /// One directory for the container in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(String, PathBuf, PathBuf)", from = "(String, PathBuf, PathBuf)")]
 pub struct Place {
     /// The v1 controllers of the hierarchy, as in /proc/self/cgroup; empty for cgroup v2.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub controllers: String,
     /// Where the hierarchy is mounted.
     pub mount: PathBuf,
     /// The container's cgroup below the mount point.
     pub path: PathBuf,
+}
+
+/// In the state a place is an array of its three fields: the file is read by every command.
+impl From<Place> for (String, PathBuf, PathBuf) {
+    fn from(place: Place) -> Self {
+        (place.controllers, place.mount, place.path)
+    }
+}
+
+impl From<(String, PathBuf, PathBuf)> for Place {
+    fn from((controllers, mount, path): (String, PathBuf, PathBuf)) -> Self {
+        Self { controllers, mount, path }
+    }
 }
 
 impl Place {
@@ -98,7 +111,8 @@ pub fn plan(request: &Request) -> Result<Placement> {
     }
     let hierarchies = hierarchy::discover()?;
     let wanted = wanted_path(request.cgroups_path.filter(|path| !path.as_os_str().is_empty()), request.id)?;
-    let mut placement = Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, ..Placement::default() };
+    let mut placement =
+        Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, ..Placement::default() };
     if placement.places.is_empty() && !request.rootless {
         bail!("no cgroup file system is mounted; mount one at /sys/fs/cgroup");
     }
@@ -134,7 +148,10 @@ fn wanted_path(path: Option<&Path>, id: &str) -> Result<Wanted> {
         }
     }
     if clean.as_os_str().is_empty() {
-        bail!("/linux/cgroupsPath: {} is a hierarchy's own root; give the container a directory below it", path.display());
+        bail!(
+            "/linux/cgroupsPath: {} is a hierarchy's own root; give the container a directory below it",
+            path.display()
+        );
     }
     Ok(if path.is_absolute() { Wanted::Absolute(clean) } else { Wanted::Relative(clean) })
 }
@@ -200,7 +217,8 @@ impl Placement {
     /// The controllers of this host.
     pub(super) fn controllers(&self) -> Result<Controllers> {
         let names = |text: &str, by: char| text.split(by).map(|name| name.trim().to_owned()).collect::<Vec<_>>();
-        let v1 = self.places.iter().filter(|place| !place.is_unified()).flat_map(|place| names(&place.controllers, ','));
+        let v1 =
+            self.places.iter().filter(|place| !place.is_unified()).flat_map(|place| names(&place.controllers, ','));
         let mut controllers = Controllers { v1: v1.collect(), v2: Vec::new() };
         if let Some(place) = self.unified() {
             let available = file::open_dir(AT_FDCWD, &place.mount)
@@ -229,7 +247,8 @@ mod tests {
     #[test]
     fn absolute_from_the_root_relative_from_our_own() {
         let hierarchies = [hierarchy("cpu,cpuacct", "/a"), hierarchy("memory", "/m/n"), hierarchy("", "/u")];
-        let expected = ["/sys/fs/cgroup/memory/m/n/c1", "/sys/fs/cgroup/cpu,cpuacct/a/c1", "/sys/fs/cgroup/unified/u/c1"];
+        let expected =
+            ["/sys/fs/cgroup/memory/m/n/c1", "/sys/fs/cgroup/cpu,cpuacct/a/c1", "/sys/fs/cgroup/unified/u/c1"];
         assert_eq!(directories(&hierarchies, None), expected);
         let expected = ["/sys/fs/cgroup/memory/x/y", "/sys/fs/cgroup/cpu,cpuacct/x/y", "/sys/fs/cgroup/unified/x/y"];
         assert_eq!(directories(&hierarchies, Some("/x/../../x//y/")), expected);
@@ -244,7 +263,9 @@ mod tests {
     #[test]
     fn the_root_of_a_hierarchy_is_refused() {
         for path in ["/", "..", "/a/.."] {
-            assert!(wanted_path(Some(Path::new(path)), "c1").unwrap_err().to_string().starts_with("/linux/cgroupsPath: "));
+            assert!(
+                wanted_path(Some(Path::new(path)), "c1").unwrap_err().to_string().starts_with("/linux/cgroupsPath: ")
+            );
         }
     }
 
@@ -254,7 +275,7 @@ mod tests {
         let wanted = wanted_path(None, "c1").unwrap();
         let placement = Placement { places: places(&hierarchies, &wanted), ..Placement::default() };
         let json = serde_json::to_string(&placement).unwrap();
-        let expected = r#"{"places":[{"controllers":"cpu","mount":"/sys/fs/cgroup/cpu","path":"c1"},{"mount":"/sys/fs/cgroup/unified","path":"c1"}]}"#;
+        let expected = r#"{"places":[["cpu","/sys/fs/cgroup/cpu","c1"],["","/sys/fs/cgroup/unified","c1"]]}"#;
         assert_eq!(json, expected);
         assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
     }

@@ -20,7 +20,8 @@ impl Cgroup {
     /// Removes every directory of the container, with those that it made below them. Only where the kernel says that
     /// processes are left are they killed. Parents stay, as with runc. Nothing to remove is no error.
     pub fn remove(&self) -> Result<()> {
-        let busy: Vec<&Place> = self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
+        let busy: Vec<&Place> =
+            self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
         if busy.is_empty() {
             return Ok(());
         }

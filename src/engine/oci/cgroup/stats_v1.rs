@@ -128,7 +128,9 @@ fn memory(stats: &mut Stats, directory: &Path) {
 
 /// BFQ's counters where it has any, otherwise those of throttling.
 fn blkio(stats: &mut Stats, directory: &Path) {
-    let read = |names: [&str; 2]| names.iter().map(|name| entries(directory, &format!("blkio.{name}"))).find(|list| !list.is_empty());
+    let read = |names: [&str; 2]| {
+        names.iter().map(|name| entries(directory, &format!("blkio.{name}"))).find(|list| !list.is_empty())
+    };
     let first = |names| read(names).unwrap_or_default();
     let blkio = &mut stats.blkio;
     blkio.io_service_bytes_recursive = first(["bfq.io_service_bytes_recursive", "throttle.io_service_bytes_recursive"]);
@@ -151,13 +153,19 @@ fn entry(line: &str) -> Option<BlkioEntry> {
     let (major, minor) = fields.next()?.split_once(':')?;
     let (second, third) = (fields.next()?, fields.next());
     let (op, value) = third.map_or(("", second), |value| (second, value));
-    Some(BlkioEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, op: op.to_owned(), value: value.parse().ok()? })
+    Some(BlkioEntry {
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
+        op: op.to_owned(),
+        value: value.parse().ok()?,
+    })
 }
 
 fn hugetlb(stats: &mut Stats, directory: &Path) {
     for size in page_sizes(directory, ".usage_in_bytes") {
         let file = |name: &str| number(directory, &format!("hugetlb.{size}.{name}"));
-        let counters = Hugetlb { usage: file("usage_in_bytes"), max: file("max_usage_in_bytes"), failcnt: file("failcnt") };
+        let counters =
+            Hugetlb { usage: file("usage_in_bytes"), max: file("max_usage_in_bytes"), failcnt: file("failcnt") };
         stats.hugetlb.insert(size, counters);
     }
 }

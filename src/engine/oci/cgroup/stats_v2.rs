@@ -12,7 +12,10 @@ pub fn read_into(stats: &mut Stats, directory: &Path) {
     memory(stats, directory);
     io(stats, directory);
     hugetlb(stats, directory);
-    stats.pids.current = number(directory, "pids.current");
+    // Without the controller, the processes can still be counted, if not the threads.
+    let processes = || read_at(directory, "cgroup.procs").map_or(0, |pids| pids.lines().count() as u64);
+    let tasks = read_at(directory, "pids.current").ok().and_then(|text| text.trim().parse().ok());
+    stats.pids.current = tasks.unwrap_or_else(processes);
     stats.pids.limit = number(directory, "pids.max");
 }
 

@@ -12,4 +12,3 @@ mod root;
 mod sysctl;
 
 pub use payload::Payload;
-pub use program::find_program;

@@ -124,7 +124,7 @@ impl Root {
         if flags.contains(OFlag::O_PATH) {
             return Ok(handle.into());
         }
-        let flags = pathrs::flags::OpenFlags::from_bits_retain(flags.bits());
+        let flags = pathrs::flags::OpenFlags::from_bits_retain(flags.bits() as u64);
         handle.reopen(flags).map(Into::into).map_err(errno)
     }
 
