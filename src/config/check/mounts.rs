@@ -1,0 +1,112 @@
+//! config.md "Mounts".
+
+use serde_json::Value;
+
+use super::{Report, list, mappings, present, text};
+use crate::config::mount_options::{self, MountOptions};
+
+/// Options of which the later one undoes the earlier.
+#[rustfmt::skip]
+const OPPOSITES: &[(&str, &str)] = &[
+    ("ro", "rw"), ("nosuid", "suid"), ("nodev", "dev"), ("noexec", "exec"), ("nosymfollow", "symfollow"),
+    ("sync", "async"), ("noatime", "atime"), ("noatime", "strictatime"), ("rro", "rrw"),
+];
+
+pub(super) fn check(report: &mut Report, config: &Value) {
+    for (index, mount) in list(config, "mounts").iter().enumerate() {
+        let at = format!("/mounts/{index}");
+        check_destination(report, mount, &at);
+        let options: Vec<String> =
+            list(mount, "options").iter().filter_map(|option| option.as_str().map(str::to_owned)).collect();
+        let parsed = mount_options::parse(&options);
+        check_type(report, mount, &parsed, &at);
+        check_options(report, mount, &options, &parsed, &at);
+        for name in ["uidMappings", "gidMappings"] {
+            mappings::check_list(report, mount, name, &format!("{at}/{name}"));
+        }
+        if list(mount, "uidMappings").is_empty() != list(mount, "gidMappings").is_empty() {
+            report.error(at, "an idmapped mount needs both uidMappings and gidMappings", "add the missing one");
+        }
+    }
+}
+
+fn check_destination(report: &mut Report, mount: &Value, at: &str) {
+    match text(mount, "destination") {
+        Some("") => report.error(
+            format!("{at}/destination"),
+            "mount destination must not be empty",
+            "name an absolute path in the container",
+        ),
+        Some(destination) if !destination.starts_with('/') => report.warning(
+            format!("{at}/destination"),
+            format!("mount destination {destination} is not absolute; it is taken as relative to /"),
+            format!("write {:?}", format!("/{destination}")),
+        ),
+        _ => {}
+    }
+}
+
+fn check_type(report: &mut Report, mount: &Value, options: &MountOptions, at: &str) {
+    let kind = text(mount, "type").unwrap_or("");
+    if options.bind.is_some() {
+        if text(mount, "source").unwrap_or("").is_empty() {
+            report.error(
+                format!("{at}/source"),
+                "a bind mount needs a source",
+                "name the file or directory of the host to bind",
+            );
+        }
+        return;
+    }
+    if options.remount {
+        return;
+    }
+    if kind == "bind" {
+        report.error(
+            format!("{at}/options"),
+            "mount type is bind, but there is no bind option: no such device",
+            "add \"bind\" or \"rbind\" to the options",
+        );
+    } else if matches!(kind, "" | "none") && !is_propagation_only(mount, options) {
+        report.error(
+            format!("{at}/type"),
+            "the mount has neither a file system type nor a bind option: no such device",
+            "add \"type\", or \"bind\" or \"rbind\" to the options",
+        );
+    }
+}
+
+/// Changing the propagation of a mount that is there already needs no type.
+fn is_propagation_only(mount: &Value, options: &MountOptions) -> bool {
+    !options.propagation.is_empty() && options.propagation.len() == list(mount, "options").len()
+}
+
+fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed: &MountOptions, at: &str) {
+    let position = |name: &str| options.iter().rposition(|option| option == name);
+    for (one, other) in OPPOSITES {
+        if let (Some(one_at), Some(other_at)) = (position(one), position(other)) {
+            let later = one_at.max(other_at);
+            report.warning(
+                format!("{at}/options/{later}"),
+                format!("\"{one}\" and \"{other}\" contradict each other; the later one, \"{}\", holds", options[later]),
+                "remove one of the two",
+            );
+        }
+    }
+    if parsed.bind.is_some()
+        && let Some((key, _)) = parsed.data.first()
+    {
+        let index = options.iter().position(|option| option.contains(key.as_str())).unwrap_or(0);
+        report.error(
+            format!("{at}/options/{index}"),
+            format!("bind mounts cannot have any filesystem-specific options applied: {key:?}"),
+            "remove it: the kernel would ignore it without a word",
+        );
+    }
+    if parsed.tmpcopyup && text(mount, "type") != Some("tmpfs") {
+        report.warning(format!("{at}/options"), "tmpcopyup does something only on a tmpfs", "remove it");
+    }
+    if options.iter().any(String::is_empty) && present(mount, "options").is_some() {
+        report.warning(format!("{at}/options"), "an empty option is ignored", "remove it");
+    }
+}

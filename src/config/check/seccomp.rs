@@ -1,0 +1,92 @@
+//! config-linux.md "Seccomp". A system call that the host does not know is no finding: profiles are written for all
+//! hosts.
+
+use serde_json::Value;
+
+use super::{Report, list, present, text};
+
+const AT: &str = "/linux/seccomp";
+
+/// A profile without action and without rules means no filter at all, for runc too.
+pub(super) fn is_empty(seccomp: &Value) -> bool {
+    text(seccomp, "defaultAction").unwrap_or("").is_empty() && list(seccomp, "syscalls").is_empty()
+}
+
+pub(super) fn check(report: &mut Report, linux: &Value) {
+    let Some(seccomp) = present(linux, "seccomp").filter(|seccomp| !is_empty(seccomp)) else { return };
+    if present(seccomp, "defaultAction").is_none() {
+        report.error(
+            format!("{AT}/defaultAction"),
+            "string  is not a valid action for seccomp: the default action is missing",
+            "add \"defaultAction\": \"SCMP_ACT_ERRNO\" or SCMP_ACT_ALLOW",
+        );
+    }
+    check_notify(report, seccomp);
+    let default = text(seccomp, "defaultAction").unwrap_or("");
+    check_errno(report, seccomp, "defaultErrnoRet", default, || format!("{AT}/defaultErrnoRet"));
+    for (index, call) in list(seccomp, "syscalls").iter().enumerate() {
+        let action = text(call, "action").unwrap_or("");
+        let at = |name: &str| format!("{AT}/syscalls/{index}/{name}");
+        check_errno(report, call, "errnoRet", action, || at("errnoRet"));
+        if let Some([]) = call.get("names").and_then(Value::as_array).map(Vec::as_slice) {
+            report.warning(at("names"), "a rule without system calls does nothing", "name some, or remove the rule");
+        }
+        for (position, name) in list(call, "names").iter().enumerate() {
+            if name.as_str() == Some("") {
+                report.error(format!("{}/{position}", at("names")), "empty string is not a valid syscall", "remove it");
+            }
+        }
+        let same = default == action && !action.is_empty() && list(call, "args").is_empty();
+        if same && present(call, "errnoRet").is_none() && present(seccomp, "defaultErrnoRet").is_none() {
+            report.note(at("action"), "the same as the default action", "the rule has no effect");
+        }
+    }
+}
+
+/// The listener would have to allow its own notification to be sent; and someone has to listen.
+fn check_notify(report: &mut Report, seccomp: &Value) {
+    const NOTIFY: &str = "SCMP_ACT_NOTIFY";
+    if text(seccomp, "defaultAction") == Some(NOTIFY) {
+        report.error(
+            format!("{AT}/defaultAction"),
+            "SCMP_ACT_NOTIFY cannot be used as default action",
+            "name the system calls to be notified of",
+        );
+    }
+    let listener = text(seccomp, "listenerPath").unwrap_or("");
+    for (index, call) in list(seccomp, "syscalls").iter().enumerate() {
+        if text(call, "action") != Some(NOTIFY) {
+            continue;
+        }
+        if list(call, "names").iter().any(|name| name.as_str() == Some("write")) {
+            report.error(
+                format!("{AT}/syscalls/{index}/names"),
+                "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+                "remove write",
+            );
+        }
+        if listener.is_empty() {
+            report.error(
+                format!("{AT}/syscalls/{index}/action"),
+                "seccomp listenerPath is not set",
+                "add \"listenerPath\", or use another action",
+            );
+        }
+    }
+    if listener.is_empty() && text(seccomp, "listenerMetadata").is_some_and(|metadata| !metadata.is_empty()) {
+        report.warning(
+            format!("{AT}/listenerMetadata"),
+            "listenerMetadata is set, but there is no listenerPath to send it to",
+            "add \"listenerPath\", or remove it",
+        );
+    }
+}
+
+fn check_errno(report: &mut Report, object: &Value, name: &str, action: &str, at: impl Fn() -> String) {
+    if present(object, name).is_some()
+        && !action.is_empty()
+        && !matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE")
+    {
+        report.warning(at(), format!("{action} returns no errno; {name} is ignored"), "remove it");
+    }
+}

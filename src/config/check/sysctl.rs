@@ -1,0 +1,63 @@
+//! config-linux.md "Sysctl": only what belongs to a namespace that the container has for itself may be set.
+
+use serde_json::Value;
+
+use super::document::keyed;
+use super::{Report, linux};
+
+/// The System V IPC settings of an IPC namespace (ipc_namespaces(7)).
+#[rustfmt::skip]
+const IPC: &[&str] = &[
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+pub(super) fn check(report: &mut Report, linux: &Value) {
+    let Some(settings) = linux.get("sysctl").and_then(Value::as_object) else { return };
+    for key in settings.keys() {
+        let name = dotted(key);
+        if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+            needs(report, linux, key, "ipc");
+        } else if name.starts_with("net.") {
+            needs(report, linux, key, "network");
+        } else if name == "kernel.domainname" {
+            needs(report, linux, key, "uts");
+        } else if name == "kernel.hostname" {
+            report.error(
+                keyed("/linux/sysctl", key),
+                format!("sysctl {key:?} is not allowed as it conflicts with the OCI \"hostname\" field"),
+                "use \"hostname\" at the top of the document",
+            );
+        } else {
+            report.error(
+                keyed("/linux/sysctl", key),
+                format!("sysctl {key:?} is not in a separate kernel namespace"),
+                "set it on the host: it holds for all of the system",
+            );
+        }
+    }
+}
+
+fn needs(report: &mut Report, linux: &Value, key: &str, namespace: &str) {
+    if linux::namespace(linux, namespace).is_none() {
+        report.error(
+            keyed("/linux/sysctl", key),
+            format!("sysctl {key:?} is not allowed in the hosts {namespace} namespace"),
+            format!("add {{\"type\": \"{namespace}\"}} to linux.namespaces"),
+        );
+    }
+}
+
+/// sysctl(8): whichever of `.` and `/` comes first separates, and the other one is part of a name, as in
+/// `net.ipv4.conf.eth0/1.forwarding`, where the interface is called `eth0.1`.
+pub fn dotted(key: &str) -> String {
+    if key.find(['.', '/']).is_some_and(|at| key.as_bytes()[at] == b'/') {
+        let swap = |letter| match letter {
+            '/' => '.',
+            '.' => '/',
+            other => other,
+        };
+        return key.chars().map(swap).collect();
+    }
+    key.to_owned()
+}
