@@ -32,7 +32,9 @@ macro_rules! situations {
 #[track_caller]
 fn check(output: &Output, code: i32, phrase: &str) {
     assert_eq!(output.code, code, "exit code; stderr: {}", output.stderr);
-    assert!(output.stderr.contains(phrase), "{phrase:?} is not in stderr: {}", output.stderr);
+    // A quotation mark may be escaped, as in logrus's msg="...".
+    let said = output.stderr.replace("\\\"", "\"");
+    assert!(said.contains(phrase), "{phrase:?} is not in stderr: {}", output.stderr);
     if !phrase.is_empty() {
         assert_eq!(output.stderr.trim_end().lines().count(), 1, "more than one line: {}", output.stderr);
     }
@@ -279,7 +281,8 @@ fn log_holds_one_line_for_a_failure() {
         b.args(&["/nope"]);
     });
     let text = fs::read_to_string(&log).expect("the log exists");
-    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).expect("a line of JSON")).collect();
     assert_eq!(lines.len(), 1, "{text}");
     assert_eq!(lines[0]["level"], "error");
     assert!(lines[0]["msg"].as_str().is_some_and(|m| m.contains("/nope")), "{text}");

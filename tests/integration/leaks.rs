@@ -55,7 +55,6 @@ fn traces(runtime: &Runtime, bundle: &Bundle, prefix: &str) -> BTreeSet<String> 
     found
 }
 
-
 /// A bundle whose payload does nothing until it is killed.
 fn sleeper() -> Bundle {
     let mut bundle = Bundle::new();
@@ -106,7 +105,8 @@ fn descriptors_of_the_caller_stay_outside() {
     let runtime = Runtime::under_test();
     let bundle = Bundle::shell("ls /proc/self/fd | tr '\\n' ' '; exec sleep 600");
     let container = Container::new(&runtime, &bundle);
-    let call = container.background("create", &[]).through_shell("exec 3</etc/passwd 7</etc/passwd 9</proc; exec \"$@\"");
+    let call =
+        container.background("create", &[]).through_shell("exec 3</etc/passwd 7</etc/passwd 9</proc; exec \"$@\"");
     call.run().ok();
     let held: Vec<String> = fs::read_dir(format!("/proc/{}/fd", container.pid()))
         .into_iter()

@@ -159,7 +159,9 @@ fn an_empty_environment_is_enough() {
     needs_root!();
     let (runtime, bundle) = (Runtime::under_test(), waiting());
     let container = running(&runtime, &bundle);
-    for words in [["pause", &container.id], ["resume", &container.id], ["kill", &container.id], ["state", &container.id]] {
+    for words in
+        [["pause", &container.id], ["resume", &container.id], ["kill", &container.id], ["state", &container.id]]
+    {
         runtime.invoke(&words).through(&["env", "-i", "XDG_RUNTIME_DIR="]).run().ok();
     }
     container.kill("KILL");
@@ -222,7 +224,8 @@ fn killed_create_can_be_cleaned_up() {
     bundle.set("/hooks", json!({ "createRuntime": [{ "path": hook }] }));
     let container = Container::new(&runtime, &bundle);
     let running = container.background("create", &[]).start();
-    crate::support::children::poll_until(Duration::from_secs(5), || ready.exists().then_some(())).expect("the hook ran");
+    crate::support::children::poll_until(Duration::from_secs(5), || ready.exists().then_some(()))
+        .expect("the hook ran");
     let pid = rustix::process::Pid::from_raw(running.pid()).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill the runtime");
     assert_eq!(running.wait().code, 137);

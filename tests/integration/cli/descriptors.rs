@@ -35,7 +35,12 @@ fn preserve_fds_passes_the_first_ones() {
 fn listen_fds_count_when_they_are_for_this_process() {
     needs_root!();
     let output = list(&[], "export LISTEN_FDS=1 LISTEN_PID=$$;").stdout;
-    assert!(output.starts_with("3 /etc/passwd\nLISTEN_") && output.contains("LISTEN_FDS=1\n") && output.contains("LISTEN_PID=1\n"), "{output}");
+    assert!(
+        output.starts_with("3 /etc/passwd\nLISTEN_")
+            && output.contains("LISTEN_FDS=1\n")
+            && output.contains("LISTEN_PID=1\n"),
+        "{output}"
+    );
 }
 
 #[test]

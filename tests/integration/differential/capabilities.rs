@@ -38,7 +38,11 @@ cases! {
     probe permitted_beyond_bounding => |b| sets(b, [KILL, MORE, MORE, NONE, NONE]);
     probe user_without_ambient => |b| { sets(b, [MORE, MORE, MORE, MORE, NONE]); as_user(b); };
     probe user_with_ambient => |b| { sets(b, [MORE; 5]); as_user(b); };
-    probe user_with_ambient_may_be_new => |b| { sets(b, [MORE; 5]); as_user(b); b.set("/process/noNewPrivileges", json!(false)); };
+    probe user_with_ambient_may_be_new => |b| {
+        sets(b, [MORE; 5]);
+        as_user(b);
+        b.set("/process/noNewPrivileges", json!(false));
+    };
     probe user_with_bounding => |b| { sets(b, [MORE, NONE, NONE, NONE, NONE]); as_user(b); };
     probe root_may_be_new => |b| { sets(b, [MORE; 5]); b.set("/process/noNewPrivileges", json!(false)); };
     probe absent_for_user => |b| { b.remove("/process/capabilities"); as_user(b); };

@@ -11,7 +11,16 @@ fn limit(b: &mut Bundle, controller: &str, value: Value) {
 
 fn devices(b: &mut Bundle, rules: Value) {
     limit(b, "devices", rules);
-    b.probe(&["--write", "/dev/null", "--write", "/dev/full", "--write", "/dev/tty", "--read", "/sys/fs/cgroup/devices/devices.list"]);
+    b.probe(&[
+        "--write",
+        "/dev/null",
+        "--write",
+        "/dev/full",
+        "--write",
+        "/dev/tty",
+        "--read",
+        "/sys/fs/cgroup/devices/devices.list",
+    ]);
 }
 
 cases! {
@@ -44,7 +53,10 @@ cases! {
     probe pids_limit => |b| limit(b, "pids", json!({ "limit": 42 }));
     probe pids_unlimited => |b| limit(b, "pids", json!({ "limit": -1 }));
     probe pids_zero => |b| limit(b, "pids", json!({ "limit": 0 }));
-    probe pids_limit_in_force => |b| { limit(b, "pids", json!({ "limit": 3 })); b.shell_payload("for i in 1 2 3 4 5; do sleep 1 & done 2>/dev/null; echo forked"); };
+    probe pids_limit_in_force => |b| {
+        limit(b, "pids", json!({ "limit": 3 }));
+        b.shell_payload("for i in 1 2 3 4 5; do sleep 1 & done 2>/dev/null; echo forked");
+    };
     probe block_io_weight => |b| limit(b, "blockIO", json!({ "weight": 500 }));
     probe block_io_weight_too_high => |b| limit(b, "blockIO", json!({ "weight": 5000 }));
     probe block_io_throttle => |b| limit(b, "blockIO", json!({

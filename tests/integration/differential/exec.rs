@@ -42,12 +42,16 @@ fn command(runtime: &Runtime, build: impl Fn(&mut Bundle), flags: &[&str], words
 
 /// Runs exec with a `--process` file.
 fn process_file(runtime: &Runtime, process: Value) -> Value {
-    inside(runtime, |_| {}, |container, report| {
-        let path = container.bundle.make_file("process.json", &process.to_string());
-        let output = container.exec(&["--process", &path.display().to_string()], &[]);
-        report.step("exec", &output);
-        report.add("seen", payload_report(&output.stdout));
-    })
+    inside(
+        runtime,
+        |_| {},
+        |container, report| {
+            let path = container.bundle.make_file("process.json", &process.to_string());
+            let output = container.exec(&["--process", &path.display().to_string()], &[]);
+            report.step("exec", &output);
+            report.add("seen", payload_report(&output.stdout));
+        },
+    )
 }
 
 /// Waits for a process of `exec --detach`: a zombie would keep the container's init from ending.
@@ -58,14 +62,18 @@ fn reap(pid_file: &Path) -> Option<i32> {
 
 /// exec in the background, with what the process prints and its exit code.
 fn detached(runtime: &Runtime, script: &str) -> Value {
-    inside(runtime, |_| {}, |container, report| {
-        let pid_file = container.bundle.host("exec.pid");
-        let flags = ["--detach", "--pid-file", &pid_file.display().to_string()];
-        let output = container.exec(&flags, &["sh", "-c", script]);
-        report.step("exec", &output);
-        report.add("exit", json!(reap(&pid_file)));
-        report.add("seen", json!(read_lossy(&output.stdout_file)));
-    })
+    inside(
+        runtime,
+        |_| {},
+        |container, report| {
+            let pid_file = container.bundle.host("exec.pid");
+            let flags = ["--detach", "--pid-file", &pid_file.display().to_string()];
+            let output = container.exec(&flags, &["sh", "-c", script]);
+            report.step("exec", &output);
+            report.add("exit", json!(reap(&pid_file)));
+            report.add("seen", json!(read_lossy(&output.stdout_file)));
+        },
+    )
 }
 
 fn user_namespace(b: &mut Bundle) {

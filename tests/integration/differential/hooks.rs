@@ -15,11 +15,17 @@ const OUTSIDE: [&str; 5] = ["prestart", "createRuntime", "createContainer", "pos
 
 /// A hook that notes in the bundle's "log-NAME" files what it sees; startContainer can only reach a mount.
 fn noting_script(bundle: &Bundle, directory: &str) -> String {
-    let namespace = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default().display().to_string();
-    let mut script = format!("name=$1; log={directory}/log-$name; echo $name >> {directory}/order; cat > $log.state; pwd > $log.cwd\n");
+    let namespace =
+        |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default().display().to_string();
+    let mut script = format!(
+        "name=$1; log={directory}/log-$name; echo $name >> {directory}/order; cat > $log.state; pwd > $log.cwd\n"
+    );
     script += "env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort > $log.env; ls /proc/self/fd | wc -w > $log.fds; echo \"$0 $@\" > $log.args\n";
     for name in ["mnt", "net", "pid", "uts", "ipc"] {
-        script += &format!("[ \"$(readlink /proc/self/ns/{name})\" = '{}' ] && echo {name} host >> $log.ns || echo {name} new >> $log.ns\n", namespace(name));
+        script += &format!(
+            "[ \"$(readlink /proc/self/ns/{name})\" = '{}' ] && echo {name} host >> $log.ns || echo {name} new >> $log.ns\n",
+            namespace(name)
+        );
     }
     let _ = bundle;
     script

@@ -76,7 +76,8 @@ fn flow(case: &str, side: impl Fn(&Runtime) -> Value) {
     };
     let expected = side(&peer);
     let actual = side(&Runtime::under_test());
-    let found: Vec<_> = differences(&expected, &actual).into_iter().filter(|d| !accepted::covers(case, &d.field)).collect();
+    let found: Vec<_> =
+        differences(&expected, &actual).into_iter().filter(|d| !accepted::covers(case, &d.field)).collect();
     accepted::case_done(ALL_CASES);
     if std::env::var_os("RTX_TEST_SHOW").is_some() {
         let _ = writeln!(std::io::stderr(), "{case}: {expected:#}");

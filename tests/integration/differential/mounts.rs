@@ -28,7 +28,10 @@ cases! {
     "mounts";
     // binds and their options
     probe bind_directory => |b| bind(b, &[]);
-    probe rbind_directory => |b| { b.make_file("source/file", "bound"); b.bind("source", "/tmp", &["rbind"]).probe(&["--list", "/tmp"]); };
+    probe rbind_directory => |b| {
+        b.make_file("source/file", "bound");
+        b.bind("source", "/tmp", &["rbind"]).probe(&["--list", "/tmp"]);
+    };
     probe bind_ro => |b| bind(b, &["ro"]);
     probe bind_rw => |b| bind(b, &["rw"]);
     probe bind_nosuid => |b| bind(b, &["nosuid"]);
@@ -48,7 +51,10 @@ cases! {
     probe bind_mand => |b| bind(b, &["mand"]);
     probe bind_iversion => |b| bind(b, &["iversion"]);
     probe bind_unknown_option => |b| bind(b, &["nosuchoption"]);
-    probe bind_by_type_alone => |b| { b.make_file("source/file", "bound"); b.bind("source", "/tmp", &["ro"]).probe(&["--list", "/tmp"]); };
+    probe bind_by_type_alone => |b| {
+        b.make_file("source/file", "bound");
+        b.bind("source", "/tmp", &["ro"]).probe(&["--list", "/tmp"]);
+    };
     probe bind_with_type_none => |b| {
         let source = b.make_dir("source").display().to_string();
         b.mount("/tmp", "none", &source, &["rbind", "ro"]);
@@ -65,17 +71,28 @@ cases! {
         b.make_file("source/file", "bound");
         b.bind("source/file", "/srv/deep/file", &["bind"]).probe(&["--read", "/srv/deep/file", "--list", "/srv/deep"]);
     };
-    probe bind_directory_to_missing_target => |b| { b.make_dir("source"); b.bind("source", "/srv/a/b/c", &["bind"]).probe(&["--list", "/srv/a"]); };
-    probe bind_file_over_directory => |b| { b.make_file("source/file", "x"); b.bind("source/file", "/tmp", &["bind"]); };
+    probe bind_directory_to_missing_target => |b| {
+        b.make_dir("source");
+        b.bind("source", "/srv/a/b/c", &["bind"]).probe(&["--list", "/srv/a"]);
+    };
+    probe bind_file_over_directory => |b| {
+        b.make_file("source/file", "x");
+        b.bind("source/file", "/tmp", &["bind"]);
+    };
     probe bind_directory_over_file => |b| { b.make_dir("source"); b.bind("source", "/etc/passwd", &["bind"]); };
     probe bind_missing_source => |b| { b.bind("nope", "/tmp", &["bind"]); };
-    probe bind_relative_source => |b| { b.make_file("source/file", "x"); b.mount("/tmp", "bind", "source", &["bind"]).probe(&["--list", "/tmp"]); };
+    probe bind_relative_source => |b| {
+        b.make_file("source/file", "x");
+        b.mount("/tmp", "bind", "source", &["bind"]).probe(&["--list", "/tmp"]);
+    };
     probe bind_source_through_link => |b| {
         b.make_file("source/file", "bound");
         b.make_link("link", "source");
         b.bind("link", "/tmp", &["bind"]).probe(&["--list", "/tmp"]);
     };
-    probe bind_socket_and_device => |b| { b.mount("/tmp/null", "bind", "/dev/null", &["bind"]).probe(&["--list", "/tmp", "--write", "/tmp/null"]); };
+    probe bind_socket_and_device => |b| {
+        b.mount("/tmp/null", "bind", "/dev/null", &["bind"]).probe(&["--list", "/tmp", "--write", "/tmp/null"]);
+    };
     probe two_binds_on_one_target => |b| {
         b.make_file("one/first", "");
         b.make_file("two/second", "");
@@ -91,10 +108,26 @@ cases! {
         b.make_file("deep/file", "x");
         b.bind("deep", "/tmp/inner", &["bind"]).bind("outer", "/tmp", &["bind"]).probe(&["--list", "/tmp/inner"]);
     };
-    probe target_is_absolute_link => |b| { b.make_link("rootfs/link", "/tmp"); bind(b, &[]); b.set("/mounts/7/destination", json!("/link")); };
-    probe target_is_relative_link => |b| { b.make_link("rootfs/link", "var/run"); bind(b, &[]); b.set("/mounts/7/destination", json!("/link")); };
-    probe target_link_escapes => |b| { b.make_link("rootfs/link", "../../../../tmp"); bind(b, &[]); b.set("/mounts/7/destination", json!("/link")); };
-    probe target_is_dangling_link => |b| { b.make_link("rootfs/link", "/made/by/link"); bind(b, &[]); b.set("/mounts/7/destination", json!("/link")); };
+    probe target_is_absolute_link => |b| {
+        b.make_link("rootfs/link", "/tmp");
+        bind(b, &[]);
+        b.set("/mounts/7/destination", json!("/link"));
+    };
+    probe target_is_relative_link => |b| {
+        b.make_link("rootfs/link", "var/run");
+        bind(b, &[]);
+        b.set("/mounts/7/destination", json!("/link"));
+    };
+    probe target_link_escapes => |b| {
+        b.make_link("rootfs/link", "../../../../tmp");
+        bind(b, &[]);
+        b.set("/mounts/7/destination", json!("/link"));
+    };
+    probe target_is_dangling_link => |b| {
+        b.make_link("rootfs/link", "/made/by/link");
+        bind(b, &[]);
+        b.set("/mounts/7/destination", json!("/link"));
+    };
     probe target_with_dots => |b| { bind(b, &[]); b.set("/mounts/7/destination", json!("/etc/../tmp/./")); };
     probe target_above_root => |b| { bind(b, &[]); b.set("/mounts/7/destination", json!("/../../tmp")); };
     // tmpfs and its data
@@ -111,9 +144,19 @@ cases! {
     probe tmpfs_lazytime => |b| tmpfs(b, &["lazytime"]);
     probe tmpfs_silent => |b| tmpfs(b, &["silent"]);
     probe tmpfs_defaults => |b| tmpfs(b, &["defaults"]);
-    probe tmpfs_copyup => |b| { b.make_file("rootfs/tmp/kept", "x"); tmpfs(b, &["tmpcopyup"]); b.probe(&["--list", "/tmp"]); };
-    probe tmpfs_copyup_ro => |b| { b.make_file("rootfs/tmp/kept", "x"); tmpfs(b, &["tmpcopyup", "ro"]); b.probe(&["--list", "/tmp"]); };
-    probe tmpfs_keeps_mode_of_target => |b| { b.mount("/root", "tmpfs", "tmpfs", &["nosuid"]).probe(&["--list", "/"]); };
+    probe tmpfs_copyup => |b| {
+        b.make_file("rootfs/tmp/kept", "x");
+        tmpfs(b, &["tmpcopyup"]);
+        b.probe(&["--list", "/tmp"]);
+    };
+    probe tmpfs_copyup_ro => |b| {
+        b.make_file("rootfs/tmp/kept", "x");
+        tmpfs(b, &["tmpcopyup", "ro"]);
+        b.probe(&["--list", "/tmp"]);
+    };
+    probe tmpfs_keeps_mode_of_target => |b| {
+        b.mount("/root", "tmpfs", "tmpfs", &["nosuid"]).probe(&["--list", "/"]);
+    };
     probe tmpfs_bad_data => |b| tmpfs(b, &["size=abc"]);
     probe tmpfs_with_other_source => |b| { b.mount("/tmp", "tmpfs", "my-source", &[]); };
     probe tmpfs_without_source => |b| { b.mount("/tmp", "tmpfs", "", &[]).remove("/mounts/7/source"); };
@@ -123,8 +166,14 @@ cases! {
     probe proc_after_dev => |b| { let mounts = b.spec["mounts"].as_array_mut().expect("mounts"); mounts.swap(0, 1); };
     probe second_proc => |b| { b.mount("/tmp", "proc", "proc", &["nosuid"]); };
     probe bind_over_proc => |b| { b.make_dir("source"); b.bind("source", "/proc", &["bind"]); };
-    probe bind_into_proc => |b| { b.make_file("file", "x"); b.bind("file", "/proc/uptime", &["bind"]).probe(&["--read", "/proc/uptime"]); };
-    probe bind_into_proc_sys => |b| { b.make_file("file", "x"); b.bind("file", "/proc/sys/kernel/hostname", &["bind"]); };
+    probe bind_into_proc => |b| {
+        b.make_file("file", "x");
+        b.bind("file", "/proc/uptime", &["bind"]).probe(&["--read", "/proc/uptime"]);
+    };
+    probe bind_into_proc_sys => |b| {
+        b.make_file("file", "x");
+        b.bind("file", "/proc/sys/kernel/hostname", &["bind"]);
+    };
     probe tmpfs_over_proc => |b| { b.mount("/proc", "tmpfs", "tmpfs", &[]); };
     probe no_proc => |b| { b.unmount("/proc"); };
     probe proc_is_link => |b| {
@@ -134,11 +183,22 @@ cases! {
     probe sysfs_rw => |b| { b.mount_options("/sys", &["nosuid", "noexec", "nodev"]); };
     probe no_sysfs => |b| { b.unmount("/sys").unmount("/sys/fs/cgroup"); };
     probe no_cgroup_mount => |b| { b.unmount("/sys/fs/cgroup"); };
-    probe cgroup_rw => |b| { b.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime"]).probe(&["--write", "/sys/fs/cgroup"]); };
-    probe cgroup_elsewhere => |b| { b.unmount("/sys/fs/cgroup").mount("/tmp", "cgroup", "cgroup", &["ro"]).probe(&["--list", "/tmp"]); };
+    probe cgroup_rw => |b| {
+        b.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "relatime"])
+            .probe(&["--write", "/sys/fs/cgroup"]);
+    };
+    probe cgroup_elsewhere => |b| {
+        b.unmount("/sys/fs/cgroup").mount("/tmp", "cgroup", "cgroup", &["ro"]).probe(&["--list", "/tmp"]);
+    };
     probe cgroup_files => |b| { b.probe(&["--list", "/sys/fs/cgroup", "--read", "/sys/fs/cgroup/pids/pids.max"]); };
-    probe shm_size => |b| { b.mount_options("/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=1m"]).probe(&["--write", "/dev/shm"]); };
-    probe devpts_options => |b| { b.mount_options("/dev/pts", &["newinstance", "ptmxmode=0600", "mode=0600", "max=10"]).probe(&["--list", "/dev/pts"]); };
+    probe shm_size => |b| {
+        b.mount_options("/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=1m"])
+            .probe(&["--write", "/dev/shm"]);
+    };
+    probe devpts_options => |b| {
+        b.mount_options("/dev/pts", &["newinstance", "ptmxmode=0600", "mode=0600", "max=10"])
+            .probe(&["--list", "/dev/pts"]);
+    };
     probe no_devpts => |b| { b.unmount("/dev/pts"); };
     probe mqueue_rw => |b| { b.mount_options("/dev/mqueue", &["nosuid"]).probe(&["--write", "/dev/mqueue"]); };
     probe ramfs => |b| { b.mount("/tmp", "ramfs", "ramfs", &["nosuid"]); };
@@ -154,7 +214,14 @@ cases! {
     probe no_mounts_at_all => |b| {
         b.args(&["/bin/sh", "-c", "ls -ld / /dev /dev/* /proc/self 2>&1; pwd"]).remove("/mounts").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
     };
-    probe writable_root => |b| { b.set("/root/readonly", json!(false)).probe(&["--write", "/", "--write", "/etc/passwd"]); };
-    probe read_only_root => |b| { b.probe(&["--write", "/", "--write", "/etc/passwd", "--write", "/dev", "--write", "/dev/null"]); };
-    probe read_only_root_with_writable_mounts => |b| { bind(b, &["rw"]); b.mount("/root", "tmpfs", "tmpfs", &[]).probe(&["--write", "/root"]); };
+    probe writable_root => |b| {
+        b.set("/root/readonly", json!(false)).probe(&["--write", "/", "--write", "/etc/passwd"]);
+    };
+    probe read_only_root => |b| {
+        b.probe(&["--write", "/", "--write", "/etc/passwd", "--write", "/dev", "--write", "/dev/null"]);
+    };
+    probe read_only_root_with_writable_mounts => |b| {
+        bind(b, &["rw"]);
+        b.mount("/root", "tmpfs", "tmpfs", &[]).probe(&["--write", "/root"]);
+    };
 }

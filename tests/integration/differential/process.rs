@@ -25,11 +25,16 @@ const SIGNALS: &str = "grep -E '^(Sig|Shd)' /proc/self/status";
 
 cases! {
     "process";
-    probe arguments_with_odd_characters => |b| { b.probe(&["", " ", "a\nb", "ä\u{1F600}", "\"quoted\"", "$HOME", "*"]); };
+    probe arguments_with_odd_characters => |b| {
+        b.probe(&["", " ", "a\nb", "ä\u{1F600}", "\"quoted\"", "$HOME", "*"]);
+    };
     probe program_in_path => |b| { b.args(&["probe"]); };
     probe program_in_second_directory_of_path => |b| { b.args(&["probe"]); env(b, &["PATH=/nope:/usr/bin:/bin"]); };
     probe program_relative_to_cwd => |b| { b.args(&["./probe"]).set("/process/cwd", json!("/bin")); };
-    probe program_in_relative_path => |b| { b.args(&["probe"]).set("/process/cwd", json!("/")); env(b, &["PATH=bin"]); };
+    probe program_in_relative_path => |b| {
+        b.args(&["probe"]).set("/process/cwd", json!("/"));
+        env(b, &["PATH=bin"]);
+    };
     probe program_without_path => |b| { b.args(&["probe"]); env(b, &["A=b"]); };
     probe program_is_script => |b| {
         let script = b.make_file("rootfs/usr/bin/script", "#!/bin/sh\necho \"$0\" \"$@\"\n");
@@ -50,7 +55,10 @@ cases! {
     probe missing_program_in_path => |b| { b.args(&["nope"]); };
     probe program_is_directory => |b| { b.args(&["/etc"]); };
     probe program_not_executable => |b| { b.args(&["/etc/passwd"]); };
-    probe program_through_link => |b| { b.make_link("rootfs/usr/bin/linked", "/bin/probe"); b.args(&["/usr/bin/linked"]); };
+    probe program_through_link => |b| {
+        b.make_link("rootfs/usr/bin/linked", "/bin/probe");
+        b.args(&["/usr/bin/linked"]);
+    };
     probe env_empty => |b| env(b, &[]);
     probe env_absent => |b| { b.remove("/process/env"); };
     probe env_duplicates => |b| env(b, &["A=1", "PATH=/bin", "A=2", "B=", "A=3"]);
@@ -108,7 +116,9 @@ cases! {
     probe oom_score_raised => |b| { b.set("/process/oomScoreAdj", json!(500)); };
     probe oom_score_too_high => |b| { b.set("/process/oomScoreAdj", json!(1001)); };
     probe no_new_privileges_false => |b| { b.set("/process/noNewPrivileges", json!(false)); };
-    probe personality_linux32 => |b| { b.set("/linux/personality", json!({ "domain": "LINUX32" })).shell_payload("uname -m; cat /proc/self/personality"); };
+    probe personality_linux32 => |b| {
+        b.set("/linux/personality", json!({ "domain": "LINUX32" })).shell_payload("uname -m; cat /proc/self/personality");
+    };
     probe personality_linux => |b| { b.set("/linux/personality", json!({ "domain": "LINUX" })); };
     probe sysctls => |b| {
         b.set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1", "kernel.shmmax": "65536", "fs.mqueue.msg_max": "5", "net/ipv4/tcp_ecn": "1" }));
@@ -117,11 +127,15 @@ cases! {
     probe sysctl_hostname => |b| { b.set("/linux/sysctl", json!({ "kernel.hostname": "other" })); };
     probe sysctl_domainname => |b| { b.set("/linux/sysctl", json!({ "kernel.domainname": "example" })); };
     probe sysctl_of_host => |b| { b.set("/linux/sysctl", json!({ "kernel.panic": "1" })); };
-    probe sysctl_without_network_namespace => |b| { b.without_namespace("network").set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" })); };
+    probe sysctl_without_network_namespace => |b| {
+        b.without_namespace("network").set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
+    };
     probe sysctl_unknown => |b| { b.set("/linux/sysctl", json!({ "net.nosuch": "1" })); };
     probe signal_state => |b| { b.shell_payload(SIGNALS); };
     probe session_keyring => |b| { b.remove("/linux/maskedPaths"); };
     probe annotations => |b| { b.set("/annotations", json!({ "org.example.one": "1", "two": "" })); };
-    probe standard_streams => |b| { b.shell_payload("ls -ln /proc/self/fd | awk '{print $1, $3, $4, $9}'; cat; echo done >&2"); };
+    probe standard_streams => |b| {
+        b.shell_payload("ls -ln /proc/self/fd | awk '{print $1, $3, $4, $9}'; cat; echo done >&2");
+    };
     probe proc_self_exe => |b| { b.args(&["/bin/busybox", "readlink", "/proc/self/exe"]); };
 }

@@ -10,7 +10,10 @@ const TRIES: &str = "grep Seccomp /proc/self/status; mkdir /tmp/d; echo mkdir $?
     ln -s x /tmp/l; echo symlink $?; uname; echo uname $?";
 
 fn filter(b: &mut Bundle, default: &str, rules: Value) {
-    b.set("/linux/seccomp", json!({ "defaultAction": default, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules }));
+    b.set(
+        "/linux/seccomp",
+        json!({ "defaultAction": default, "architectures": ["SCMP_ARCH_X86_64"], "syscalls": rules }),
+    );
     b.shell_payload(&format!("exec 2>&1; {TRIES}")).mount("/tmp", "tmpfs", "tmpfs", &[]);
 }
 
@@ -54,9 +57,18 @@ cases! {
         on_mkdir(b, "SCMP_ACT_ERRNO");
         b.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]));
     };
-    probe unknown_architecture => |b| { on_mkdir(b, "SCMP_ACT_ERRNO"); b.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_NOSUCH"])); };
-    probe flag_log => |b| { on_mkdir(b, "SCMP_ACT_ERRNO"); b.set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_LOG"])); };
-    probe flag_spec_allow => |b| { on_mkdir(b, "SCMP_ACT_ERRNO"); b.set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW"])); };
+    probe unknown_architecture => |b| {
+        on_mkdir(b, "SCMP_ACT_ERRNO");
+        b.set("/linux/seccomp/architectures", json!(["SCMP_ARCH_NOSUCH"]));
+    };
+    probe flag_log => |b| {
+        on_mkdir(b, "SCMP_ACT_ERRNO");
+        b.set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_LOG"]));
+    };
+    probe flag_spec_allow => |b| {
+        on_mkdir(b, "SCMP_ACT_ERRNO");
+        b.set("/linux/seccomp/flags", json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]));
+    };
     probe flag_unknown => |b| { on_mkdir(b, "SCMP_ACT_ERRNO"); b.set("/linux/seccomp/flags", json!(["NOSUCH"])); };
     probe compare_equal => |b| compare(b, "SCMP_CMP_EQ", 8, 0);
     probe compare_not_equal => |b| compare(b, "SCMP_CMP_NE", 8, 0);
@@ -75,7 +87,10 @@ cases! {
         filter(b, "SCMP_ACT_ALLOW", json!([{ "names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": args }]));
         b.shell_payload("exec 2>&1; linux32 true; echo 32: $?; linux64 true; echo 64: $?");
     };
-    probe without_no_new_privileges => |b| { on_mkdir(b, "SCMP_ACT_ERRNO"); b.set("/process/noNewPrivileges", json!(false)); };
+    probe without_no_new_privileges => |b| {
+        on_mkdir(b, "SCMP_ACT_ERRNO");
+        b.set("/process/noNewPrivileges", json!(false));
+    };
     probe without_no_new_privileges_as_user => |b| {
         on_mkdir(b, "SCMP_ACT_ERRNO");
         b.set("/process/noNewPrivileges", json!(false)).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));

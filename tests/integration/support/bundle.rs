@@ -248,5 +248,6 @@ fn fill_rootfs(root: &Path) {
     }
     let passwd = "root:x:0:0:root:/root:/bin/sh\nplain:x:1000:1000:Plain:/home:/bin/sh\n";
     fs::write(root.join("etc/passwd"), passwd).expect("write /etc/passwd");
-    fs::write(root.join("etc/group"), "root:x:0:\ntty:x:5:\nplain:x:1000:\nextra:x:1001:plain\n").expect("write /etc/group");
+    fs::write(root.join("etc/group"), "root:x:0:\ntty:x:5:\nplain:x:1000:\nextra:x:1001:plain\n")
+        .expect("write /etc/group");
 }

@@ -28,7 +28,13 @@ impl<'a> Container<'a> {
         bundle.write();
         let number = next_number();
         let id = format!("rtxtest-{}-{number}", std::process::id());
-        Container { runtime, bundle, id, init: Cell::new(None), stdout: runtime.scratch().join(format!("stdout-{number}")) }
+        Container {
+            runtime,
+            bundle,
+            id,
+            init: Cell::new(None),
+            stdout: runtime.scratch().join(format!("stdout-{number}")),
+        }
     }
 
     /// `create`, with the payload's stdout in a file of its own.
@@ -50,7 +56,8 @@ impl<'a> Container<'a> {
         let mut args = vec![verb, "--bundle", &bundle, "--pid-file", &pid_file];
         args.extend(flags);
         args.push(&self.id);
-        let stdout = std::fs::File::options().create(true).append(true).open(&self.stdout).expect("make the stdout file");
+        let stdout =
+            std::fs::File::options().create(true).append(true).open(&self.stdout).expect("make the stdout file");
         self.runtime.invoke(&args).stdout(stdout)
     }
 
@@ -92,13 +99,6 @@ impl<'a> Container<'a> {
     /// The status that `state` reports, or "" for an unknown container.
     pub fn status(&self) -> String {
         self.state().and_then(|s| s["status"].as_str().map(str::to_owned)).unwrap_or_default()
-    }
-
-    /// Waits until `state` reports `status`.
-    #[track_caller]
-    pub fn wait_status(&self, status: &str) {
-        let seen = poll_until(PAYLOAD_LIMIT, || (self.status() == status).then_some(()));
-        assert!(seen.is_some(), "the container never was {status}, it is {:?}", self.status());
     }
 
     pub fn kill(&self, signal: &str) -> Output {

@@ -11,7 +11,8 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Everything that still belongs to container `id` of a bundle and a state directory, in words.
 pub fn of(id: &str, bundle: &Path, root: &Path) -> Vec<String> {
-    let mut found: Vec<String> = processes(id).into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect();
+    let mut found: Vec<String> =
+        processes(id).into_iter().map(|(pid, command)| format!("process {pid} {command}")).collect();
     let bundle = bundle.display().to_string();
     found.extend(mounts_below(&bundle).into_iter().map(|m| format!("mount {m}")));
     found.extend(cgroups(id).into_iter().map(|c| format!("cgroup {}", c.display())));

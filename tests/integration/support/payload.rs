@@ -49,7 +49,18 @@ fn compile(source: &Path, target: &Path) {
     let partial = target.with_extension(std::process::id().to_string());
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let status = Command::new(rustc)
-        .args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "-C", "panic=abort", "-C", "strip=symbols", "-o"])
+        .args([
+            "--edition",
+            "2021",
+            "-O",
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "panic=abort",
+            "-C",
+            "strip=symbols",
+            "-o",
+        ])
         .args([partial.as_path(), source])
         .status()
         .expect("run rustc to compile the probe");

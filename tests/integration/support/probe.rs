@@ -115,9 +115,31 @@ fn mounts(out: &mut Object) {
 
 fn status(out: &mut Object) {
     const FIELDS: &[&str] = &[
-        "Umask", "State", "NSpid", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd",
-        "CapAmb", "NoNewPrivs", "Seccomp", "Seccomp_filters", "Speculation_Store_Bypass", "SpeculationIndirectBranch",
-        "Cpus_allowed_list", "Mems_allowed_list", "TracerPid", "Threads", "CoreDumping", "THP_enabled",
+        "Umask",
+        "State",
+        "NSpid",
+        "Uid",
+        "Gid",
+        "Groups",
+        "SigBlk",
+        "SigIgn",
+        "SigCgt",
+        "CapInh",
+        "CapPrm",
+        "CapEff",
+        "CapBnd",
+        "CapAmb",
+        "NoNewPrivs",
+        "Seccomp",
+        "Seccomp_filters",
+        "Speculation_Store_Bypass",
+        "SpeculationIndirectBranch",
+        "Cpus_allowed_list",
+        "Mems_allowed_list",
+        "TracerPid",
+        "Threads",
+        "CoreDumping",
+        "THP_enabled",
     ];
     let text = read("/proc/self/status").unwrap_or_default();
     let mut fields = Object::default();
@@ -154,7 +176,9 @@ fn stat(out: &mut Object) {
     let fields: Vec<&str> = after_name.split(' ').collect();
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or("");
     let mut stat = Object::default();
-    for (name, number) in [("ppid", 4), ("pgrp", 5), ("session", 6), ("tpgid", 8), ("nice", 19), ("rt_priority", 40), ("policy", 41)] {
+    for (name, number) in
+        [("ppid", 4), ("pgrp", 5), ("session", 6), ("tpgid", 8), ("nice", 19), ("rt_priority", 40), ("policy", 41)]
+    {
         stat.text(name, if number < 9 { pid(field(number)) } else { field(number) });
     }
     stat.text("has_tty", if field(7) == "0" { "no" } else { "yes" });
@@ -263,17 +287,28 @@ fn terminal(out: &mut Object) {
 /// are those of others as well.
 fn keyrings() -> Vec<String> {
     let keys = read_or_error("/proc/keys");
-    keys.lines().filter_map(|l| l.split_once("_ses")).map(|(_, name)| format!("_ses{}", name.split(':').next().unwrap_or(""))).collect()
+    keys.lines()
+        .filter_map(|l| l.split_once("_ses"))
+        .map(|(_, name)| format!("_ses{}", name.split(':').next().unwrap_or("")))
+        .collect()
 }
 
 fn kernel(out: &mut Object) {
     for (key, path) in [
-        ("hostname", "/proc/sys/kernel/hostname"), ("domainname", "/proc/sys/kernel/domainname"), ("uid_map", "/proc/self/uid_map"),
-        ("gid_map", "/proc/self/gid_map"), ("setgroups", "/proc/self/setgroups"), ("cgroup", "/proc/self/cgroup"),
-        ("oom_score_adj", "/proc/self/oom_score_adj"), ("personality", "/proc/self/personality"), ("comm", "/proc/self/comm"),
-        ("timerslack", "/proc/self/timerslack_ns"), ("coredump_filter", "/proc/self/coredump_filter"),
+        ("hostname", "/proc/sys/kernel/hostname"),
+        ("domainname", "/proc/sys/kernel/domainname"),
+        ("uid_map", "/proc/self/uid_map"),
+        ("gid_map", "/proc/self/gid_map"),
+        ("setgroups", "/proc/self/setgroups"),
+        ("cgroup", "/proc/self/cgroup"),
+        ("oom_score_adj", "/proc/self/oom_score_adj"),
+        ("personality", "/proc/self/personality"),
+        ("comm", "/proc/self/comm"),
+        ("timerslack", "/proc/self/timerslack_ns"),
+        ("coredump_filter", "/proc/self/coredump_filter"),
     ] {
-        let value: Vec<String> = read_or_error(path).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let value: Vec<String> =
+            read_or_error(path).lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         out.list(key, value);
     }
     out.list("keyrings", keyrings());

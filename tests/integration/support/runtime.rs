@@ -130,14 +130,13 @@ pub struct Invocation {
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
-    limit: Duration,
 }
 
 impl Invocation {
     fn new(words: Vec<String>, dir: PathBuf) -> Invocation {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let env = vec![("PATH".to_owned(), path.to_owned())];
-        Invocation { words, env, dir, cwd: None, stdin: None, stdout: None, stderr: None, limit: TIME_LIMIT }
+        Invocation { words, env, dir, cwd: None, stdin: None, stdout: None, stderr: None }
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Invocation {
@@ -183,11 +182,6 @@ impl Invocation {
         self.through(&["sh", "-c", script, "sh"])
     }
 
-    pub fn limit(mut self, limit: Duration) -> Invocation {
-        self.limit = limit;
-        self
-    }
-
     /// Starts the runtime and waits for its end.
     pub fn run(self) -> Output {
         self.start().wait()
@@ -206,7 +200,7 @@ impl Invocation {
         let (out, err) = (create(&stdout_file), create(&stderr_file));
         command.stdout(self.stdout.unwrap_or(out)).stderr(self.stderr.unwrap_or(err));
         let child = command.spawn().unwrap_or_else(|e| panic!("run {}: {e}", self.words[0]));
-        Running { child, words: self.words, stdout_file, stderr_file, limit: self.limit }
+        Running { child, words: self.words, stdout_file, stderr_file }
     }
 }
 
@@ -216,7 +210,6 @@ pub struct Running {
     words: Vec<String>,
     stdout_file: PathBuf,
     stderr_file: PathBuf,
-    limit: Duration,
 }
 
 impl Running {
@@ -231,10 +224,15 @@ impl Running {
 
     /// Waits for the end; a runtime that takes too long is killed and fails the test.
     pub fn wait(mut self) -> Output {
-        let Some(status) = wait_child(&mut self.child, self.limit) else {
+        let Some(status) = wait_child(&mut self.child, TIME_LIMIT) else {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            panic!("hung for {:?} and was killed: {:?}; stderr: {}", self.limit, self.words, read_lossy(&self.stderr_file));
+            panic!(
+                "hung for {:?} and was killed: {:?}; stderr: {}",
+                TIME_LIMIT,
+                self.words,
+                read_lossy(&self.stderr_file)
+            );
         };
         Output {
             code: shell_code(status),

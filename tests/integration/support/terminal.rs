@@ -27,7 +27,8 @@ pub struct Terminal {
 impl Terminal {
     /// Opens a new pseudo terminal of the given size.
     pub fn open(rows: u16, columns: u16) -> Terminal {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a pseudo terminal");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a pseudo terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlock a pseudo terminal");
         let name = ptsname(&master, Vec::new()).expect("the name of a pseudo terminal").to_string_lossy().into_owned();
         let slave = open_slave(&name);
@@ -86,7 +87,9 @@ impl Terminal {
 
     /// The settings as `stty -a` prints them, to see whether they were restored.
     pub fn settings(&self) -> String {
-        let output = std::process::Command::new("stty").args(["-F", &self.path(), "-a"]).output().expect("run stty");
+        // Through the master: the name of a slave in a container's devpts means another one out here.
+        let master = self.master.try_clone().expect("duplicate a pseudo terminal");
+        let output = std::process::Command::new("stty").arg("-a").stdin(master).output().expect("run stty");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
