@@ -1,8 +1,11 @@
 //! What was asked for: the bundle and the envelope, the check of every rule of the runtime-spec with JSON pointers, and
 //! what rtx itself is configured to do.
 
+pub mod bundle;
 pub mod check;
+pub mod envelope;
 pub mod features;
+pub mod findings;
 pub mod id;
 pub mod mount_options;
 pub mod rtx_config;

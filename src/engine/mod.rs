@@ -1,1 +1,177 @@
+//! Engines: what an isolation technique has to do, behind one trait, and the table of those there are.
 
+pub mod error;
+pub mod launch;
+pub mod oci;
+pub mod table;
+
+pub use error::FeatureNotSupported;
+pub use launch::{
+    Container, Creation, ExecConfig, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome, SpawnRequest,
+};
+pub use table::{Capabilities, PROVIDERS, Provider, find};
+
+use crate::rpc::server::Perform;
+use crate::rpc::{RpcClient, server};
+use crate::state::Status;
+use anyhow::Result;
+use std::convert::Infallible;
+
+/// The operations of an engine that run in stage1 and smaster. Behind each stands who calls it.
+///
+/// An engine that cannot do something returns [`FeatureNotSupported`], as the default methods do. Callers try, and
+/// handle that; they do not ask first.
+pub trait EngineOperations {
+    fn name(&self) -> &'static str;
+
+    /// stage1: checks that this engine can run the bundle here and decides everything that can be decided. Changes
+    /// nothing outside memory.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request.
+    fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()>;
+
+    /// smaster: makes what has to be there before the first process is, and says how to make that. An engine without a
+    /// stage2 returns `None`. What [`LaunchConfig::engine_state`] names has been recorded before this is called.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn prepare_spawn(&mut self, _launch: &LaunchConfig) -> Result<Option<SpawnRequest>> {
+        Ok(None)
+    }
+
+    /// smaster: builds the container up to the point where only the start is missing.
+    ///
+    /// # Errors
+    /// Whatever failed, here or in stage2.
+    fn create_container(&mut self, creation: &mut Creation<'_>) -> Result<()>;
+
+    /// smaster: everything has succeeded, from now on the container outlives this process.
+    fn commit_container(&mut self) {}
+
+    /// smaster, foreground mode: waits until the container has ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn monitor_container(&mut self, _init: &InitProcess) -> Result<ExitStatus> {
+        Err(self.unsupported("waiting for the container"))
+    }
+
+    /// smaster: removes what `outcome` says is no longer needed. May be called for a container that was half made or
+    /// half removed.
+    ///
+    /// # Errors
+    /// What could not be removed, by name.
+    fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()>;
+
+    /// `start`: lets a created container run its program.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    fn start_container(&mut self, _container: &mut Container) -> Result<()> {
+        Err(self.unsupported("start"))
+    }
+
+    /// `state`, and whatever depends on it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn status(&self, container: &Container) -> Result<Status>;
+
+    /// `exec`, stage1 part: decides how a process joins the container.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request.
+    fn prepare_exec(&mut self, _container: &Container, _exec: &mut ExecConfig) -> Result<SpawnRequest> {
+        Err(self.unsupported("exec"))
+    }
+
+    /// `exec`, smaster part: what stage2 has to do to get into the container.
+    ///
+    /// # Errors
+    /// Whatever failed, here or in stage2.
+    fn enter_container(
+        &mut self,
+        _exec: &ExecConfig,
+        _init: &mut InitProcess,
+        _rpc: &mut RpcClient,
+    ) -> Result<()> {
+        Err(self.unsupported("exec"))
+    }
+
+    /// `kill`: `all` asks for every process of the container.
+    ///
+    /// # Errors
+    /// `ESRCH` where there is nothing to signal.
+    fn kill(&mut self, _container: &mut Container, _signal: i32, _all: bool) -> Result<()> {
+        Err(self.unsupported("kill"))
+    }
+
+    /// `pause`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn pause(&mut self, _container: &mut Container) -> Result<()> {
+        Err(self.unsupported("pause"))
+    }
+
+    /// `resume`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn resume(&mut self, _container: &mut Container) -> Result<()> {
+        Err(self.unsupported("resume"))
+    }
+
+    /// `ps`: the pids of every process of the container, as the caller's pid namespace has them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn processes(&self, _container: &Container) -> Result<Vec<i32>> {
+        Err(self.unsupported("ps"))
+    }
+
+    /// `events --stats`: the `data` of runc's stats event.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn stats(&self, _container: &Container) -> Result<serde_json::Value> {
+        Err(self.unsupported("events"))
+    }
+
+    /// `events`: what becomes readable when the container ran out of memory.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn out_of_memory_events(&self, _container: &Container) -> Result<oci::cgroup::OomWatch> {
+        Err(self.unsupported("events of memory"))
+    }
+
+    /// `update`.
+    ///
+    /// # Errors
+    /// What the kernel refused, by file and value.
+    fn update(&mut self, _container: &mut Container, _resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
+        Err(self.unsupported("update"))
+    }
+
+    /// The typed refusal of this engine.
+    fn unsupported(&self, feature: &'static str) -> anyhow::Error {
+        FeatureNotSupported { engine: self.name(), feature }.into()
+    }
+}
+
+/// The operations of an engine that run in stage2, the process that becomes the payload.
+pub trait PayloadOperations: Perform {
+    /// After Finish: gives up every privilege that the payload must not have. Returns what smaster is told.
+    ///
+    /// # Errors
+    /// Whatever failed.
+    fn finish(&mut self, context: &mut server::Context) -> Result<()>;
+
+    /// After the start barrier: becomes the payload.
+    ///
+    /// # Errors
+    /// Why the program could not be executed.
+    fn start_process(&mut self) -> Result<Infallible>;
+}

@@ -9,7 +9,6 @@ use super::{Report, escape};
 /// means: only this value.
 pub const UNSUPPORTED: &[(&str, &str)] = &[
     ("/process/scheduler", "process.scheduler"),
-    ("/process/ioPriority", "process.ioPriority"),
     ("/process/execCPUAffinity", "process.execCPUAffinity"),
     ("/mounts/*/uidMappings", "idmapped mounts"),
     ("/mounts/*/gidMappings", "idmapped mounts"),
@@ -18,13 +17,10 @@ pub const UNSUPPORTED: &[(&str, &str)] = &[
     ("/mounts/*/options/*=src-nofollow", "the mount option src-nofollow"),
     ("/mounts/*/options/*=dest-nofollow", "the mount option dest-nofollow"),
     ("/mounts/*/options/*=copy-symlink", "the mount option copy-symlink"),
-    ("/linux/namespaces/*/type=time", "time namespaces"),
-    ("/linux/timeOffsets", "linux.timeOffsets"),
     ("/linux/netDevices", "linux.netDevices"),
     ("/linux/seccomp/listenerPath", "linux.seccomp.listenerPath"),
     ("/linux/intelRdt", "linux.intelRdt"),
     ("/linux/memoryPolicy", "linux.memoryPolicy"),
-    ("/linux/personality", "linux.personality"),
 ];
 
 /// Whether a pattern is in the table, for `features`.

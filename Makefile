@@ -1,0 +1,78 @@
+# Targets install the Debian packages they need (see contrib/build/packages), checked first so that a second call is quick.
+#
+#   make build     target/release/rtx
+#   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
+#   make test      every test
+#   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
+#   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
+#   make lint      formatting and clippy
+#   make clean
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+BUNDLE ?= hello
+ROUNDS ?= 50
+CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard $(HOME)/.cargo/bin/cargo),cargo)
+
+BUILD_PACKAGES = gcc libc6-dev libseccomp-dev pkg-config
+RUN_PACKAGES = busybox-static jq
+TEST_PACKAGES = $(RUN_PACKAGES) runc crun podman conmon umoci uidmap strace
+
+RTX = target/release/rtx
+DOCS = target/docs
+# The binary is looked for in target, wherever the caller's own builds go.
+export CARGO_TARGET_DIR = $(CURDIR)/target
+
+# libseccomp is linked statically. .cargo/config.toml names its directory on x86_64; the compiler knows it everywhere. This
+# is a shell word, not a make variable, because the package may be installed by the same make.
+CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-name=libseccomp.a)")")"
+
+.PHONY: build run test bench install lint clean build-needs test-needs
+
+build: build-needs
+	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release
+
+build-needs:
+	@contrib/build/packages $(BUILD_PACKAGES)
+	@command -v $(CARGO) >/dev/null || { \
+		echo "no cargo: install Rust 1.88 or later, see https://rustup.rs" >&2; exit 1; }
+
+run: build
+	@contrib/build/packages $(RUN_PACKAGES)
+	@RTX=$(CURDIR)/$(RTX) contrib/bundles/run $(BUNDLE)
+
+test-needs: build-needs
+	@contrib/build/packages $(TEST_PACKAGES)
+	@contrib/bundles/build
+
+# The integration tests drive the binary that is shipped, not the debug build beside them.
+test: test-needs build
+	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test
+
+bench: build test-needs
+	contrib/bench/run $(RTX) $(ROUNDS)
+
+# Does not depend on build: `sudo make install` must not run cargo as root where it need not.
+install:
+	[ -x $(RTX) ] || $(MAKE) build
+	rm -rf $(DOCS)
+	$(RTX) docs man $(DOCS)/man
+	$(RTX) docs completions $(DOCS)/completions
+	install -D -m 755 $(RTX) $(DESTDIR)$(PREFIX)/bin/rtx
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(DOCS)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -D -m 644 $(DOCS)/completions/rtx.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/rtx
+	install -D -m 644 $(DOCS)/completions/_rtx $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_rtx
+	install -D -m 644 $(DOCS)/completions/rtx.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/rtx.fish
+	install -d $(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d
+	sed 's|^rtx = .*|rtx = ["$(PREFIX)/bin/rtx"]|' contrib/containers.conf.d/50-rtx.conf \
+		>$(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d/50-rtx.conf
+
+lint: build-needs
+	$(CARGO) fmt --check
+	$(CARGO_ENV) $(CARGO) clippy --all-targets -- -D warnings
+
+clean:
+	$(CARGO) clean
+	rm -rf contrib/bundles/*/rootfs contrib/bundles/service/data

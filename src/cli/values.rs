@@ -1,0 +1,119 @@
+//! Parsers of single flag values, in the notations that runc takes.
+
+use std::time::Duration;
+
+use super::args::Rootless;
+
+/// A size as runc's `update` takes it: bytes, or a decimal number with k, m, g, t, p (powers of 1024), optionally
+/// followed by `b` or `ib`. `-1` means no limit.
+pub fn parse_bytes(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let invalid = || format!("invalid size: '{text}'");
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let shift = match lower[digits.len()..].trim_start().trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err(invalid()),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(invalid());
+    }
+    // Whole numbers stay exact: a limit above 2^53 bytes must not pass through a float.
+    if let Ok(number) = digits.parse::<i64>() {
+        return number.checked_mul(1 << shift).ok_or_else(invalid);
+    }
+    let bytes = digits.parse::<f64>().map_err(|_| invalid())? * (1u64 << shift) as f64;
+    if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(invalid()) }
+}
+
+/// A duration in Go's notation (`5s`, `1m30s`, `1.5h`, `300ms`), greater than zero.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("invalid duration '{text}'; give a number and a unit, such as 5s or 500ms");
+    let mut seconds = 0f64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
+        let unit = rest[number..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| number + at);
+        let scale = match &rest[number..unit] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" | "μs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return Err(invalid()),
+        };
+        seconds += rest[..number].parse::<f64>().map_err(|_| invalid())? * scale;
+        rest = &rest[unit..];
+    }
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?;
+    if duration.is_zero() {
+        return Err(format!("duration interval must be greater than 0, not '{text}'"));
+    }
+    Ok(duration)
+}
+
+/// The global `--rootless`: `auto`, or a truth value as Go's strconv.ParseBool takes it.
+pub fn parse_rootless(text: &str) -> Result<Rootless, String> {
+    match (text, go_bool(text)) {
+        ("auto" | "", _) => Ok(Rootless::Auto),
+        (_, Some(true)) => Ok(Rootless::Always),
+        (_, Some(false)) => Ok(Rootless::Never),
+        _ => Err(format!("'{text}' is none of true, false and auto")),
+    }
+}
+
+/// The spellings of a truth value that Go's flag package takes after `=`.
+pub(super) fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("1048576"), Ok(1 << 20));
+        assert_eq!(parse_bytes("32M"), Ok(32 << 20));
+        assert_eq!(parse_bytes("1.5g"), Ok(3 << 29));
+        assert_eq!(parse_bytes("4KiB"), Ok(4096));
+        assert_eq!(parse_bytes("512 kb"), Ok(512 << 10));
+        assert_eq!(parse_bytes("9223372036854771712"), Ok(9223372036854771712));
+        assert_eq!(parse_bytes("-1"), Ok(-1));
+        assert_eq!(parse_bytes("abc"), Err("invalid size: 'abc'".into()));
+        for bad in ["", "-2", "1x", "m", "99999999p", "1.2.3", "1e3", "ñ"] {
+            assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn intervals() {
+        assert_eq!(parse_interval("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(parse_interval("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_interval("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_interval("300ms"), Ok(Duration::from_millis(300)));
+        for bad in ["", "0", "0s", "5", "s", "5 s", "-5s", "5x", "1e400h"] {
+            assert!(parse_interval(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rootless_takes_auto_and_truth_values() {
+        assert_eq!(parse_rootless("auto"), Ok(Rootless::Auto));
+        assert_eq!(parse_rootless("true"), Ok(Rootless::Always));
+        assert_eq!(parse_rootless("0"), Ok(Rootless::Never));
+        assert!(parse_rootless("maybe").is_err());
+    }
+}

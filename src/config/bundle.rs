@@ -1,0 +1,60 @@
+//! A bundle: a directory with a `config.json` and a root file system (runtime-spec bundle.md).
+
+use crate::sys::{On, describe, errno_of};
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
+use std::path::{Path, PathBuf};
+
+/// A bundle that was read and checked.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute.
+    pub directory: PathBuf,
+    /// The bytes of `config.json`.
+    pub raw: Vec<u8>,
+    pub spec: Spec,
+    /// Absolute.
+    pub rootfs: PathBuf,
+    /// Findings that stop nothing, for the user.
+    pub warnings: Vec<String>,
+}
+
+impl Bundle {
+    /// Reads and checks the bundle in `directory`.
+    ///
+    /// # Errors
+    /// Every problem of the configuration at once.
+    pub fn load(directory: &Path) -> Result<Self> {
+        let directory = absolute(directory)?;
+        let raw = match std::fs::read(directory.join("config.json")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                bail!("JSON specification file config.json not found in {}", directory.display())
+            }
+            other => other
+                .map_err(|error| errno_of(&error))
+                .on("read", directory.join("config.json").display())?,
+        };
+        Self::parse(directory, raw)
+    }
+
+    /// A bundle whose configuration is at hand already.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn parse(directory: PathBuf, raw: Vec<u8>) -> Result<Self> {
+        let mut value: serde_json::Value = serde_json::from_slice(&raw)
+            .with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
+        let warnings = super::findings::refuse(super::check::check(&value, Some(&directory)))?;
+        super::check::normalise(&mut value);
+        let spec: Spec = serde_json::from_value(value)
+            .with_context(|| format!("{}/config.json is not a configuration", directory.display()))?;
+        let rootfs = spec.root().as_ref().map_or_else(|| directory.clone(), |root| directory.join(root.path()));
+        Ok(Self { directory, raw, spec, rootfs, warnings })
+    }
+}
+
+fn absolute(directory: &Path) -> Result<PathBuf> {
+    std::fs::canonicalize(directory).map_err(|error| {
+        anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno_of(&error)))
+    })
+}

@@ -1,0 +1,38 @@
+//! What is done with findings: errors refuse the bundle, all in one message, warnings are told.
+
+use super::check::{Finding, Severity};
+use std::fmt;
+
+/// A configuration that cannot be run as it is.
+#[derive(Debug)]
+pub struct Invalid {
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.findings.as_slice() {
+            [finding] => write!(f, "config.json: {finding}"),
+            findings => {
+                write!(f, "config.json has {} problems:", findings.len())?;
+                findings.iter().enumerate().try_for_each(|(index, finding)| write!(f, " ({}) {finding}", index + 1))
+            }
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// Refuses what has errors; returns the warnings of what has none.
+///
+/// # Errors
+/// [`Invalid`] with every error.
+pub fn refuse(findings: Vec<Finding>) -> Result<Vec<String>, Invalid> {
+    let (errors, others): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| finding.severity == Severity::Error);
+    if !errors.is_empty() {
+        return Err(Invalid { findings: errors });
+    }
+    let is_warning = |finding: &Finding| finding.severity == Severity::Warning;
+    Ok(others.into_iter().filter(is_warning).map(|finding| finding.to_string()).collect())
+}

@@ -1,0 +1,124 @@
+//! What stages and engines hand each other.
+
+use crate::config::bundle::Bundle;
+use crate::config::envelope::{OciConfig, Starter};
+use crate::rpc::RpcClient;
+use crate::state::{Record, StateDir};
+use serde_json::value::RawValue;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+
+/// How a caller wants a container or a process launched: what the command line says beside the bundle.
+#[derive(Debug, Clone, Default)]
+pub struct LaunchOptions {
+    /// The console goes to this socket.
+    pub console_socket: Option<OsString>,
+    /// This command stays and relays the terminal.
+    pub foreground: bool,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub systemd_cgroup: bool,
+    pub no_cgroup: bool,
+    /// Descriptors to pass on, from 3 upwards, those of LISTEN_FDS first.
+    pub preserve_fds: u32,
+    pub listen_fds: u32,
+    /// Runs an engine that isolates nothing.
+    pub allow_unconfined: bool,
+    /// Whether a host's privileges are missing: another user than root, or a user namespace.
+    pub rootless: bool,
+}
+
+/// A container that is about to be created. stage1 fills it; smaster only reads it.
+pub struct LaunchConfig {
+    pub id: String,
+    pub bundle: Bundle,
+    pub options: LaunchOptions,
+    /// The engine's own part of the configuration file.
+    pub engine_config: serde_json::Value,
+    pub starter: Starter,
+    pub oci_config: OciConfig,
+    /// Where state is kept, for what an engine keeps beside it.
+    pub root: PathBuf,
+    /// What the engine needs to find the container's parts again; recorded before any of them is made.
+    pub engine_state: Option<Box<RawValue>>,
+    /// For the user; nothing stops because of them.
+    pub warnings: Vec<String>,
+}
+
+/// A process that is about to join a container.
+pub struct ExecConfig {
+    pub process: oci_spec::runtime::Process,
+    pub options: LaunchOptions,
+    pub ignore_paused: bool,
+    /// A cgroup below the container's to join, for all controllers or for those named (`controller:path`).
+    pub sub_cgroups: Vec<String>,
+    pub starter: Starter,
+    pub oci_config: OciConfig,
+    /// Where state is kept.
+    pub root: PathBuf,
+    pub warnings: Vec<String>,
+}
+
+/// How smaster is to make stage2.
+#[derive(Default)]
+pub struct SpawnRequest {
+    /// `CLONE_NEW*` of the clone itself.
+    pub namespaces: u64,
+    /// A pid namespace to be born in.
+    pub pid_namespace: Option<OwnedFd>,
+    /// A cgroup v2 directory to be born in.
+    pub cgroup: Option<OwnedFd>,
+}
+
+/// The container's first process, a child of this one.
+pub struct InitProcess {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+}
+
+/// A container that smaster is creating.
+pub struct Creation<'a> {
+    pub launch: &'a LaunchConfig,
+    pub record: &'a mut Record,
+    pub state: &'a StateDir,
+    /// Absent for an engine without a stage2.
+    pub stage2: Option<Stage2<'a>>,
+    pub warnings: Vec<String>,
+}
+
+pub struct Stage2<'a> {
+    pub init: &'a mut InitProcess,
+    pub rpc: &'a mut RpcClient,
+}
+
+/// A container that exists.
+pub struct Container {
+    pub state: StateDir,
+    pub record: Record,
+}
+
+/// Why a container's parts are to be removed.
+pub enum Outcome<'a> {
+    /// The creation failed; the engine still holds what it made.
+    NotCreated,
+    /// An earlier command created it, or tried to.
+    Deleted { container: &'a Container },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    Exited(i32),
+    Signaled(i32),
+}
+
+impl ExitStatus {
+    /// As shells and runtimes report it: 128 and the signal's number for a killed process.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exited(code) => code,
+            Self::Signaled(signal) => 128 + signal,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Making a container's cgroup directories, and undoing it unless the create is committed.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use oci_spec::runtime::LinuxResources;
+
+use super::placement::{Place, Placement};
+use super::{apply, file};
+
+/// A place and its open directory.
+pub struct OpenPlace {
+    pub place: Place,
+    pub dir: OwnedFd,
+}
+
+/// The container's cgroups, made but not yet its own: dropping this removes them, and the parents made for them.
+pub struct Created {
+    placement: Placement,
+    open: Vec<OpenPlace>,
+    /// Directories made by this create, parents first.
+    made: Vec<PathBuf>,
+    /// Missing privileges may leave the container without cgroups of its own.
+    lenient: bool,
+    committed: bool,
+}
+
+impl Created {
+    pub(super) fn new(placement: &Placement) -> Result<Self> {
+        let mut created = Created {
+            placement: placement.clone(),
+            open: Vec::new(),
+            made: Vec::new(),
+            lenient: placement.is_lenient(),
+            committed: false,
+        };
+        created.placement.places.clear();
+        for place in &placement.places {
+            match created.make(place) {
+                Ok(dir) => {
+                    created.open.push(OpenPlace { place: place.clone(), dir });
+                    created.placement.places.push(place.clone());
+                }
+                Err(error) if created.lenient && is_missing_privilege(&error) => {}
+                Err(error) => {
+                    return Err(match &placement.first_limit {
+                        Some(pointer) if placement.rootless && is_missing_privilege(&error) => {
+                            error.context(format!("{pointer}: a limit needs a cgroup that may be written to"))
+                        }
+                        _ => error,
+                    });
+                }
+            }
+        }
+        created.check_not_frozen()?;
+        Ok(created)
+    }
+
+    /// Where the container's cgroups are: the plan without those that an unprivileged caller could not have.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
+    pub fn unified_directory(&self) -> Result<Option<OwnedFd>> {
+        match self.open.iter().find(|open| open.place.is_unified()) {
+            Some(OpenPlace { dir, .. }) => Ok(Some(dir.try_clone().context("duplicate the cgroup directory")?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The `tasks` file of every v1 hierarchy, write end, in joining order: the child writes `0` to each while it has
+    /// one thread. Writing a pid to cgroup.procs, or from the parent, waits for an RCU grace period instead.
+    pub fn task_files(&self) -> Result<Vec<OwnedFd>> {
+        let mut files = Vec::with_capacity(self.open.len());
+        for OpenPlace { place, dir } in self.open.iter().filter(|open| !open.place.is_unified()) {
+            match openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+                Ok(file) => files.push(file),
+                Err(Errno::EACCES | Errno::EPERM | Errno::EROFS) if self.lenient => {}
+                Err(errno) => {
+                    return Err(errno).with_context(|| format!("open {}/tasks", place.directory().display()));
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// Writes every limit and the device rules, the default ones too. `resources` is `linux.resources`, or its default
+    /// where the bundle has none. Errors name the property, the file and the value.
+    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        apply::limits(&self.placement, &self.open, resources)?;
+        apply::devices(&self.placement, &self.open, resources)
+    }
+
+    /// Gives the cgroup v2 directory to the container's root, for a container with user and cgroup namespaces of its own
+    /// that mounts its cgroup writable (config-linux.md, "Cgroup ownership"). A `uid` of the host.
+    pub fn delegate(&self, uid: u32) -> Result<()> {
+        let Some(OpenPlace { place, dir }) = self.open.iter().find(|open| open.place.is_unified()) else {
+            return Ok(());
+        };
+        let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
+        let files =
+            if list.is_empty() { "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned() } else { list };
+        for name in files.lines().chain(["."]) {
+            let owner = Some(nix::unistd::Uid::from_raw(uid));
+            match nix::unistd::fchownat(dir, name, owner, None, nix::fcntl::AtFlags::empty()) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => {
+                    return Err(errno)
+                        .with_context(|| format!("chown {}/{name} to {uid}", place.directory().display()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the directories: from here on they belong to the container, and [`super::Cgroup::remove`] ends them.
+    pub fn commit(mut self) {
+        self.committed = true;
+    }
+
+    /// Makes one directory, with what its hierarchy needs before a process can join.
+    fn make(&mut self, place: &Place) -> Result<OwnedFd> {
+        let directory = place.directory();
+        let existed = self.make_directory(place, &directory)?;
+        let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
+        if existed {
+            refuse_if_in_use(dir.as_fd(), &directory)?;
+        }
+        if place.has("cpuset") {
+            inherit_cpuset(dir.as_fd(), existed)
+                .with_context(|| format!("set the cpus and memory nodes of {}", directory.display()))?;
+        }
+        if place.is_unified() {
+            if self.placement.places.is_empty() {
+                enable_all(place, dir.as_fd())?;
+            }
+            // What was just made at the top of the hierarchy cannot be threaded.
+            if existed || place.path.components().count() > 1 {
+                refuse_if_threaded(dir.as_fd(), &directory)?;
+            }
+        }
+        Ok(dir)
+    }
+
+    /// mkdir of the leaf, which is nearly always enough, and of the path to it where it is not. True if it was there.
+    fn make_directory(&mut self, place: &Place, directory: &Path) -> Result<bool> {
+        // Another create that shares our parents may undo itself between two of our calls: begin again then.
+        for _ in 0..5 {
+            match self.mkdir(directory) {
+                Err(Errno::ENOENT) => {}
+                result => return result.with_context(|| format!("mkdir {}", directory.display())),
+            }
+            let mut parent = place.mount.clone();
+            for component in place.path.parent().unwrap_or(Path::new("")) {
+                parent.push(component);
+                match self.mkdir(&parent) {
+                    Ok(_) => {}
+                    Err(Errno::ENOENT) => break,
+                    Err(errno) => return Err(errno).with_context(|| format!("mkdir {}", parent.display())),
+                }
+            }
+        }
+        Err(Errno::ENOENT).with_context(|| format!("mkdir {}", directory.display()))
+    }
+
+    /// True if the directory was there already.
+    fn mkdir(&mut self, directory: &Path) -> nix::Result<bool> {
+        match mkdirat(AT_FDCWD, directory, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {
+                self.made.push(directory.to_owned());
+                Ok(false)
+            }
+            Err(Errno::EEXIST) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// A cgroup that was there already and is frozen would hang the container before its first instruction.
+    fn check_not_frozen(&self) -> Result<()> {
+        for OpenPlace { place, dir } in self.open.iter().filter(|open| !self.made.contains(&open.place.directory())) {
+            let frozen = if place.is_unified() {
+                file::read(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
+            } else {
+                place.has("freezer") && file::read(dir, "freezer.state").is_ok_and(|state| state.trim() != "THAWED")
+            };
+            if frozen {
+                bail!(
+                    "the container's cgroup {} exists and is frozen; thaw it or choose another /linux/cgroupsPath",
+                    place.directory().display()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        let leaves =
+            self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
+        // An error has brought us here and is being reported; what cannot be removed is found by the next create or
+        // delete of this id.
+        let _ = Placement { places: leaves, ..Placement::default() }.open().remove();
+        for directory in self.made.iter().rev() {
+            let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
+        }
+    }
+}
+
+/// The errors that mean "you may not": runc ignores them for an unprivileged caller that asks for no limit.
+fn is_missing_privilege(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT))
+}
+
+/// runc, from 1.2 on, joins a cgroup that exists only if nobody is in it.
+fn refuse_if_in_use(dir: BorrowedFd, directory: &Path) -> Result<()> {
+    let count = match file::read(dir, "cgroup.procs") {
+        Ok(pids) => pids.lines().count(),
+        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => 0,
+        Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
+    };
+    if count != 0 {
+        bail!(
+            "container's cgroup is not empty: {count} process(es) found in {}; end them or choose another /linux/cgroupsPath",
+            directory.display()
+        );
+    }
+    Ok(())
+}
+
+/// A process can join a v1 cpuset only when it has CPUs and memory nodes, and a new one has none: take the parent's,
+/// which may be as new as this one. A cpuset that was there already (`existed`) keeps what it has.
+fn inherit_cpuset(dir: BorrowedFd, existed: bool) -> nix::Result<()> {
+    let empty = |dir: BorrowedFd, name: &str| file::read(dir, name).map(|list| list.trim().is_empty());
+    let names = ["cpuset.cpus", "cpuset.mems"];
+    if existed && !empty(dir, names[0])? && !empty(dir, names[1])? {
+        return Ok(());
+    }
+    let parent = file::open_dir(dir, OsStr::new(".."))?;
+    for name in names {
+        if existed && !empty(dir, name)? {
+            continue;
+        }
+        let mut value = file::read(&parent, name)?;
+        if value.trim().is_empty() {
+            inherit_cpuset(parent.as_fd(), true)?;
+            value = file::read(&parent, name)?;
+        }
+        file::write(dir, name, value.trim())?;
+    }
+    Ok(())
+}
+
+/// Hands every controller of a pure v2 host down to the container, as runc does, so that it can be limited later. A
+/// controller that cannot be handed down matters only if a limit needs it, and is reported then.
+fn enable_all(place: &Place, dir: BorrowedFd) -> Result<()> {
+    let root = file::open_dir(AT_FDCWD, &place.mount).with_context(|| format!("open {}", place.mount.display()))?;
+    let wanted = file::read(&root, "cgroup.controllers").context("read cgroup.controllers")?;
+    let present = file::read(dir, "cgroup.controllers").context("read cgroup.controllers")?;
+    let missing: Vec<&str> =
+        wanted.split_whitespace().filter(|name| !present.split_whitespace().any(|p| p == *name)).collect();
+    if !missing.is_empty() {
+        enable(place, &missing)?;
+    }
+    Ok(())
+}
+
+/// Writes `+controller` into cgroup.subtree_control from the mount point down to the container's parent. cgroups(7).
+pub(super) fn enable(place: &Place, controllers: &[&str]) -> Result<()> {
+    let mut parent =
+        file::open_dir(AT_FDCWD, &place.mount).with_context(|| format!("open {}", place.mount.display()))?;
+    for component in &place.path {
+        let all: String = controllers.iter().map(|name| format!("+{name} ")).collect();
+        if file::write(&parent, "cgroup.subtree_control", all.trim_end()).is_err() && controllers.len() > 1 {
+            // All or nothing is the kernel's way: find out which can be had.
+            for name in controllers {
+                let _ = file::write(&parent, "cgroup.subtree_control", &format!("+{name}"));
+            }
+        }
+        parent = file::open_dir(&parent, component)
+            .map_err(|errno| anyhow!("open {}: {}", place.directory().display(), errno.desc()))?;
+    }
+    Ok(())
+}
+
+/// Below a threaded cgroup no process can be put: the kernel says EOPNOTSUPP, which nobody would understand.
+fn refuse_if_threaded(dir: BorrowedFd, directory: &Path) -> Result<()> {
+    let kind = file::read(dir, "cgroup.type").unwrap_or_default();
+    if !kind.is_empty() && !kind.starts_with("domain\n") {
+        bail!(
+            "cgroup {} has type {:?} and takes no process; choose a /linux/cgroupsPath that is not below a threaded cgroup",
+            directory.display(),
+            kind.trim()
+        );
+    }
+    Ok(())
+}

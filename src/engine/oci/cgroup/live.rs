@@ -1,0 +1,260 @@
+//! A running container's cgroups: its processes, freezing, limits changed later.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+
+use super::create::OpenPlace;
+use super::placement::{Place, Placement};
+use super::{apply, file, limits};
+
+/// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The cgroups of one container, by the placement that its state keeps.
+pub struct Cgroup {
+    placement: Placement,
+}
+
+/// One directory of the cgroup mount inside the container. config-linux.md, "Default Filesystems" of v1 hosts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerMount {
+    /// Its name below /sys/fs/cgroup: `cpu,cpuacct`, `systemd`, `unified`.
+    pub name: String,
+    /// The option that mounts the v1 hierarchy: `cpu,cpuacct`, `name=systemd`. Empty for cgroup v2.
+    pub controllers: String,
+    /// Symbolic links to `name` that programs expect: `cpu` and `cpuacct`.
+    pub aliases: Vec<String>,
+    /// Where the host has it mounted.
+    pub mount: PathBuf,
+    /// The container's cgroup below that mount.
+    pub path: PathBuf,
+}
+
+impl Cgroup {
+    pub(super) fn new(mut placement: Placement) -> Self {
+        // A placement comes from a file. Whatever is in there, the root of a hierarchy, or a path out of it, is not a
+        // container's, and its processes are not for us to end.
+        let below = |place: &Place| {
+            let mut components = place.path.components();
+            components.clone().next().is_some() && components.all(|part| matches!(part, Component::Normal(_)))
+        };
+        placement.places.retain(below);
+        Self { placement }
+    }
+
+    /// Where it is.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// True if any of the directories exists.
+    pub fn exists(&self) -> bool {
+        self.placement.places.iter().any(|place| place.directory().is_dir())
+    }
+
+    /// What a `cgroup` mount of the container shows, v1 hierarchies first. On a pure v2 host it is one entry.
+    pub fn container_mounts(&self) -> Vec<ContainerMount> {
+        let mounts = self.placement.places.iter().map(|place| {
+            let name = place.mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let parts = place.controllers.split(',').filter(|part| *part != name && !place.controllers.contains('='));
+            let aliases = if place.controllers.contains(',') { parts.map(str::to_owned).collect() } else { Vec::new() };
+            ContainerMount {
+                name,
+                controllers: place.controllers.clone(),
+                aliases,
+                mount: place.mount.clone(),
+                path: place.path.clone(),
+            }
+        });
+        mounts.collect()
+    }
+
+    /// Every process of the container, those in cgroups that it made itself too, in ascending order.
+    pub fn pids(&self) -> Result<Vec<Pid>> {
+        let Some(place) = self.leading() else { return Ok(Vec::new()) };
+        let pids = pids_below(&place.directory())?;
+        Ok(pids.into_iter().map(Pid::from_raw).collect())
+    }
+
+    /// Sends a signal to every process of the container, or to none that is born meanwhile: it is frozen for as long.
+    /// SIGKILL uses cgroup.kill where the kernel has it (Linux 5.14).
+    pub fn kill_all(&self, signal: Signal) -> Result<()> {
+        let Some(place) = self.leading() else { return Ok(()) };
+        let directory = place.directory();
+        if signal == Signal::SIGKILL && place.is_unified() && write_at(&directory, "cgroup.kill", "1").is_ok() {
+            return Ok(());
+        }
+        let was_frozen = self.is_frozen().unwrap_or(false);
+        let froze = !was_frozen && self.freeze().is_ok();
+        let result = signal_below(&directory, signal);
+        // A process frozen by v1 cannot even be killed; and whom we froze, we thaw.
+        if froze || (was_frozen && signal == Signal::SIGKILL) {
+            self.thaw()?;
+        }
+        result
+    }
+
+    /// Stops every process and returns when all stand still.
+    pub fn freeze(&self) -> Result<()> {
+        let (place, _) = self.freezer()?;
+        self.set_frozen(true).map_err(|error| {
+            // Half frozen would be a hung container.
+            let _ = self.set_frozen(false);
+            error.context(format!("freeze {}", place.directory().display()))
+        })
+    }
+
+    /// Lets every process run on.
+    pub fn thaw(&self) -> Result<()> {
+        let (place, _) = self.freezer()?;
+        self.set_frozen(false).with_context(|| format!("thaw {}", place.directory().display()))
+    }
+
+    /// True if the container is frozen, or on the way there.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let Ok((place, file)) = self.freezer() else { return Ok(false) };
+        match read_at(&place.directory(), file) {
+            Ok(state) => Ok(matches!(state.trim(), "1" | "FROZEN" | "FREEZING")),
+            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(errno) => Err(errno).with_context(|| format!("read {}/{file}", place.directory().display())),
+        }
+    }
+
+    /// Changes limits. Device rules are left as they are, as runc does: callers pass the whole of `linux.resources`.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if !limits::any_limit(resources) {
+            return Ok(());
+        }
+        let mut open = Vec::new();
+        for place in &self.placement.places {
+            match file::open_dir(AT_FDCWD, place.directory()) {
+                Ok(dir) => open.push(OpenPlace { place: place.clone(), dir }),
+                Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("open {}", place.directory().display())),
+            }
+        }
+        apply::limits(&self.placement, &open, resources)
+    }
+
+    /// The hierarchy whose membership counts: the freezer's, where v1 has one, because its processes are the ones that
+    /// can be stopped; otherwise the first that exists.
+    fn leading(&self) -> Option<&Place> {
+        let there = |place: &&Place| place.directory().is_dir();
+        self.placement.v1("freezer").filter(there).or_else(|| self.placement.places.iter().rev().find(there))
+    }
+
+    /// The place that can freeze, and its file: v1's controller, or any v2 cgroup (Linux 5.2).
+    fn freezer(&self) -> Result<(&Place, &'static str)> {
+        if let Some(place) = self.placement.v1("freezer") {
+            return Ok((place, "freezer.state"));
+        }
+        match self.placement.unified() {
+            Some(place) => Ok((place, "cgroup.freeze")),
+            None => bail!("this host has no freezer: neither the cgroup v1 controller nor cgroup v2"),
+        }
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let (place, file) = self.freezer()?;
+        let directory = place.directory();
+        let word = match (place.is_unified(), frozen) {
+            (true, true) => "1",
+            (true, false) => "0",
+            (false, true) => "FROZEN",
+            (false, false) => "THAWED",
+        };
+        let write = || {
+            write_at(&directory, file, word)
+                .with_context(|| format!("write {word:?} to {}/{file}", directory.display()))
+        };
+        write()?;
+        let deadline = Instant::now() + FREEZE_PATIENCE;
+        let mut pause = Duration::from_micros(50);
+        while !self.has_become(place, frozen)? {
+            if Instant::now() > deadline {
+                bail!("{}/{file} does not become {word} within {FREEZE_PATIENCE:?}", directory.display());
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+            if !place.is_unified() {
+                // v1 forgets processes that were being born at the first write.
+                write()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_become(&self, place: &Place, frozen: bool) -> Result<bool> {
+        let (file, word) = match (place.is_unified(), frozen) {
+            (true, true) => ("cgroup.events", "frozen 1"),
+            (true, false) => ("cgroup.events", "frozen 0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        let text = read_at(&place.directory(), file)
+            .with_context(|| format!("read {}/{file}", place.directory().display()))?;
+        Ok(text.lines().any(|line| line == word))
+    }
+}
+
+/// Reads a file of a cgroup that may be gone.
+pub(super) fn read_at(directory: &Path, name: &str) -> Result<String, Errno> {
+    file::read(file::open_dir(AT_FDCWD, directory)?, name)
+}
+
+fn write_at(directory: &Path, name: &str, value: &str) -> Result<(), Errno> {
+    file::write(file::open_dir(AT_FDCWD, directory)?, name, value)
+}
+
+/// Signals every process below a directory except this one.
+pub(super) fn signal_below(directory: &Path, signal: Signal) -> Result<()> {
+    for pid in pids_below(directory)? {
+        if pid == std::process::id() as i32 {
+            continue;
+        }
+        match kill(Pid::from_raw(pid), signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("signal {signal} to process {pid}")),
+        }
+    }
+    Ok(())
+}
+
+/// The processes of a directory and of all below it. What vanishes meanwhile has none.
+fn pids_below(directory: &Path) -> Result<BTreeSet<i32>> {
+    let mut pids = BTreeSet::new();
+    for directory in tree(directory) {
+        match read_at(&directory, "cgroup.procs") {
+            // A process of another pid namespace is shown as 0, and is not ours to see.
+            Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0)),
+            // A threaded cgroup: its processes are listed in its domain.
+            Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
+        }
+    }
+    Ok(pids)
+}
+
+/// A directory and all below it, parents first.
+pub(super) fn tree(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    let mut next = 0;
+    while let Some(directory) = found.get(next) {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let children: Vec<_> = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path())
+            .collect();
+        found.extend(children);
+        next += 1;
+    }
+    found
+}

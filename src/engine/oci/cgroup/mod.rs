@@ -1,0 +1,28 @@
+//! The container's control groups: cgroups v1, v2 and both at once ("hybrid"), through cgroupfs.
+//!
+//! stage1 calls [`plan`]; smaster calls [`Placement::create`], hands [`Created::task_files`] to the child, then
+//! [`Created::apply`] and [`Created::commit`]; later commands use [`Placement::open`]. Creating, joining, limiting and
+//! removing are on the path of every container, so they are own code with few system calls.
+//! Runtime spec, config-linux.md, "Control groups"; cgroups(7).
+
+mod apply;
+mod create;
+mod devices;
+mod file;
+mod hierarchy;
+mod limits;
+mod limits_v1;
+mod limits_v2;
+mod live;
+mod oom;
+mod placement;
+mod remove;
+mod stats;
+mod stats_v1;
+mod stats_v2;
+
+pub use create::Created;
+pub use live::{Cgroup, ContainerMount};
+pub use oom::OomWatch;
+pub use placement::{Place, Placement, Request, SystemdManagerUnavailable, plan};
+pub use stats::Stats;

@@ -1,0 +1,282 @@
+//! Where a container's cgroups go. Decided in stage1 without touching anything, kept in state.json, and used again by
+//! every later command. Runtime spec, config-linux.md, "Cgroups path".
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::AT_FDCWD;
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+
+use super::hierarchy::{self, Hierarchy};
+use super::limits::{self, Controllers};
+use super::{Cgroup, Created, devices, file};
+
+/// What stage1 knows about the container.
+pub struct Request<'a> {
+    /// The container's id: its cgroup's name where the bundle gives no `cgroupsPath`.
+    pub id: &'a str,
+    /// `linux.cgroupsPath`.
+    pub cgroups_path: Option<&'a Path>,
+    /// `linux.resources`.
+    pub resources: Option<&'a LinuxResources>,
+    /// `--systemd-cgroup`.
+    pub systemd: bool,
+    /// The caller has no privilege over the host's cgroups: its effective uid is not 0, or it is in a user namespace.
+    pub rootless: bool,
+}
+
+/// One directory for the container in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(String, PathBuf, PathBuf)", from = "(String, PathBuf, PathBuf)")]
+pub struct Place {
+    /// The v1 controllers of the hierarchy, as in /proc/self/cgroup; empty for cgroup v2.
+    pub controllers: String,
+    /// Where the hierarchy is mounted.
+    pub mount: PathBuf,
+    /// The container's cgroup below the mount point.
+    pub path: PathBuf,
+}
+
+/// In the state a place is an array of its three fields: the file is read by every command.
+impl From<Place> for (String, PathBuf, PathBuf) {
+    fn from(place: Place) -> Self {
+        (place.controllers, place.mount, place.path)
+    }
+}
+
+impl From<(String, PathBuf, PathBuf)> for Place {
+    fn from((controllers, mount, path): (String, PathBuf, PathBuf)) -> Self {
+        Self { controllers, mount, path }
+    }
+}
+
+impl Place {
+    /// The directory's path on the host.
+    pub fn directory(&self) -> PathBuf {
+        self.mount.join(&self.path)
+    }
+
+    /// True for the cgroup v2 hierarchy.
+    pub fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    /// True if this v1 hierarchy has that controller.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|name| name == controller)
+    }
+}
+
+/// Every directory of one container. Small, because it is part of state.json. `remove` finds all of them by it even if
+/// the create was killed half-way: it names what was planned, whether or not it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// v1 hierarchies in joining order, `cpu` last among them, then cgroup v2.
+    pub places: Vec<Place>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) rootless: bool,
+    /// The first limit that was asked for, by JSON pointer: what an unprivileged create fails for.
+    #[serde(skip)]
+    pub(super) first_limit: Option<String>,
+    #[serde(skip)]
+    pub(super) warnings: Vec<String>,
+}
+
+/// `--systemd-cgroup` was given, and systemd cannot be asked.
+#[derive(Debug)]
+pub struct SystemdManagerUnavailable {
+    systemd_runs: bool,
+}
+
+impl std::fmt::Display for SystemdManagerUnavailable {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let why = if self.systemd_runs {
+            "the systemd cgroup manager is not supported yet"
+        } else {
+            "systemd is not running on this host (there is no /run/systemd/system)"
+        };
+        write!(out, "--systemd-cgroup: {why}; leave the flag out to manage cgroups through cgroupfs")
+    }
+}
+
+impl std::error::Error for SystemdManagerUnavailable {}
+
+/// Decides where the container's cgroups go and checks that every limit can be honoured here; reads /proc and
+/// /sys/fs/cgroup, changes nothing. Errors name the property by its JSON pointer.
+pub fn plan(request: &Request) -> Result<Placement> {
+    if request.systemd {
+        let systemd_runs = Path::new("/run/systemd/system").is_dir();
+        return Err(SystemdManagerUnavailable { systemd_runs }.into());
+    }
+    let hierarchies = hierarchy::discover()?;
+    let wanted = wanted_path(request.cgroups_path.filter(|path| !path.as_os_str().is_empty()), request.id)?;
+    let mut placement =
+        Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, ..Placement::default() };
+    if placement.places.is_empty() && !request.rootless {
+        bail!("no cgroup file system is mounted; mount one at /sys/fs/cgroup");
+    }
+    if let Some(resources) = request.resources {
+        devices::check(resources)?;
+        placement.warnings = limits::warnings(resources);
+        if limits::any_limit(resources) {
+            let settings = limits::settings(resources, &placement.controllers()?)?;
+            placement.first_limit = settings.first().map(|setting| setting.pointer.to_string());
+        }
+    }
+    Ok(placement)
+}
+
+/// Where the path of the request starts from.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// The top of each hierarchy.
+    Absolute(PathBuf),
+    /// This process's own cgroup in each hierarchy.
+    Relative(PathBuf),
+}
+
+/// Cleans `cgroupsPath` as runc does: `..` cannot climb above its start. No path means one relative path, the id.
+fn wanted_path(path: Option<&Path>, id: &str) -> Result<Wanted> {
+    let path = path.unwrap_or(Path::new(id));
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if clean.as_os_str().is_empty() {
+        bail!(
+            "/linux/cgroupsPath: {} is a hierarchy's own root; give the container a directory below it",
+            path.display()
+        );
+    }
+    Ok(if path.is_absolute() { Wanted::Absolute(clean) } else { Wanted::Relative(clean) })
+}
+
+/// One place a hierarchy.
+fn places(hierarchies: &[Hierarchy], wanted: &Wanted) -> Vec<Place> {
+    let pure_v2 = hierarchies.iter().all(Hierarchy::is_unified);
+    let mut places: Vec<Place> = hierarchies
+        .iter()
+        .map(|hierarchy| {
+            let own = hierarchy.own_below_mount();
+            let path = match wanted {
+                Wanted::Absolute(path) => path.clone(),
+                // Beside this process's cgroup, not below it: that one holds processes, and cgroup v2 does not give
+                // controllers to the children of such a one (cgroups(7), "no internal processes").
+                Wanted::Relative(path) if pure_v2 => own.parent().unwrap_or(Path::new("")).join(path),
+                Wanted::Relative(path) => own.join(path),
+            };
+            Place { controllers: hierarchy.controllers.clone(), mount: hierarchy.mount.clone(), path }
+        })
+        .collect();
+    // Joining `cpu` last lets the set-up run at the caller's weight.
+    places.sort_by_key(|place| (place.is_unified(), place.has("cpu")));
+    places
+}
+
+impl Placement {
+    /// Makes a directory in every hierarchy, with undo on drop until [`Created::commit`].
+    pub fn create(&self) -> Result<Created> {
+        Created::new(self)
+    }
+
+    /// The container's cgroups, whether or not they exist.
+    pub fn open(&self) -> Cgroup {
+        Cgroup::new(self.clone())
+    }
+
+    /// What was asked for and changes nothing, one sentence each, for the log.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The container's directory in the cgroup v2 hierarchy.
+    pub fn unified(&self) -> Option<&Place> {
+        self.places.iter().find(|place| place.is_unified())
+    }
+
+    /// The place that a v1 controller is in.
+    pub fn v1(&self, controller: &str) -> Option<&Place> {
+        self.places.iter().find(|place| place.has(controller))
+    }
+
+    /// True where no v1 hierarchy is mounted.
+    pub fn is_pure_v2(&self) -> bool {
+        self.places.iter().all(Place::is_unified)
+    }
+
+    /// True where missing privileges may leave the container without cgroups of its own.
+    pub(super) fn is_lenient(&self) -> bool {
+        self.rootless && self.first_limit.is_none()
+    }
+
+    /// The controllers of this host.
+    pub(super) fn controllers(&self) -> Result<Controllers> {
+        let names = |text: &str, by: char| text.split(by).map(|name| name.trim().to_owned()).collect::<Vec<_>>();
+        let v1 =
+            self.places.iter().filter(|place| !place.is_unified()).flat_map(|place| names(&place.controllers, ','));
+        let mut controllers = Controllers { v1: v1.collect(), v2: Vec::new() };
+        if let Some(place) = self.unified() {
+            let available = file::open_dir(AT_FDCWD, &place.mount)
+                .and_then(|root| file::read(root, "cgroup.controllers"))
+                .with_context(|| format!("read {}/cgroup.controllers", place.mount.display()))?;
+            controllers.v2 = names(available.trim(), ' ');
+        }
+        Ok(controllers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchy(controllers: &str, own: &str) -> Hierarchy {
+        let mount = PathBuf::from("/sys/fs/cgroup").join(if controllers.is_empty() { "unified" } else { controllers });
+        Hierarchy { controllers: controllers.into(), mount, root: "/".into(), own: own.into() }
+    }
+
+    fn directories(hierarchies: &[Hierarchy], path: Option<&str>) -> Vec<String> {
+        let wanted = wanted_path(path.map(Path::new), "c1").unwrap();
+        places(hierarchies, &wanted).iter().map(|place| place.directory().display().to_string()).collect()
+    }
+
+    #[test]
+    fn absolute_from_the_root_relative_from_our_own() {
+        let hierarchies = [hierarchy("cpu,cpuacct", "/a"), hierarchy("memory", "/m/n"), hierarchy("", "/u")];
+        let expected =
+            ["/sys/fs/cgroup/memory/m/n/c1", "/sys/fs/cgroup/cpu,cpuacct/a/c1", "/sys/fs/cgroup/unified/u/c1"];
+        assert_eq!(directories(&hierarchies, None), expected);
+        let expected = ["/sys/fs/cgroup/memory/x/y", "/sys/fs/cgroup/cpu,cpuacct/x/y", "/sys/fs/cgroup/unified/x/y"];
+        assert_eq!(directories(&hierarchies, Some("/x/../../x//y/")), expected);
+    }
+
+    #[test]
+    fn pure_v2_goes_beside_our_own() {
+        assert_eq!(directories(&[hierarchy("", "/user/session")], Some("x")), ["/sys/fs/cgroup/unified/user/x"]);
+        assert_eq!(directories(&[hierarchy("", "/")], None), ["/sys/fs/cgroup/unified/c1"]);
+    }
+
+    #[test]
+    fn the_root_of_a_hierarchy_is_refused() {
+        for path in ["/", "..", "/a/.."] {
+            assert!(
+                wanted_path(Some(Path::new(path)), "c1").unwrap_err().to_string().starts_with("/linux/cgroupsPath: ")
+            );
+        }
+    }
+
+    #[test]
+    fn state_is_small_and_comes_back() {
+        let hierarchies = [hierarchy("cpu", "/"), hierarchy("", "/")];
+        let wanted = wanted_path(None, "c1").unwrap();
+        let placement = Placement { places: places(&hierarchies, &wanted), ..Placement::default() };
+        let json = serde_json::to_string(&placement).unwrap();
+        let expected = r#"{"places":[["cpu","/sys/fs/cgroup/cpu","c1"],["","/sys/fs/cgroup/unified","c1"]]}"#;
+        assert_eq!(json, expected);
+        assert_eq!(serde_json::from_str::<Placement>(&json).unwrap(), placement);
+    }
+}

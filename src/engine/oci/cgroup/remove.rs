@@ -1,0 +1,64 @@
+//! Removing a container's cgroups: rmdir first, because that is nearly always all there is to do.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::signal::Signal;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use super::Cgroup;
+use super::live::{signal_below, tree};
+use super::placement::Place;
+
+/// How often a directory is tried whose last process is just ending: with doubling pauses, two seconds in all.
+const ATTEMPTS: u32 = 12;
+
+impl Cgroup {
+    /// Removes every directory of the container, with those that it made below them. Only where the kernel says that
+    /// processes are left are they killed. Parents stay, as with runc. Nothing to remove is no error.
+    pub fn remove(&self) -> Result<()> {
+        let busy: Vec<&Place> =
+            self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
+        if busy.is_empty() {
+            return Ok(());
+        }
+        let mut busy: Vec<&Place> = busy.into_iter().filter(|place| remove_tree(&place.directory()).is_err()).collect();
+        for attempt in 0..ATTEMPTS {
+            if busy.is_empty() {
+                return Ok(());
+            }
+            self.kill_what_is_left(&busy);
+            std::thread::sleep(Duration::from_micros(500) * 2u32.pow(attempt));
+            busy.retain(|place| remove_tree(&place.directory()).is_err());
+        }
+        for place in busy {
+            let directory = place.directory();
+            remove_tree(&directory).with_context(|| format!("rmdir {}", directory.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the processes below the busy directories. Failure shows in the next rmdir.
+    fn kill_what_is_left(&self, busy: &[&Place]) {
+        let _ = self.kill_all(Signal::SIGKILL);
+        for place in busy {
+            let _ = signal_below(&place.directory(), Signal::SIGKILL);
+        }
+    }
+}
+
+/// rmdir(2) for which a directory that is not there is removed already. The root of a hierarchy cannot be ours.
+fn rmdir(directory: &Path) -> nix::Result<()> {
+    match unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
+        Err(Errno::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// Children first.
+fn remove_tree(directory: &Path) -> nix::Result<()> {
+    tree(directory).iter().rev().try_for_each(|directory| rmdir(directory))
+}

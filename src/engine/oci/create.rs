@@ -1,0 +1,344 @@
+//! Building a container: what stage1 decides, and the order in which smaster asks stage2 for it.
+
+use super::cgroup::{self, Placement};
+use super::engine::OciEngine;
+use super::{devices, hooks, mounts, namespaces, process, seccomp};
+use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
+use crate::rpc::client::Batch;
+use crate::rpc::operation::{DeviceOperation, EnterRoot, HookOperation, Operation, RootOperation};
+use crate::rpc::RpcClient;
+use crate::sys::mount::{Attributes, attr};
+use crate::sys::process::pidfd_open;
+use crate::sys::{On, caps};
+use anyhow::{Context, Result, bail};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
+
+/// Everything about one container that can be decided before anything of it exists.
+pub struct Plan {
+    namespaces: namespaces::Plan,
+    pub placement: Option<Placement>,
+    resources: LinuxResources,
+    mounts: Vec<mounts::Plan>,
+    devices: Vec<DeviceOperation>,
+    seccomp: Option<LinuxSeccomp>,
+    hooks: Hooks,
+    privileged: bool,
+}
+
+#[derive(Default)]
+struct Hooks {
+    prestart: Vec<HookOperation>,
+    create_runtime: Vec<HookOperation>,
+    create_container: Vec<HookOperation>,
+}
+
+const MS_REC: u64 = libc::MS_REC;
+
+impl Plan {
+    pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
+        let spec = launch.bundle.spec.clone();
+        let linux = spec.linux().clone().unwrap_or_else(no_linux);
+        let namespaces = namespaces::Plan::new(&linux);
+        check_mount_namespace(&spec, &linux, &namespaces)?;
+        let Some(process) = spec.process() else { bail!("process property must not be empty") };
+        let keyring = format!("_ses.{}", launch.id);
+        let mut plan = process::plan(process, &launch.options, keyring)?;
+        plan.personality = linux.personality().as_ref().map(process::personality);
+        plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+        let all_hooks = spec.hooks().clone().unwrap_or_default();
+        launch.oci_config =
+            OciConfig { process: plan, start_container: hooks::operations(all_hooks.start_container().as_ref()) };
+        launch.starter = Starter {
+            new_user_namespace: namespaces.makes(libc::CLONE_NEWUSER),
+            oom_score_adj: process.oom_score_adj(),
+            preserve_fds: launch.options.preserve_fds,
+            listen_fds: launch.options.listen_fds,
+            ..Starter::default()
+        };
+        let placement = plan_cgroups(launch, &linux)?;
+        #[allow(deprecated)]
+        let prestart = hooks::operations(all_hooks.prestart().as_ref());
+        Ok(Self {
+            namespaces,
+            placement,
+            resources: linux.resources().clone().unwrap_or_default(),
+            mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory),
+            devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
+            seccomp: linux.seccomp().clone(),
+            hooks: Hooks {
+                prestart,
+                create_runtime: hooks::operations(all_hooks.create_runtime().as_ref()),
+                create_container: hooks::operations(all_hooks.create_container().as_ref()),
+            },
+            privileged: caps::has_sys_admin(),
+        })
+    }
+
+    fn user_namespace(&self) -> bool {
+        self.namespaces.has(libc::CLONE_NEWUSER)
+    }
+}
+
+/// A configuration without `linux` asks for nothing that `linux` could say; oci-spec's default asks for much.
+fn no_linux() -> Linux {
+    serde_json::from_str("{}").unwrap_or_default()
+}
+
+fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<Placement>> {
+    if launch.options.no_cgroup {
+        return Ok(None);
+    }
+    let placement = cgroup::plan(&cgroup::Request {
+        id: &launch.id,
+        cgroups_path: linux.cgroups_path().as_deref(),
+        resources: linux.resources().as_ref(),
+        systemd: launch.options.systemd_cgroup,
+        rootless: launch.options.rootless,
+    })?;
+    launch.warnings.extend(placement.warnings().iter().cloned());
+    Ok(Some(placement))
+}
+
+/// Without a mount namespace of its own, what a container mounts would stay on the host.
+fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Plan) -> Result<()> {
+    if namespaces.has(libc::CLONE_NEWNS) {
+        return Ok(());
+    }
+    let has = |list: Option<usize>| list.is_some_and(|length| length > 0);
+    let wanted = [
+        ("/mounts", has(spec.mounts().as_ref().map(Vec::len))),
+        ("/linux/maskedPaths", has(linux.masked_paths().as_ref().map(Vec::len))),
+        ("/linux/readonlyPaths", has(linux.readonly_paths().as_ref().map(Vec::len))),
+        ("/root/readonly", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false))),
+    ];
+    match wanted.iter().find(|(_, wanted)| *wanted) {
+        Some((pointer, _)) => bail!(
+            "{pointer} needs a mount namespace, or what is mounted would stay on the host: add {{\"type\": \"mount\"}} to /linux/namespaces"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Makes the cgroups, because the child is born in one of them.
+pub fn prepare_spawn(engine: &mut OciEngine) -> Result<SpawnRequest> {
+    let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
+    if let Some(placement) = &plan.placement {
+        engine.cgroup = Some(placement.create()?);
+    }
+    let cgroup = match &engine.cgroup {
+        Some(created) => created.unified_directory()?,
+        None => None,
+    };
+    Ok(SpawnRequest {
+        namespaces: plan.namespaces.clone_flags(),
+        pid_namespace: plan.namespaces.pid_namespace()?,
+        cgroup,
+    })
+}
+
+/// The whole construction, in order.
+pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()> {
+    let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
+    let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
+    let launch = creation.launch;
+    if plan.namespaces.moves() {
+        let mut batch = Batch::default();
+        plan.namespaces.join(&mut batch)?;
+        follow_move(batch, init, rpc)?;
+    }
+    if plan.namespaces.makes(libc::CLONE_NEWUSER) {
+        plan.namespaces.write_id_maps(init.pid)?;
+    }
+    let mut batch = Batch::default();
+    enter_namespaces(plan, engine, launch, &mut batch)?;
+    prepare_root(plan, engine, launch, &mut batch, rpc)?;
+    rpc.send(batch)?;
+    if let Some(created) = &engine.cgroup {
+        created.apply(&plan.resources)?;
+    }
+    run_runtime_hooks(plan, creation)?;
+    let Some(Stage2 { rpc, .. }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
+    let mut batch = Batch::default();
+    enter_root(plan, launch, &mut batch, &creation_state(creation.record, init_pid_in_container(plan))?)?;
+    rpc.send(batch)
+}
+
+/// Sends a batch that ends with a move, and follows: the process that goes on as stage2 is another one.
+pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
+    rpc.send(batch)?;
+    let Some(pid) = rpc.wait_one()?.moved_to else { bail!("stage2 did not say which process goes on") };
+    let before = nix::unistd::Pid::from_raw(init.pid);
+    init.pidfd = pidfd_open(pid).on("pidfd_open", pid)?;
+    init.pid = pid;
+    crate::sys::retry(|| waitpid(before, Some(WaitPidFlag::empty()))).on("wait for", before)?;
+    Ok(())
+}
+
+fn enter_namespaces(plan: &Plan, engine: &OciEngine, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
+    if let Some(created) = &engine.cgroup {
+        let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
+        batch.push(Operation::JoinCgroups { tasks });
+    }
+    if !plan.namespaces.moves() {
+        plan.namespaces.join(batch)?;
+    }
+    if plan.user_namespace() {
+        batch.push(Operation::BecomeRoot);
+    }
+    plan.namespaces.make_late(batch);
+    if plan.namespaces.makes(libc::CLONE_NEWNET) {
+        batch.push(Operation::LoopbackUp);
+    }
+    let spec = &launch.bundle.spec;
+    if let Some(name) = spec.hostname().clone().filter(|name| !name.is_empty()) {
+        batch.push(Operation::Hostname { name });
+    }
+    if let Some(name) = spec.domainname().clone().filter(|name| !name.is_empty()) {
+        batch.push(Operation::Domainname { name });
+    }
+    Ok(())
+}
+
+fn prepare_root(
+    plan: &Plan,
+    engine: &OciEngine,
+    launch: &LaunchConfig,
+    batch: &mut Batch,
+    rpc: &mut RpcClient,
+) -> Result<()> {
+    let spec = &launch.bundle.spec;
+    let mount = plan.namespaces.has(libc::CLONE_NEWNS);
+    if mount {
+        batch.push(Operation::Isolate { propagation: libc::MS_SLAVE | MS_REC });
+    }
+    let tree = match mount && plan.privileged {
+        true => {
+            let tree = mounts::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
+            Some(batch.fd(tree))
+        }
+        false => None,
+    };
+    // A slave hears of the host's later mounts and tells it nothing. Where the bundle asks for another propagation the
+    // copy starts without any.
+    let propagation = if propagation(spec).is_some() { libc::MS_PRIVATE } else { libc::MS_SLAVE };
+    let path = launch.bundle.rootfs.display().to_string();
+    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation, mount }));
+    if !mount {
+        return Ok(());
+    }
+    let cgroups = engine.cgroup.as_ref().map(|created| created.placement().open().container_mounts());
+    let around = mounts::Surroundings {
+        privileged: plan.privileged,
+        cgroup_namespace: plan.namespaces.makes(libc::CLONE_NEWCGROUP),
+        cgroups: cgroups.as_deref().unwrap_or_default(),
+        pure_v2: engine.cgroup.as_ref().is_none_or(|created| created.placement().is_pure_v2()),
+    };
+    for mount in &plan.mounts {
+        mount.add(batch, rpc, &around)?;
+    }
+    prepare_dev(plan, launch, batch)?;
+    let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
+    if !cwd.is_empty() {
+        batch.push(Operation::Directory { path: cwd, mode: 0o755 });
+    }
+    let linux = spec.linux().as_ref();
+    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
+        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        batch.push(Operation::Sysctl { entries });
+    }
+    Ok(())
+}
+
+fn prepare_dev(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
+    let is_hosts = plan.mounts.iter().any(mounts::Plan::is_bind_on_dev);
+    if !is_hosts {
+        devices::add(&plan.devices, batch, plan.user_namespace(), plan.privileged)?;
+        batch.push(Operation::StandardLinks);
+    }
+    if launch.oci_config.process.terminal {
+        let (rows, columns) = console_size(&launch.bundle.spec);
+        batch.push(Operation::OpenConsole { rows, columns, bind: true });
+    }
+    Ok(())
+}
+
+/// `process.consoleSize` in characters; 0 and 0 where it says nothing.
+fn console_size(spec: &Spec) -> (u16, u16) {
+    let size = spec.process().as_ref().and_then(|process| process.console_size());
+    let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    size.map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())))
+}
+
+/// `linux.rootfsPropagation` as `MS_*`.
+fn propagation(spec: &Spec) -> Option<u64> {
+    let name = spec.linux().as_ref()?.rootfs_propagation().clone()?;
+    let flags = match name.as_str() {
+        "shared" | "rshared" => libc::MS_SHARED | MS_REC,
+        "slave" | "rslave" => libc::MS_SLAVE | MS_REC,
+        "private" | "rprivate" => libc::MS_PRIVATE | MS_REC,
+        "unbindable" | "runbindable" => libc::MS_UNBINDABLE | MS_REC,
+        _ => return None,
+    };
+    Some(flags)
+}
+
+/// prestart and createRuntime run in the host's namespaces, when the container's are there with all their mounts.
+fn run_runtime_hooks(plan: &Plan, creation: &mut Creation<'_>) -> Result<()> {
+    if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
+        return Ok(());
+    }
+    let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { return Ok(()) };
+    rpc.drain()?;
+    let state = creation_state(creation.record, init.pid)?;
+    let directory = Some(creation.launch.bundle.directory.as_path());
+    hooks::run("prestart", &plan.hooks.prestart, &state, directory)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, directory)
+}
+
+fn creation_state(record: &crate::state::Record, pid: i32) -> Result<String> {
+    Ok(serde_json::to_string(&record.oci_state(crate::state::Status::Creating, pid))?)
+}
+
+/// What a hook in the container's namespaces sees as init's pid.
+fn init_pid_in_container(plan: &Plan) -> i32 {
+    i32::from(plan.namespaces.makes(libc::CLONE_NEWPID))
+}
+
+fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str) -> Result<()> {
+    let spec = &launch.bundle.spec;
+    let mount = plan.namespaces.has(libc::CLONE_NEWNS);
+    if !plan.hooks.create_container.is_empty() {
+        let (point, hooks) = ("createContainer".to_owned(), plan.hooks.create_container.clone());
+        batch.push(Operation::RunHooks { point, hooks, state: state.to_owned() });
+    }
+    let how = match (mount, launch.options.no_pivot) {
+        (false, _) => EnterRoot::Chroot,
+        (true, true) => EnterRoot::Move,
+        (true, false) => EnterRoot::Pivot,
+    };
+    batch.push(Operation::EnterRoot { how, propagation: propagation(spec).filter(|_| mount) });
+    let mut readonly: Vec<String> = plan.mounts.iter().filter_map(mounts::Plan::late_readonly).collect();
+    if mount && spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
+        readonly.push(String::new());
+    }
+    if !readonly.is_empty() {
+        let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
+        batch.push(Operation::MakeReadonly { paths: readonly, attributes });
+    }
+    if let Some(linux) = spec.linux() {
+        let paths = |list: &Option<Vec<String>>| list.clone().filter(|paths| !paths.is_empty());
+        if let Some(paths) = paths(linux.readonly_paths()) {
+            batch.push(Operation::ReadonlyPaths { paths });
+        }
+        if let Some(paths) = paths(linux.masked_paths()) {
+            batch.push(Operation::MaskPaths { paths });
+        }
+    }
+    if let Some(profile) = &plan.seccomp {
+        let fd = batch.fd(seccomp::program(profile, &launch.root)?);
+        batch.push(Operation::SeccompProgram { fd });
+    }
+    Ok(())
+}

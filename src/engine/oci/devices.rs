@@ -1,0 +1,81 @@
+//! The devices of a container (runtime-spec config-linux.md, Devices and Default Devices), as smaster sees them.
+
+use super::mounts::{clone_path, relative};
+use crate::rpc::client::Batch;
+use crate::rpc::operation::{DeviceOperation, Operation};
+use anyhow::{Context, Result};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use std::path::Path;
+
+/// Path below the root, major and minor number of what every container has.
+const DEFAULT: [(&str, u32, u32); 6] = [
+    ("dev/null", 1, 3),
+    ("dev/random", 1, 8),
+    ("dev/full", 1, 7),
+    ("dev/tty", 5, 0),
+    ("dev/zero", 1, 5),
+    ("dev/urandom", 1, 9),
+];
+
+/// All devices in the order they are made: the defaults, but for those that the configuration has itself, then the
+/// configuration's.
+pub fn plan(devices: &[LinuxDevice]) -> Vec<DeviceOperation> {
+    let listed: Vec<DeviceOperation> = devices.iter().enumerate().map(listed).collect();
+    let defaults = DEFAULT.iter().filter(|(path, _, _)| !listed.iter().any(|device| device.path == *path)).map(default);
+    defaults.chain(listed.iter().filter(|device| !is_made_otherwise(&device.path)).cloned()).collect()
+}
+
+/// /dev/ptmx belongs to the container's own devpts, /dev/console to its terminal.
+fn is_made_otherwise(path: &str) -> bool {
+    path == "dev/ptmx" || path == "dev/console"
+}
+
+fn default((path, major, minor): &(&str, u32, u32)) -> DeviceOperation {
+    DeviceOperation {
+        pointer: String::new(),
+        path: (*path).to_owned(),
+        mode: libc::S_IFCHR | 0o666,
+        major: *major,
+        minor: *minor,
+        uid: 0,
+        gid: 0,
+        tree: None,
+        host_path: Some(format!("/{path}")),
+    }
+}
+
+fn listed((index, device): (usize, &LinuxDevice)) -> DeviceOperation {
+    let kind = match device.typ() {
+        LinuxDeviceType::B => libc::S_IFBLK,
+        LinuxDeviceType::P => libc::S_IFIFO,
+        LinuxDeviceType::C | LinuxDeviceType::U | LinuxDeviceType::A => libc::S_IFCHR,
+    };
+    DeviceOperation {
+        pointer: format!("/linux/devices/{index}"),
+        path: relative(device.path()),
+        mode: kind | (device.file_mode().unwrap_or(0o666) & 0o7777),
+        major: device.major() as u32,
+        minor: device.minor() as u32,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+        tree: None,
+        host_path: Some(device.path().display().to_string()),
+    }
+}
+
+/// Adds the devices to the batch. In a user namespace no node can be made: there the host's are bound.
+///
+/// # Errors
+/// Where the host lacks a device that has to be bound.
+pub fn add(devices: &[DeviceOperation], batch: &mut Batch, user_namespace: bool, privileged: bool) -> Result<()> {
+    for device in devices {
+        let mut device = device.clone();
+        if user_namespace && privileged && device.mode & libc::S_IFMT != libc::S_IFIFO {
+            let path = device.host_path.clone().unwrap_or_default();
+            let tree = clone_path(Path::new(&path), false).with_context(|| format!("{}: device", device.pointer))?;
+            device.tree = Some(batch.fd(tree));
+        }
+        batch.push(Operation::Device(device));
+    }
+    Ok(())
+}

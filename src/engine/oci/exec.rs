@@ -1,0 +1,156 @@
+//! Joining a container: the namespaces and cgroups of its init, then the same last steps as for init itself.
+
+use super::cgroup::Cgroup;
+use super::create::follow_move;
+use super::engine::{OciEngine, engine_state, namespace_flags};
+use super::{process, seccomp};
+use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
+use crate::rpc::RpcClient;
+use crate::rpc::client::Batch;
+use crate::rpc::operation::Operation;
+use crate::sys::{On, caps};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
+use std::os::fd::OwnedFd;
+
+/// How a process joins.
+pub struct Plan {
+    init: OwnedFd,
+    /// `CLONE_NEW*` that stage2 joins itself.
+    namespaces: i32,
+    /// The pid namespace is among them, so that stage2 has to go on as a new process.
+    moves: bool,
+    tasks: Vec<OwnedFd>,
+    seccomp: Option<LinuxSeccomp>,
+}
+
+/// Decides how the process joins, and opens what it needs for that.
+///
+/// # Errors
+/// Where the container's init has ended.
+pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecConfig) -> Result<SpawnRequest> {
+    let Some(identity) = &container.record.init else { bail!("cannot exec in a container that has no process") };
+    let init = identity.open().on("open", format_args!("init of {}", container.record.id))?;
+    let spec = saved_spec(container)?;
+    let keyring = format!("_ses.{}", container.record.id);
+    let mut plan = process::plan(&exec.process, &exec.options, keyring)?;
+    let linux = spec.linux().as_ref();
+    // A session keyring is the container's; a process that joins takes part in it by name.
+    plan.personality = linux.and_then(|linux| linux.personality().as_ref()).map(process::personality);
+    let profile = linux.and_then(|linux| linux.seccomp().clone());
+    plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+    exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
+    exec.starter = Starter {
+        oom_score_adj: exec.process.oom_score_adj(),
+        preserve_fds: exec.options.preserve_fds,
+        listen_fds: exec.options.listen_fds,
+        ..Starter::default()
+    };
+    let flags = namespace_flags(&spec);
+    let pid = libc::CLONE_NEWPID;
+    // Without privileges the right to join comes with the user namespace, which smaster never enters.
+    let moves = flags & pid != 0 && !caps::has_sys_admin();
+    let pid_namespace = match flags & pid != 0 && !moves {
+        true => {
+            let path = format!("/proc/{}/ns/pid", identity.pid);
+            let file = nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+            Some(file.on("open", path)?)
+        }
+        false => None,
+    };
+    let (tasks, cgroup) = match engine_state(container)?.cgroup {
+        Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
+        None => (Vec::new(), None),
+    };
+    let namespaces = if moves { flags } else { flags & !pid };
+    engine.exec = Some(Plan { init, namespaces, moves, tasks, seccomp: profile });
+    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup })
+}
+
+fn saved_spec(container: &Container) -> Result<Spec> {
+    let mut value = serde_json::from_slice(&container.state.config()?)
+        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))?;
+    crate::config::check::normalise(&mut value);
+    serde_json::from_value(value)
+        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))
+}
+
+/// What a process joins the container's cgroups by: a `tasks` file for each v1 hierarchy, the v2 directory. A sub-cgroup
+/// is a path below the container's, for all hierarchies or as `controller:path`.
+fn join_files(cgroup: &Cgroup, sub_cgroups: &[String]) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
+    let mut tasks = Vec::new();
+    let mut unified = None;
+    for place in &cgroup.placement().places {
+        let mut directory = place.directory();
+        if let Some(sub) = sub_cgroup(sub_cgroups, |controllers| {
+            controllers.split(',').any(|name| place.has(name) || place.controllers == name)
+        })? {
+            directory.push(sub);
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let open = match nix::fcntl::open(&directory, flags, Mode::empty()) {
+            // A rootless container may have no cgroup in this hierarchy.
+            Err(nix::errno::Errno::ENOENT) if sub_cgroups.is_empty() => continue,
+            other => other.on("open the cgroup", directory.display())?,
+        };
+        if place.is_unified() {
+            unified = Some(open);
+        } else {
+            let file = openat(&open, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+            tasks.push(file.on("open", format_args!("{}/tasks", directory.display()))?);
+        }
+    }
+    Ok((tasks, unified))
+}
+
+fn sub_cgroup(sub_cgroups: &[String], is_for: impl Fn(&str) -> bool) -> Result<Option<String>> {
+    for sub in sub_cgroups {
+        let path = match sub.split_once(':') {
+            Some((controllers, path)) if is_for(controllers) => path,
+            Some(_) => continue,
+            None => sub,
+        };
+        let path = path.trim_start_matches('/');
+        if path.split('/').any(|part| part == "..") {
+            bail!("--cgroup {sub}: a sub-cgroup is below the container's own");
+        }
+        return Ok(Some(path.to_owned()));
+    }
+    Ok(None)
+}
+
+/// Asks stage2 to join.
+///
+/// # Errors
+/// Whatever failed, here or in stage2.
+pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
+    let Some(plan) = engine.exec.take() else { bail!("the oci engine was not prepared for an exec") };
+    let mut batch = Batch::default();
+    let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    batch.push(Operation::JoinCgroups { tasks });
+    if plan.namespaces != 0 {
+        let fd = batch.fd(plan.init);
+        batch.push(Operation::JoinNamespace { fd, kind: plan.namespaces, path: "of the container's init".into() });
+    }
+    if plan.moves {
+        batch.push(Operation::MoveToNamespaces { kinds: 0 });
+        follow_move(std::mem::take(&mut batch), init, rpc)?;
+    }
+    if plan.namespaces & libc::CLONE_NEWUSER != 0 {
+        batch.push(Operation::BecomeRoot);
+    }
+    if exec.oci_config.process.terminal {
+        let size = exec.process.console_size().unwrap_or_default();
+        let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+        let (rows, columns) = (clamp(size.height()), clamp(size.width()));
+        batch.push(Operation::OpenConsole { rows, columns, bind: false });
+    }
+    if let Some(profile) = &plan.seccomp {
+        let fd = batch.fd(seccomp::program(profile, &exec.root)?);
+        batch.push(Operation::SeccompProgram { fd });
+    }
+    rpc.send(batch)
+}

@@ -1,0 +1,204 @@
+//! Which namespaces are made, which are joined, and in what order (runtime-spec config-linux.md, Namespaces).
+//!
+//! As a rule one clone3(2) makes all of them. Two kinds wait: a cgroup namespace shows the cgroup that its maker is in,
+//! so stage2 makes it after it has joined its own; time offsets are set in between, too. And where a user namespace is
+//! joined, or one is made while others are joined, order decides over privileges: stage2 then starts in the host's
+//! namespaces, joins, and goes on as a new process in the new ones.
+
+use crate::rpc::client::Batch;
+use crate::rpc::operation::Operation;
+use crate::sys::On;
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The plan for the namespaces of one container.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// `CLONE_NEW*` of all that are made.
+    pub new: i32,
+    /// What is joined: `CLONE_NEW*` and the path.
+    pub joined: Vec<(i32, PathBuf)>,
+    pub uid_mappings: Vec<LinuxIdMapping>,
+    pub gid_mappings: Vec<LinuxIdMapping>,
+    /// Lines of /proc/self/timens_offsets.
+    pub time_offsets: Option<String>,
+}
+
+/// Made by stage2 itself, when it is where the namespace has to show.
+const LATE: i32 = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
+const CLONE_NEWTIME: i32 = 0x80;
+
+/// `CLONE_NEW*` of a namespace type.
+pub fn flag(kind: LinuxNamespaceType) -> i32 {
+    match kind {
+        LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => libc::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => libc::CLONE_NEWIPC,
+        LinuxNamespaceType::User => libc::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => libc::CLONE_NEWPID,
+        LinuxNamespaceType::Network => libc::CLONE_NEWNET,
+        LinuxNamespaceType::Time => CLONE_NEWTIME,
+    }
+}
+
+impl Plan {
+    pub fn new(linux: &Linux) -> Self {
+        let mut plan = Self {
+            uid_mappings: linux.uid_mappings().clone().unwrap_or_default(),
+            gid_mappings: linux.gid_mappings().clone().unwrap_or_default(),
+            ..Self::default()
+        };
+        for namespace in linux.namespaces().iter().flatten() {
+            let flag = flag(namespace.typ());
+            match namespace.path().clone().filter(|path| !path.as_os_str().is_empty()) {
+                Some(path) => plan.joined.push((flag, path)),
+                None => plan.new |= flag,
+            }
+        }
+        // The user namespace first: it is what gives the right to join the others.
+        plan.joined.sort_by_key(|(flag, _)| *flag != libc::CLONE_NEWUSER);
+        plan.time_offsets = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()).map(|offsets| {
+            let line = |(clock, offset): (&String, &oci_spec::runtime::LinuxTimeOffset)| {
+                format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0))
+            };
+            offsets.iter().map(line).collect()
+        });
+        plan
+    }
+
+    pub fn makes(&self, flag: i32) -> bool {
+        self.new & flag != 0
+    }
+
+    pub fn joins(&self, flag: i32) -> bool {
+        self.joined.iter().any(|(kind, _)| *kind == flag)
+    }
+
+    pub fn has(&self, flag: i32) -> bool {
+        self.makes(flag) || self.joins(flag)
+    }
+
+    /// Whether stage2 starts in the host's namespaces and moves.
+    pub fn moves(&self) -> bool {
+        let user = libc::CLONE_NEWUSER;
+        self.joins(user) || self.makes(user) && !self.joined.is_empty()
+    }
+
+    /// `CLONE_NEW*` of the clone itself.
+    pub fn clone_flags(&self) -> u64 {
+        if self.moves() { 0 } else { (self.new & !LATE) as u64 }
+    }
+
+    /// The pid namespace that stage2 is born in, where smaster may enter it for that.
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub fn pid_namespace(&self) -> Result<Option<OwnedFd>> {
+        match self.joined.iter().find(|(kind, _)| *kind == libc::CLONE_NEWPID && !self.moves()) {
+            Some((_, path)) => open_namespace(path).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Joins what is joined. Whether a move follows, whose reply smaster has to read, is [`Self::moves`].
+    ///
+    /// # Errors
+    /// The kernel's, with the path.
+    pub fn join(&self, batch: &mut Batch) -> Result<()> {
+        for (kind, path) in &self.joined {
+            if *kind == libc::CLONE_NEWPID && !self.moves() {
+                continue;
+            }
+            let fd = batch.fd(open_namespace(path)?);
+            batch.push(Operation::JoinNamespace { fd, kind: *kind, path: path.display().to_string() });
+        }
+        if self.moves() {
+            batch.push(Operation::MoveToNamespaces { kinds: self.new & !LATE });
+        }
+        Ok(())
+    }
+
+    /// What is made late, in the first batch that follows the cgroups.
+    pub fn make_late(&self, batch: &mut Batch) {
+        let kinds = self.new & LATE;
+        if kinds != 0 {
+            batch.push(Operation::Unshare { kinds });
+        }
+        if let Some(lines) = &self.time_offsets {
+            batch.push(Operation::TimeOffsets { lines: lines.clone() });
+        }
+    }
+
+    /// Writes the maps of a new user namespace (user_namespaces(7)); where this process may not, through
+    /// newuidmap(1) and newgidmap(1).
+    ///
+    /// # Errors
+    /// The kernel's or the helper's.
+    pub fn write_id_maps(&self, pid: i32) -> Result<()> {
+        let privileged = nix::unistd::geteuid().is_root();
+        let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        if !privileged && !(is_own(&self.gid_mappings, gid)) {
+            return id_map_helper("newgidmap", pid, &self.gid_mappings)
+                .and_then(|()| id_map_helper("newuidmap", pid, &self.uid_mappings));
+        }
+        if !privileged {
+            write(pid, "setgroups", "deny")?;
+        }
+        write(pid, "gid_map", &lines(&self.gid_mappings))?;
+        if privileged || is_own(&self.uid_mappings, uid) {
+            write(pid, "uid_map", &lines(&self.uid_mappings))
+        } else {
+            id_map_helper("newuidmap", pid, &self.uid_mappings)
+        }
+    }
+}
+
+/// Whether a map is the one that a user may write by itself: its own id, alone.
+fn is_own(mappings: &[LinuxIdMapping], id: u32) -> bool {
+    matches!(mappings, [mapping] if mapping.size() == 1 && mapping.host_id() == id)
+}
+
+fn lines(mappings: &[LinuxIdMapping]) -> String {
+    let line = |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
+    mappings.iter().map(line).collect()
+}
+
+fn write(pid: i32, file: &str, content: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    std::fs::write(&path, content)
+        .map_err(|error| crate::sys::errno_of(&error))
+        .on("write", format_args!("{:?} to {path}", content.trim_end()))
+        .with_context(|| format!("map the ids of the user namespace (/linux/{})", pointer_of(file)))
+}
+
+fn pointer_of(file: &str) -> &'static str {
+    if file == "uid_map" { "uidMappings" } else { "gidMappings" }
+}
+
+fn id_map_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {
+    let numbers = mappings.iter().flat_map(|map| [map.container_id(), map.host_id(), map.size()]);
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(numbers.map(|number| number.to_string()))
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| crate::sys::errno_of(&error))
+        .on("run", program)
+        .context("a user who maps more than the own id needs it: install the package uidmap")?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(())
+}
+
+fn open_namespace(path: &PathBuf) -> Result<OwnedFd> {
+    open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
+        .on("open the namespace", path.display())
+        .map_err(Into::into)
+}

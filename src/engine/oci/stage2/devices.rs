@@ -1,0 +1,92 @@
+//! Device nodes and the links of a standard /dev (runtime-spec config-linux.md, Devices and Default Devices).
+
+use super::root::{Root, Target, c_string};
+use crate::rpc::operation::DeviceOperation;
+use crate::rpc::server::Context;
+use crate::sys::{Errno, On, mount};
+use anyhow::{Context as _, Result};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+/// Makes one node, or attaches the host's where no node can be made.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn make(root: &Root, device: &DeviceOperation, context: &mut Context) -> Result<()> {
+    let shown = format!("/{}", device.path);
+    if let Some(index) = device.tree {
+        let tree = context.take(index)?;
+        return attach(root, device, &tree).with_context(|| format!("device {shown}"));
+    }
+    let (parent, name) = root.parent(&device.path)?;
+    let kind = SFlag::from_bits_truncate(device.mode) & SFlag::S_IFMT;
+    let mode = Mode::from_bits_truncate(device.mode);
+    match mknodat(&parent, name, kind, mode, makedev(device.major.into(), device.minor.into())) {
+        Ok(()) => own(&parent, name, device).with_context(|| format!("device {shown}")),
+        Err(Errno::EEXIST) => {
+            if !is_that_device(&parent, name, device, kind) {
+                context.warnings.push(format!("{shown} exists in the root file system and is left as it is, which is not the device asked for"));
+            }
+            Ok(())
+        }
+        Err(Errno::EPERM) if device.host_path.is_some() => {
+            let host_path = device.host_path.as_deref().unwrap_or_default();
+            let tree = mount::clone_tree(AT_FDCWD, &c_string(host_path)?, false).on("open", host_path)?;
+            attach(root, device, &tree).with_context(|| format!("device {shown}"))
+        }
+        Err(errno) => Err(errno).on("mknod", shown)?,
+    }
+}
+
+fn own(parent: &OwnedFd, name: &OsStr, device: &DeviceOperation) -> Result<()> {
+    if device.uid != 0 || device.gid != 0 {
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).on("chown", name.display())?;
+        let mode = Mode::from_bits_truncate(device.mode & 0o7777);
+        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).on("chmod", name.display())?;
+    }
+    Ok(())
+}
+
+fn is_that_device(parent: &OwnedFd, name: &OsStr, device: &DeviceOperation, kind: SFlag) -> bool {
+    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok_and(|stat| {
+        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind
+            && (kind == SFlag::S_IFIFO || stat.st_rdev == makedev(device.major.into(), device.minor.into()))
+    })
+}
+
+fn attach(root: &Root, device: &DeviceOperation, tree: &OwnedFd) -> Result<()> {
+    let target = root.target(&device.path, Target::File)?;
+    mount::attach(tree, &target).on("attach", format_args!("/{}", device.path))?;
+    Ok(())
+}
+
+/// /dev/ptmx, /dev/fd and the links to the standard streams.
+///
+/// # Errors
+/// The kernel's.
+pub fn standard_links(root: &Root) -> Result<()> {
+    let dev = root.target("dev", Target::Directory)?;
+    // What the image has under this name would not belong to this container's devpts.
+    let _ = unlinkat(&dev, "ptmx", UnlinkatFlags::NoRemoveDir);
+    let mut links = vec![
+        ("pts/ptmx", "ptmx"),
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+    ];
+    if std::fs::exists("/proc/kcore").unwrap_or(false) {
+        links.push(("/proc/kcore", "core"));
+    }
+    for (target, name) in links {
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => Err(errno).on("symlink", format_args!("/dev/{name}"))?,
+        }
+    }
+    Ok(())
+}

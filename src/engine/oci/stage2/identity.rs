@@ -1,0 +1,196 @@
+//! Who the payload is: user, groups, capabilities, limits, labels. Everything here is irrevocable.
+
+use super::sysctl::write_proc;
+use crate::config::envelope::ProcessPlan;
+use crate::sys::caps::{self, CAP_SYS_ADMIN};
+use crate::sys::{Errno, On, describe, process};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
+use nix::unistd::{Gid, Uid};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Takes the payload's identity. What is needed after it, to load a seccomp filter without no_new_privs, is kept in
+/// the permitted and effective set alone, which execve(2) computes anew.
+///
+/// # Errors
+/// With what could not be set.
+pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, warnings: &mut Vec<String>) -> Result<()> {
+    label(plan, proc)?;
+    for &(resource, soft, hard) in &plan.rlimits {
+        process::set_rlimit(resource, soft, hard)
+            .on("set rlimit", format_args!("{} to {soft}:{hard}", rlimit_name(resource)))
+            .context("error setting rlimits for ready process")?;
+    }
+    if let Some(io_priority) = plan.io_priority {
+        process::set_io_priority(io_priority).on("set", "the I/O priority")?;
+    }
+    if let Some(persona) = plan.personality {
+        process::set_personality(persona).on("set", "the personality")?;
+    }
+    own_standard_streams(plan)?;
+    // The user may be the only one who may enter the directory, or root the only one: try as both.
+    let entered = enter_directory(&plan.cwd);
+    take_ids(plan, warnings)?;
+    if entered.is_err() {
+        enter_directory(&plan.cwd)?;
+    }
+    verify_directory(&plan.cwd)?;
+    umask(Mode::from_bits_truncate(plan.umask.unwrap_or(0o022)));
+    if plan.no_new_privileges {
+        process::set_no_new_privileges().on("set", "no_new_privs")?;
+    }
+    Ok(())
+}
+
+/// Labels are given to the next execve(2).
+fn label(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
+    if let Some(profile) = &plan.apparmor_profile {
+        let text = format!("exec {profile}");
+        write_proc(&proc, "thread-self/attr/apparmor/exec", &text)
+            .or_else(|_| write_proc(&proc, "thread-self/attr/exec", &text))
+            .with_context(|| format!("apply the AppArmor profile {profile:?}"))?;
+    }
+    if let Some(selinux) = &plan.selinux_label {
+        write_proc(&proc, "thread-self/attr/exec", selinux)
+            .with_context(|| format!("apply the SELinux label {selinux:?}"))?;
+    }
+    Ok(())
+}
+
+fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {
+    if let Some(sets) = &plan.capabilities {
+        caps::limit_bounding(sets.bounding).on("limit", "the capability bounding set")?;
+        process::set_keep_capabilities(true).on("keep", "capabilities")?;
+    }
+    match process::set_groups(&plan.additional_gids) {
+        // A user namespace without the privilege to change groups keeps those it has (user_namespaces(7)).
+        Err(Errno::EPERM) if plan.additional_gids.is_empty() => {}
+        other => other.on("setgroups", format_args!("{:?}", plan.additional_gids))?,
+    }
+    process::set_ids(plan.uid, plan.gid)
+        .on("become", format_args!("user {} and group {}", plan.uid, plan.gid))
+        .context("the user namespace may not map these ids")?;
+    let Some(sets) = &plan.capabilities else { return Ok(()) };
+    process::set_keep_capabilities(false).on("keep", "capabilities")?;
+    let extra = if plan.seccomp.is_some() && !plan.no_new_privileges { 1 << CAP_SYS_ADMIN } else { 0 };
+    let (_, held) = caps::get().on("read", "capabilities")?;
+    let (effective, permitted) = ((sets.effective | extra) & held, (sets.permitted | extra) & held);
+    caps::set(effective, permitted, sets.inheritable)
+        .on("set", "capabilities")
+        .context("unable to apply caps: this host, or the user namespace, does not grant all that process.capabilities asks for")?;
+    let missing = sets.permitted & !held;
+    if missing != 0 {
+        bail!("unable to apply caps: operation not permitted: rtx itself does not have {}", names(missing));
+    }
+    let refused = caps::set_ambient(sets.ambient).on("set", "ambient capabilities")?;
+    if refused != 0 {
+        warnings.push(format!("ambient capabilities that are not permitted and inheritable are left out: {}", names(refused)));
+    }
+    Ok(())
+}
+
+fn names(set: u64) -> String {
+    let names: Vec<String> = (0..64u8)
+        .filter(|number| set & (1 << number) != 0)
+        .map(|number| {
+            caps::all_names().get(usize::from(number)).map_or_else(|| format!("capability {number}"), |name| (*name).to_owned())
+        })
+        .collect();
+    names.join(", ")
+}
+
+fn enter_directory(cwd: &str) -> Result<()> {
+    nix::unistd::chdir(cwd).map_err(|errno| {
+        anyhow::anyhow!("chdir to cwd ({cwd:?}) set in config.json failed: {}", describe(errno))
+    })
+}
+
+/// A working directory outside the container's root would be a way out (CVE-2024-21626): the kernel names such a one
+/// with "(unreachable)", or does not name it at all.
+fn verify_directory(cwd: &str) -> Result<()> {
+    match nix::unistd::getcwd() {
+        Ok(path) if path.is_absolute() => Ok(()),
+        Ok(_) | Err(Errno::ENOENT) => {
+            bail!("the working directory {cwd:?} is outside of the container's root: possible container breakout")
+        }
+        Err(Errno::EACCES) => Ok(()),
+        Err(errno) => Err(errno).on("getcwd", cwd)?,
+    }
+}
+
+/// Gives the standard streams to the user, so that it can open /dev/stdout again.
+fn own_standard_streams(plan: &ProcessPlan) -> Result<()> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let Ok(stat) = fstat(stream) else { continue };
+        let is_null = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+            && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
+        if stat.st_uid == plan.uid || is_null {
+            continue;
+        }
+        match nix::unistd::fchown(stream, Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(stat.st_gid))) {
+            // Streams that belong to somebody else, or to a file system that has no owners, stay theirs.
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
+            Err(errno) => Err(errno).on("chown", "a standard stream")?,
+        }
+    }
+    Ok(())
+}
+
+/// Standard streams that are the host's /dev/null become the container's.
+///
+/// # Errors
+/// The kernel's.
+pub fn reopen_null() -> Result<()> {
+    use nix::fcntl::{OFlag, open};
+    let is_null = |fd: BorrowedFd| {
+        fstat(fd).is_ok_and(|stat| {
+            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+                && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+        })
+    };
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = [is_null(stdin.as_fd()), is_null(stdout.as_fd()), is_null(stderr.as_fd())];
+    if !streams.contains(&true) {
+        return Ok(());
+    }
+    let Ok(null) = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) else { return Ok(()) };
+    if !is_null(null.as_fd()) {
+        return Ok(());
+    }
+    let replace: [fn(&OwnedFd) -> nix::Result<()>; 3] =
+        [|fd| nix::unistd::dup2_stdin(fd), |fd| nix::unistd::dup2_stdout(fd), |fd| nix::unistd::dup2_stderr(fd)];
+    for (replace, _) in replace.iter().zip(streams).filter(|(_, is_null)| *is_null) {
+        replace(&null).on("dup", "/dev/null")?;
+    }
+    Ok(())
+}
+
+/// `HOME` from the container's passwd file, where the configuration does not set it.
+pub fn set_home(env: &mut Vec<String>, uid: u32) {
+    if env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > "HOME=".len()) {
+        return;
+    }
+    env.retain(|entry| entry != "HOME=");
+    let home = home_of(Path::new("/etc/passwd"), uid).unwrap_or_else(|| "/".to_owned());
+    env.push(format!("HOME={home}"));
+}
+
+fn home_of(passwd: &Path, uid: u32) -> Option<String> {
+    let text = std::fs::read_to_string(passwd).ok()?;
+    text.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(':').collect();
+        match fields.as_slice() {
+            [_, _, id, _, _, home, ..] if id.parse() == Ok(uid) => Some((*home).to_owned()),
+            _ => None,
+        }
+    })
+}
+
+fn rlimit_name(resource: u32) -> String {
+    crate::engine::oci::process::RLIMITS
+        .iter()
+        .find(|(_, number)| *number == resource)
+        .map_or_else(|| resource.to_string(), |(name, _)| (*name).to_owned())
+}

@@ -1,0 +1,94 @@
+//! Masked and read-only paths (runtime-spec config-linux.md, Masked Paths and Readonly Paths).
+
+use super::root::{Root, is_directory};
+use crate::sys::mount::{self, Attributes, attr};
+use crate::sys::{Errno, On, path::resolve};
+use anyhow::{Result, bail};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat, major, minor};
+use std::os::fd::OwnedFd;
+
+/// Hides what is at each path: a directory behind an empty read-only tmpfs, which all of them share, anything else
+/// behind /dev/null. A path that is not there needs no mask.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
+    let mut empty: Option<OwnedFd> = None;
+    let mut null: Option<OwnedFd> = None;
+    for path in paths {
+        let Some(target) = root.find(path.trim_start_matches('/'))? else { continue };
+        let mask = if is_directory(&target).on("stat", path)? {
+            match &empty {
+                Some(tree) => mount::clone_tree(tree, c"", false).on("clone the mask for", path)?,
+                None => {
+                    let tree = empty_directory().on("make the mask for", path)?;
+                    mount::attach(&tree, &target).on("mask", path)?;
+                    empty = Some(tree);
+                    continue;
+                }
+            }
+        } else {
+            if null.is_none() {
+                null = Some(null_device(root)?);
+            }
+            match &null {
+                Some(null) => mount::clone_tree(null, c"", false).on("clone the mask for", path)?,
+                None => continue,
+            }
+        };
+        mount::attach(&mask, &target).on("mask", path)?;
+    }
+    Ok(())
+}
+
+fn empty_directory() -> nix::Result<OwnedFd> {
+    let context = mount::fsopen(c"tmpfs")?;
+    mount::fsconfig_string(&context, c"source", c"tmpfs")?;
+    mount::fsconfig_flag(&context, c"ro")?;
+    mount::fsconfig_create(&context)?;
+    mount::fsmount(&context, attr::RDONLY)
+}
+
+/// The container's /dev/null, if that is what it is: an image, or another container that shares it, could have put
+/// something else there, which a mask would then show (CVE-2025-31133).
+fn null_device(root: &Root) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    let null = root.open_with("dev/null", flags, resolve::NO_SYMLINKS).on("open", "/dev/null")?;
+    let stat = fstat(&null).on("stat", "/dev/null")?;
+    let is_character = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    if !(is_character && major(stat.st_rdev) == 1 && minor(stat.st_rdev) == 3) {
+        bail!("the container's /dev/null is not the null device: paths cannot be masked with it");
+    }
+    Ok(null)
+}
+
+/// Makes what is at each path, and the mounts below it, read-only.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
+    for path in paths {
+        let Some(target) = root.find(path.trim_start_matches('/'))? else { continue };
+        let tree = mount::clone_tree(&target, c"", true).on("bind", path)?;
+        let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
+        mount::set_attributes(&tree, attributes, true).on("make read-only", path)?;
+        mount::attach(&tree, &target).on("make read-only", path)?;
+    }
+    Ok(())
+}
+
+/// Changes the attributes of mounts that had to be writable while the container was built. The empty path is the root.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn change(root: &Root, paths: &[String], attributes: Attributes) -> Result<()> {
+    for path in paths {
+        let mount = match root.open_with(path, OFlag::O_PATH, 0) {
+            Err(Errno::ENOENT) => continue,
+            other => other.on("open", format_args!("/{path}"))?,
+        };
+        mount::set_attributes(&mount, attributes, false).on("make read-only", format_args!("/{path}"))?;
+    }
+    Ok(())
+}

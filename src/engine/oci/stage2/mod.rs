@@ -1,0 +1,14 @@
+//! The `oci` engine in stage2: what smaster asks for, done in the container's own namespaces.
+
+mod console;
+mod copy_up;
+mod devices;
+mod identity;
+mod masks;
+mod mounts;
+mod payload;
+mod program;
+mod root;
+mod sysctl;
+
+pub use payload::Payload;

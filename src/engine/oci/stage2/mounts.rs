@@ -1,0 +1,193 @@
+//! One mount: its file system or tree made detached, its attributes set while nobody can see it, then attached.
+
+use super::copy_up::copy_up;
+use super::root::{Root, Target, c_string, is_directory};
+use crate::rpc::operation::{FileSystem, MountOperation, MountSource};
+use crate::rpc::server::Context;
+use crate::sys::mount::{self, Attributes};
+use crate::sys::{Errno, On, path::resolve};
+use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::mount::MsFlags;
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// What may be mounted over inside /proc: files that programs such as lxcfs replace to show a container its own
+/// limits. Anything else there could hide the masks of /proc from the container's user (CVE-2019-16884).
+const REPLACEABLE_IN_PROC: &[&str] = &[
+    "proc/cpuinfo", "proc/diskstats", "proc/meminfo", "proc/stat", "proc/swaps", "proc/uptime", "proc/loadavg",
+    "proc/slabinfo", "proc/net/dev", "proc/sys/kernel/ns_last_pid", "proc/sys/crypto/fips_enabled",
+];
+
+/// Performs one mount.
+///
+/// # Errors
+/// With the destination and the pointer of the mount in config.json.
+pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> Result<()> {
+    let result = match &operation.source {
+        MountSource::Tree { fd, directory } => {
+            context.take(*fd).and_then(|tree| bind(root, operation, tree, *directory))
+        }
+        MountSource::HostPath { path, recursive } => {
+            clone_host_path(path, *recursive).and_then(|(tree, directory)| bind(root, operation, tree, directory))
+        }
+        MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system),
+        MountSource::Existing { superblock_flags, data, bind } => {
+            remount(root, operation, *superblock_flags, data, *bind)
+        }
+    };
+    result.with_context(|| format!("error mounting {} at /{}", operation.pointer, operation.destination))
+}
+
+fn clone_host_path(path: &str, recursive: bool) -> Result<(OwnedFd, bool)> {
+    let tree = mount::clone_tree(AT_FDCWD, &c_string(path)?, recursive).on("open", path)?;
+    let directory = is_directory(&tree).on("stat", path)?;
+    Ok((tree, directory))
+}
+
+fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool) -> Result<()> {
+    let target = root.target(&operation.destination, if directory { Target::Directory } else { Target::File })?;
+    protect_proc(&operation.destination, &target, &tree)?;
+    dress(&tree, operation)?;
+    attach(&tree, &target, directory)
+}
+
+fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<()> {
+    let target = match file_system.kind.as_str() {
+        // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
+        // leads to (CVE-2019-19921).
+        "proc" | "sysfs" => strict_target(root, &operation.destination)?,
+        _ => root.target(&operation.destination, Target::Directory)?,
+    };
+    if file_system.kind != "proc" {
+        protect_proc(&operation.destination, &target, &target)?;
+    }
+    let mut data = file_system.data.clone();
+    if file_system.kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+        // A directory of the image keeps its permissions when a tmpfs covers it.
+        let mode = fstat(&target).on("stat", format_args!("/{}", operation.destination))?.st_mode & 0o7777;
+        data.insert(0, ("mode".into(), Some(format!("{mode:o}"))));
+    }
+    let tree = make(file_system, &data, operation.attributes.set)?;
+    if file_system.copy_up {
+        copy_up(&target, &tree).context("tmpcopyup")?;
+    }
+    dress_further(&tree, operation)?;
+    attach(&tree, &target, true)
+}
+
+fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match root.open_with(destination, flags, resolve::NO_SYMLINKS) {
+        Ok(fd) => Ok(fd),
+        Err(Errno::ENOENT) => root.target(destination, Target::Directory),
+        Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
+            Err(errno).on("open", format_args!("/{destination}")).context("must be mounted on an ordinary directory")
+        }
+        Err(errno) => Err(errno).on("open", format_args!("/{destination}"))?,
+    }
+}
+
+/// A detached mount of a new file system.
+fn make(file_system: &FileSystem, data: &[(String, Option<String>)], attributes: u64) -> Result<OwnedFd> {
+    let kind = &file_system.kind;
+    let context = match mount::fsopen(&c_string(kind)?) {
+        Err(errno @ Errno::ENODEV) => {
+            return Err(errno).on("mount a file system of type", kind).context("the kernel has no such file system")?;
+        }
+        other => other.on("fsopen", kind)?,
+    };
+    configure(&context, file_system, data)?;
+    if let Err(errno) = mount::fsconfig_create(&context) {
+        return Err(explain(errno, &context, kind));
+    }
+    mount::fsmount(&context, attributes).map_err(|errno| explain(errno, &context, kind))
+}
+
+fn configure(context: &OwnedFd, file_system: &FileSystem, data: &[(String, Option<String>)]) -> Result<()> {
+    if let Some(source) = &file_system.source {
+        mount::fsconfig_string(context, c"source", &c_string(source)?)
+            .map_err(|errno| explain(errno, context, &format!("source {source}")))?;
+    }
+    for flag in &file_system.flags {
+        mount::fsconfig_flag(context, &c_string(flag)?).map_err(|errno| explain(errno, context, flag))?;
+    }
+    for (key, value) in data {
+        let result = match value {
+            Some(value) => mount::fsconfig_string(context, &c_string(key)?, &c_string(value)?),
+            None => mount::fsconfig_flag(context, &c_string(key)?),
+        };
+        result.map_err(|errno| {
+            let option = value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"));
+            explain(errno, context, &format!("option {option:?} of {}", file_system.kind))
+        })?;
+    }
+    Ok(())
+}
+
+/// An error of a file system context, with the file system's own words where it has any.
+fn explain(errno: Errno, context: &OwnedFd, what: &str) -> anyhow::Error {
+    let words = mount::fs_message(context).map_or_else(String::new, |words| format!(" ({words})"));
+    crate::sys::Error { op: "mount".into(), target: format!("{what}{words}"), errno }.into()
+}
+
+/// Sets all that was asked for, before anyone can see the mount.
+fn dress(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
+    if operation.attributes != Attributes::default() {
+        mount::set_attributes(tree, operation.attributes, false).on("set the mount options of", &operation.destination)?;
+    }
+    dress_further(tree, operation)
+}
+
+fn dress_further(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
+    if operation.recursive != Attributes::default() {
+        mount::set_attributes(tree, operation.recursive, true)
+            .on("set the recursive mount options of", &operation.destination)?;
+    }
+    for (propagation, recursive) in &operation.propagation {
+        let attributes = Attributes { propagation: *propagation, ..Attributes::default() };
+        mount::set_attributes(tree, attributes, *recursive).on("set the propagation of", &operation.destination)?;
+    }
+    Ok(())
+}
+
+fn attach(tree: &OwnedFd, target: &OwnedFd, directory: bool) -> Result<()> {
+    match mount::attach(tree, target) {
+        Err(errno @ Errno::ENOTDIR) if directory => {
+            Err(errno).on("attach", "").context("the source is a directory and the destination is not")?
+        }
+        other => Ok(other.on("attach", "")?),
+    }
+}
+
+/// Refuses what would let a mount stand in for /proc, or inside it.
+fn protect_proc(destination: &str, target: impl AsFd, source: impl AsFd) -> Result<()> {
+    let is_proc = |fd: BorrowedFd| Ok::<_, Errno>(fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC);
+    let source_is_proc = is_proc(source.as_fd()).on("statfs", "the source")?;
+    if destination == "proc" && !source_is_proc {
+        bail!("/proc cannot be mounted because it is not of type proc");
+    }
+    if destination != "proc"
+        && is_proc(target.as_fd()).on("statfs", format_args!("/{destination}"))?
+        && !REPLACEABLE_IN_PROC.contains(&destination)
+        && !source_is_proc
+    {
+        bail!("/{destination} cannot be mounted because it is inside /proc");
+    }
+    Ok(())
+}
+
+fn remount(root: &Root, operation: &MountOperation, flags: u64, data: &str, bind: bool) -> Result<()> {
+    let Some(target) = root.find(&operation.destination)? else {
+        return Err(Errno::ENOENT).on("remount", format_args!("/{}", operation.destination))?;
+    };
+    if !bind {
+        let path = format!("/proc/self/fd/{}", target.as_raw_fd());
+        let flags = MsFlags::MS_REMOUNT | MsFlags::from_bits_truncate(flags as libc::c_ulong);
+        let data = Some(data).filter(|data| !data.is_empty());
+        nix::mount::mount(None::<&str>, path.as_str(), None::<&str>, flags, data)
+            .on("remount", format_args!("/{}", operation.destination))?;
+    }
+    dress(&target, operation)
+}

@@ -1,0 +1,239 @@
+//! stage2's dispatch: each operation to the file that knows it, then the last steps before the payload.
+
+use super::{console, devices, identity, masks, mounts, program, root::Root, root::Target, sysctl};
+use crate::config::envelope::{Common, OciConfig};
+use crate::engine::{PayloadOperations, table::PayloadRequest};
+use crate::engine::oci::hooks;
+use crate::rpc::operation::Operation;
+use crate::rpc::server::{Context, Perform};
+use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
+use anyhow::{Context as _, Result, bail};
+use nix::sys::stat::Mode;
+use nix::unistd::symlinkat;
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+pub struct Payload {
+    common: Common,
+    config: OciConfig,
+    root: Option<Root>,
+    terminal: Option<OwnedFd>,
+    /// Opened before the container's own /proc is the only one.
+    proc: OwnedFd,
+    program: PathBuf,
+    filter: Vec<u8>,
+    preserve_fds: u32,
+    listen_fds: u32,
+}
+
+impl Payload {
+    /// # Errors
+    /// Where /proc is not usable.
+    pub fn new(request: PayloadRequest) -> Result<Self> {
+        nix::sys::stat::umask(Mode::empty());
+        Ok(Self {
+            common: request.common,
+            config: request.oci_config,
+            root: None,
+            terminal: None,
+            proc: sysctl::open_proc()?,
+            program: PathBuf::new(),
+            filter: Vec::new(),
+            preserve_fds: request.starter.preserve_fds,
+            listen_fds: request.starter.listen_fds,
+        })
+    }
+
+    fn root(&self) -> Result<&Root> {
+        match &self.root {
+            Some(root) => Ok(root),
+            None => bail!("rtx asked for something in the root before it was opened"),
+        }
+    }
+}
+
+impl Perform for Payload {
+    fn perform(&mut self, operation: Operation, context: &mut Context) -> Result<()> {
+        match operation {
+            Operation::JoinCgroups { tasks } => join_cgroups(tasks, context),
+            Operation::JoinNamespace { fd, kind, path } => {
+                let namespace = context.take(fd)?;
+                Ok(process::setns(&namespace, kind).on("join the namespace", path)?)
+            }
+            Operation::Unshare { kinds } => Ok(process::unshare(kinds).on("unshare", "namespaces")?),
+            Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
+            Operation::TimeOffsets { lines } => sysctl::write_proc(&self.proc, "self/timens_offsets", &lines),
+            Operation::BecomeRoot => become_root(),
+            Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
+            Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
+            Operation::Domainname { name } => Ok(process::set_domainname(&name).on("setdomainname", name)?),
+            Operation::Isolate { propagation } => isolate(propagation),
+            Operation::OpenRoot(operation) => {
+                let tree = operation.tree.map(|index| context.take(index)).transpose()?;
+                self.root = Some(Root::open(&operation, tree)?);
+                Ok(())
+            }
+            Operation::Mount(operation) => mounts::mount(self.root()?, &operation, context),
+            Operation::Symlink { target, path } => {
+                let (parent, name) = self.root()?.parent(&path)?;
+                match symlinkat(target.as_str(), &parent, name) {
+                    Ok(()) | Err(Errno::EEXIST) => Ok(()),
+                    Err(errno) => Err(errno).on("symlink", format_args!("/{path}"))?,
+                }
+            }
+            Operation::Directory { path, mode } => {
+                let root = self.root()?;
+                match root.find(&path)? {
+                    Some(_) => Ok(()),
+                    None => root.make(&path, Target::Directory, mode).map(drop),
+                }
+            }
+            Operation::Device(device) => devices::make(self.root()?, &device, context),
+            Operation::StandardLinks => devices::standard_links(self.root()?),
+            Operation::OpenConsole { rows, columns, bind } => self.open_console(rows, columns, bind, context),
+            Operation::RunHooks { point, hooks, state } => hooks::run(&point, &hooks, &state, None),
+            Operation::EnterRoot { how, propagation } => {
+                self.root()?.enter(how)?;
+                if let Some(propagation) = propagation {
+                    isolate(propagation)?;
+                }
+                identity::reopen_null()
+            }
+            Operation::MakeReadonly { paths, attributes } => masks::change(self.root()?, &paths, attributes),
+            Operation::MaskPaths { paths } => masks::mask(self.root()?, &paths),
+            Operation::ReadonlyPaths { paths } => masks::make_readonly(self.root()?, &paths),
+            Operation::SeccompProgram { fd } => {
+                File::from(context.take(fd)?)
+                    .read_to_end(&mut self.filter)
+                    .map_err(|error| crate::sys::errno_of(&error))
+                    .on("read", "the seccomp program")?;
+                Ok(())
+            }
+            Operation::Sysctl { entries } => sysctl::set(&entries),
+        }
+    }
+}
+
+fn join_cgroups(tasks: Vec<usize>, context: &mut Context) -> Result<()> {
+    for index in tasks {
+        let mut file = File::from(context.take(index)?);
+        file.write_all(b"0").map_err(|error| crate::sys::errno_of(&error)).on("join", "a cgroup")?;
+    }
+    Ok(())
+}
+
+/// In a new user namespace, ids 0 need its maps, which smaster has written by now.
+fn become_root() -> Result<()> {
+    match process::set_groups(&[]) {
+        Ok(()) | Err(Errno::EPERM) => {}
+        Err(errno) => Err(errno).on("setgroups", "")?,
+    }
+    match process::set_ids(0, 0) {
+        // A map without 0 leaves stage2 as nobody, with the capabilities that it was given as ambient ones.
+        Err(Errno::EINVAL) => Ok(()),
+        other => Ok(other.on("become", "root of the user namespace")?),
+    }
+}
+
+fn isolate(propagation: u64) -> Result<()> {
+    let flags = nix::mount::MsFlags::from_bits_truncate(propagation as libc::c_ulong);
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>).on("set the propagation of", "/")?;
+    Ok(())
+}
+
+impl Payload {
+    fn move_to_namespaces(&mut self, kinds: i32, context: &mut Context) -> Result<()> {
+        // The flags of unshare and clone are the same bits.
+        match clone::fork_sibling(kinds as u64).on("clone", "into new namespaces")? {
+            Some(pid) => context.moved_to = Some(pid),
+            None => {
+                context.is_successor = true;
+                process::set_parent_death_signal(libc::SIGKILL).on("set", "the parent death signal")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_console(&mut self, rows: u16, columns: u16, bind: bool, context: &mut Context) -> Result<()> {
+        let console = console::open(self.root.as_ref(), rows, columns)?;
+        if bind {
+            console::bind(self.root()?, &console.terminal)?;
+        }
+        context.returned.push(console.master);
+        self.terminal = Some(console.terminal);
+        Ok(())
+    }
+
+    fn install_filter(&self) -> Result<()> {
+        let Some(plan) = &self.config.process.seccomp else { return Ok(()) };
+        seccomp::install(&self.filter, plan.flags).on("load", "the seccomp filter")?;
+        Ok(())
+    }
+
+    /// What the payload gets beside the standard streams: sockets of LISTEN_FDS and preserved descriptors, from 3 on.
+    fn pass_descriptors(&mut self) -> Result<()> {
+        fd::cloexec_from(3).on("close_range", "")?;
+        for number in 3..3 + self.listen_fds + self.preserve_fds {
+            fd::keep_number_on_exec(number as i32);
+        }
+        Ok(())
+    }
+}
+
+impl PayloadOperations for Payload {
+    fn finish(&mut self, context: &mut Context) -> Result<()> {
+        match nix::unistd::setsid() {
+            Ok(_) | Err(Errno::EPERM) => {}
+            Err(errno) => Err(errno).on("setsid", "")?,
+        }
+        if let Some(terminal) = self.terminal.take() {
+            console::adopt(&terminal)?;
+        }
+        if let Some(name) = &self.config.process.keyring {
+            let name = super::root::c_string(name)?;
+            match process::join_session_keyring(&name) {
+                Ok(()) | Err(Errno::ENOSYS) => {}
+                Err(errno) => {
+                    Err(errno).on("join", "a session keyring").context("--no-new-keyring leaves the caller's")?;
+                }
+            }
+        }
+        if self.config.process.seccomp.is_some() && self.filter.is_empty() {
+            bail!("the seccomp program did not arrive");
+        }
+        let plan = &mut self.config.process;
+        identity::set_home(&mut plan.env, plan.uid);
+        identity::adopt(plan, &self.proc, &mut context.warnings)?;
+        let Some(program) = plan.args.first() else { bail!("args must not be empty") };
+        self.program = program::find_program(program, &plan.env)?;
+        process::unblock_signals().on("unblock", "signals")?;
+        Ok(())
+    }
+
+    fn start_process(&mut self) -> Result<Infallible> {
+        if !self.config.start_container.is_empty() {
+            let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
+            hooks::run("startContainer", &self.config.start_container, &state, None)?;
+        }
+        self.pass_descriptors()?;
+        let strings = |list: &[String]| list.iter().map(super::root::c_string).collect::<Result<Vec<_>>>();
+        let mut env = strings(&self.config.process.env)?;
+        if self.listen_fds > 0 {
+            env.push(CString::new(format!("LISTEN_FDS={}", self.listen_fds))?);
+            env.push(c"LISTEN_PID=1".to_owned());
+        }
+        let args = strings(&self.config.process.args)?;
+        let program = CString::new(self.program.as_os_str().as_bytes())?;
+        // The last call before the payload: the filter may forbid every other.
+        self.install_filter()?;
+        let Err(errno) = nix::unistd::execve(&program, &args, &env);
+        let shown = self.config.process.args.first().map(String::as_str).unwrap_or_default();
+        bail!("exec {shown:?}: {}", describe(errno))
+    }
+}
+

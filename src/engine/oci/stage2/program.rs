@@ -1,0 +1,67 @@
+//! Finding the payload's program before it is executed, so that `create` can say what is wrong with it.
+
+use crate::sys::{Errno, describe};
+use nix::sys::stat::{SFlag, stat};
+use nix::unistd::{AccessFlags, access};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Why a program cannot be executed, in the words that callers derive exit codes 126 and 127 from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramError {
+    program: String,
+    why: Why,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Why {
+    NotInPath,
+    IsDirectory,
+    Stat(Errno),
+    Denied(Errno),
+}
+
+impl fmt::Display for ProgramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = &self.program;
+        match self.why {
+            Why::NotInPath => write!(f, "exec: {program:?}: executable file not found in $PATH"),
+            Why::IsDirectory => write!(f, "exec: {program:?}: is a directory"),
+            Why::Stat(errno) => write!(f, "exec: {program:?}: stat {program}: {}", describe(errno)),
+            Why::Denied(errno) => write!(f, "exec: {program:?}: {}", describe(errno)),
+        }
+    }
+}
+
+impl std::error::Error for ProgramError {}
+
+/// The file that `program` means with this environment: a path is taken as it is, relative to the working directory,
+/// a name is looked for in `PATH` (execvp(3)).
+///
+/// # Errors
+/// Why there is none.
+pub fn find_program(program: &str, env: &[String]) -> Result<PathBuf, ProgramError> {
+    let error = |why| ProgramError { program: program.to_owned(), why };
+    if program.contains('/') {
+        return check(Path::new(program)).map_err(error).map(|()| PathBuf::from(program));
+    }
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    let mut denied = None;
+    for directory in path.split(':') {
+        let candidate = if directory.is_empty() { Path::new(".") } else { Path::new(directory) }.join(program);
+        match check(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Why::Denied(errno)) => denied = Some(errno),
+            Err(_) => {}
+        }
+    }
+    Err(error(denied.map_or(Why::NotInPath, Why::Denied)))
+}
+
+fn check(path: &Path) -> Result<(), Why> {
+    let mode = SFlag::from_bits_truncate(stat(path).map_err(Why::Stat)?.st_mode);
+    if mode & SFlag::S_IFMT == SFlag::S_IFDIR {
+        return Err(Why::IsDirectory);
+    }
+    access(path, AccessFlags::X_OK).map_err(Why::Denied)
+}

@@ -1,0 +1,242 @@
+//! The container's root: every path is resolved beneath it, once, to a descriptor.
+//!
+//! Whoever made the image, or another container that shares it, may be changing it meanwhile. A path is therefore
+//! never checked and then used: it is opened by openat2(2) with the root as its world, and what happens next happens to
+//! the descriptor.
+
+use crate::rpc::operation::{EnterRoot, RootOperation};
+use crate::sys::mount::{self, Attributes};
+use crate::sys::{Errno, On, path};
+use anyhow::{Result, bail};
+use nix::fcntl::{AT_FDCWD, OFlag, open, openat, readlinkat};
+use nix::mount::{MntFlags, MsFlags, umount2};
+use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+const SAFE: u64 = path::resolve::IN_ROOT | path::resolve::NO_MAGICLINKS;
+/// As the kernel has it for the symbolic links of one path (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
+/// What a mount's target has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Directory,
+    File,
+}
+
+pub struct Root {
+    fd: OwnedFd,
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Root {
+    /// Makes the root file system a mount of its own, in a mount namespace that is stage2's alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(operation: &RootOperation, tree: Option<OwnedFd>) -> Result<Self> {
+        let shown = &operation.path;
+        if !operation.mount {
+            let fd = open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+            return Ok(Self { fd: fd.on("open the root file system", shown)? });
+        }
+        let fd = match tree {
+            Some(tree) => tree,
+            None => mount::clone_tree(AT_FDCWD, &c_string(shown)?, true).on("open the root file system", shown)?,
+        };
+        let propagation = Attributes { propagation: operation.propagation, ..Attributes::default() };
+        mount::set_attributes(&fd, propagation, true).on("set the propagation of the root file system", shown)?;
+        // Where the path cannot be reached, because a mapped user may not search its parents, the root goes on top of
+        // everything: nothing but a hook would have looked for it at its path.
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let place = match open(operation.path.as_str(), flags, Mode::empty()) {
+            Ok(place) => place,
+            Err(_) => open("/", flags, Mode::empty()).on("open", "/")?,
+        };
+        mount::attach(&fd, &place).on("mount the root file system", shown)?;
+        Ok(Self { fd })
+    }
+
+    /// Makes the root `/`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a pivot from a ramfs, where `--no-pivot` helps.
+    pub fn enter(&self, how: EnterRoot) -> Result<()> {
+        nix::unistd::fchdir(&self.fd).on("chdir", "the root file system")?;
+        match how {
+            EnterRoot::Pivot => {
+                mount::pivot_root_here().on("pivot_root", "the root file system")?;
+                umount2(".", MntFlags::MNT_DETACH).on("unmount", "the host's root")?;
+            }
+            EnterRoot::Move => {
+                nix::mount::mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+                    .on("move the root file system to", "/")?;
+                nix::unistd::chroot(".").on("chroot", "the root file system")?;
+            }
+            EnterRoot::Chroot => nix::unistd::chroot(".").on("chroot", "the root file system")?,
+        }
+        nix::unistd::chdir("/").on("chdir", "/")?;
+        Ok(())
+    }
+
+    /// Opens what is at `path` without access to its content; `None` where nothing is.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn find(&self, path: &str) -> Result<Option<OwnedFd>> {
+        match self.open_with(path, OFlag::O_PATH, 0) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            Err(errno) => Err(errno).on("open", format_args!("/{path}"))?,
+        }
+    }
+
+    /// openat2(2) in the root; `extra` are further `RESOLVE_*` limits.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open_with(&self, path: &str, flags: OFlag, extra: u64) -> nix::Result<OwnedFd> {
+        let path = if path.is_empty() { "." } else { path };
+        let c_path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+        match path::openat2(&self.fd, &c_path, flags.bits(), 0, SAFE | extra) {
+            Err(Errno::ENOSYS) => self.open_without_openat2(path, flags),
+            other => other,
+        }
+    }
+
+    /// Before Linux 5.6 and under old seccomp profiles there is no openat2(2); libpathrs does the same walk step by
+    /// step and verifies it.
+    fn open_without_openat2(&self, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        let root = self.fd.try_clone().map_err(|error| crate::sys::errno_of(&error))?;
+        let errno = |error: pathrs::error::Error| match error.kind() {
+            pathrs::error::ErrorKind::OsError(Some(number)) => Errno::from_raw(number),
+            _ => Errno::EXDEV,
+        };
+        let handle = pathrs::Root::from_fd(root).resolve(path).map_err(errno)?;
+        if flags.contains(OFlag::O_PATH) {
+            return Ok(handle.into());
+        }
+        let flags = pathrs::flags::OpenFlags::from_bits_retain(flags.bits() as u64);
+        handle.reopen(flags).map(Into::into).map_err(errno)
+    }
+
+    /// Opens the place for a mount and makes it where it is missing: a directory with mode 0755, or an empty file.
+    ///
+    /// # Errors
+    /// The kernel's; `EROFS` where it is missing from a read-only file system.
+    pub fn target(&self, path: &str, kind: Target) -> Result<OwnedFd> {
+        match self.open_with(path, OFlag::O_PATH, 0) {
+            Ok(fd) => Ok(fd),
+            Err(Errno::ENOENT) => self.make(path, kind, 0o755),
+            Err(errno) => Err(errno).on("open", format_args!("/{path}"))?,
+        }
+    }
+
+    /// The directory that holds `path`, made where it is missing, and the last component.
+    ///
+    /// # Errors
+    /// The kernel's; an error for a path without a last component.
+    pub fn parent<'p>(&self, path: &'p str) -> Result<(OwnedFd, &'p OsStr)> {
+        let path = Path::new(path);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            bail!("the path {:?} names no entry of a directory", path.display());
+        };
+        Ok((self.target(&parent.to_string_lossy(), Target::Directory)?, name))
+    }
+
+    /// Makes a directory or file with all that is missing above it, component by component. A symbolic link that
+    /// points at nothing is followed to where it points, inside the root.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make(&self, path: &str, kind: Target, mode: u32) -> Result<OwnedFd> {
+        let mut pending: Vec<PathBuf> = components(Path::new(path));
+        let mut done = PathBuf::new();
+        let mut links = 0;
+        let mut current = self.open_with("", OFlag::O_PATH, 0).on("open", "the root file system")?;
+        while let Some(name) = pending.pop() {
+            let wanted = if pending.is_empty() { kind } else { Target::Directory };
+            let next = done.join(&name);
+            let shown = next.to_string_lossy();
+            match self.open_with(&shown, OFlag::O_PATH, 0) {
+                Ok(fd) => {
+                    current = fd;
+                    done = next;
+                    continue;
+                }
+                Err(Errno::ENOENT) => {}
+                Err(errno) => Err(errno).on("open", format_args!("/{shown}"))?,
+            }
+            match create_entry(&current, &name, wanted, mode) {
+                Err(Errno::EEXIST) if links < MAX_LINKS => {
+                    // A dangling symbolic link: go where it points, from its own directory or from the root.
+                    links += 1;
+                    let Ok(target) = readlinkat(&current, &name) else { continue };
+                    let target = Path::new(&target);
+                    if target.is_absolute() {
+                        done = PathBuf::new();
+                        current = self.open_with("", OFlag::O_PATH, 0).on("open", "the root file system")?;
+                    }
+                    pending.extend(components(target));
+                }
+                other => {
+                    current = other.on("create", format_args!("/{shown}"))?;
+                    done = next;
+                }
+            }
+        }
+        Ok(current)
+    }
+}
+
+/// The components in reverse order, ready to be popped.
+fn components(path: &Path) -> Vec<PathBuf> {
+    path.components()
+        .rev()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(PathBuf::from(name)),
+            Component::ParentDir => Some(PathBuf::from("..")),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        })
+        .collect()
+}
+
+fn create_entry(parent: &OwnedFd, name: &Path, kind: Target, mode: u32) -> nix::Result<OwnedFd> {
+    let nofollow = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match kind {
+        Target::Directory => {
+            mkdirat(parent, name, Mode::from_bits_truncate(mode))?;
+            openat(parent, name, nofollow | OFlag::O_DIRECTORY, Mode::empty())
+        }
+        Target::File => {
+            let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            drop(openat(parent, name, flags, Mode::from_bits_truncate(mode))?);
+            openat(parent, name, nofollow, Mode::empty())
+        }
+    }
+}
+
+/// Whether the descriptor refers to a directory.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_directory(fd: impl AsFd) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// A path or name for a system call.
+///
+/// # Errors
+/// Where it contains a NUL byte, which no path can.
+pub fn c_string(text: impl AsRef<OsStr>) -> Result<CString> {
+    let bytes = text.as_ref().as_bytes();
+    CString::new(bytes).map_err(|_| anyhow::anyhow!("{:?} contains a NUL byte", String::from_utf8_lossy(bytes)))
+}

@@ -1,0 +1,175 @@
+//! smaster's end: requests go out in order, replies are collected when they are needed.
+
+use super::{Failure, Frame, Kind, Operation, Reply, frame};
+use anyhow::{Result, bail};
+use serde::Serialize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Operations that are collected to travel in one message, with the descriptors that they name.
+#[derive(Default)]
+pub struct Batch {
+    operations: Vec<Operation>,
+    fds: Vec<OwnedFd>,
+}
+
+/// One message carries at most this many descriptors: `SCM_MAX_FD`, less one for a body that travels as a memfd.
+const FDS_PER_BATCH: usize = crate::sys::socket::MAX_FDS - 1;
+
+impl Batch {
+    /// Adds an operation that names no descriptor.
+    pub fn push(&mut self, operation: Operation) {
+        self.operations.push(operation);
+    }
+
+    /// Adds a descriptor; the index is what an operation of this batch names it by.
+    pub fn fd(&mut self, fd: OwnedFd) -> usize {
+        self.fds.push(fd);
+        self.fds.len() - 1
+    }
+
+    /// Whether the batch has no room for `count` more descriptors.
+    pub fn is_full(&self, count: usize) -> bool {
+        self.fds.len() + count > FDS_PER_BATCH
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+}
+
+/// The connection to one stage2.
+pub struct RpcClient {
+    socket: OwnedFd,
+    outstanding: usize,
+    returned: Vec<OwnedFd>,
+    warnings: Vec<String>,
+}
+
+impl RpcClient {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self { socket, outstanding: 0, returned: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Hands over the configuration. stage2 does not answer it.
+    ///
+    /// # Errors
+    /// Where stage2 is gone.
+    pub fn configure(&mut self, envelope: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
+        self.transmit(Kind::Config, envelope, fds)
+    }
+
+    /// Sends a batch without waiting for it. What an earlier batch has failed with may be reported instead.
+    ///
+    /// # Errors
+    /// stage2's own where it has given up.
+    pub fn send(&mut self, batch: Batch) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let fds: Vec<_> = batch.fds.iter().map(AsFd::as_fd).collect();
+        self.transmit(Kind::Batch, &batch.operations, &fds)?;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Tells stage2 that nothing more will be asked of it. It gives up its privileges and answers once more.
+    ///
+    /// # Errors
+    /// stage2's own where it has given up.
+    pub fn finish(&mut self) -> Result<()> {
+        self.transmit(Kind::Finish, &(), &[])?;
+        self.outstanding += 1;
+        Ok(())
+    }
+
+    /// Waits for all that was sent and returns the descriptors that came back.
+    ///
+    /// # Errors
+    /// The first operation that failed, as [`Failure`]; or that stage2 died.
+    pub fn wait(&mut self) -> Result<Vec<OwnedFd>> {
+        self.drain()?;
+        Ok(std::mem::take(&mut self.returned))
+    }
+
+    /// Waits until all that was sent has been done, keeping what came back for [`Self::wait`].
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn drain(&mut self) -> Result<()> {
+        while self.outstanding > 0 {
+            self.wait_one()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next reply alone.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_one(&mut self) -> Result<Reply> {
+        let (mut reply, mut fds) = self.reply()?;
+        self.warnings.append(&mut reply.warnings);
+        self.returned.append(&mut fds);
+        Ok(reply)
+    }
+
+    /// After an exec's Finish: waits until the payload has been executed.
+    ///
+    /// # Errors
+    /// Why it could not be.
+    pub fn wait_executed(&mut self) -> Result<()> {
+        match frame::receive(&self.socket)? {
+            None => Ok(()),
+            Some(frame) if frame.kind == Kind::Failed => Err(frame.parse::<Failure>()?.into()),
+            Some(frame) => bail!("rtx expected the payload to be executed and received {:?}", frame.kind),
+        }
+    }
+
+    /// What went differently than asked for, so far.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn transmit(&mut self, kind: Kind, body: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
+        let Err(error) = frame::send(&self.socket, kind, body, fds) else { return Ok(()) };
+        // stage2 has gone: what it said before tells more than the broken pipe does.
+        while self.outstanding > 0 {
+            self.reply()?;
+        }
+        match frame::receive(&self.socket) {
+            Ok(Some(Frame { kind: Kind::Reply, body, .. })) => match serde_json::from_slice::<Reply>(&body) {
+                Ok(Reply { failure: Some(failure), .. }) => Err(failure.into()),
+                _ => Err(error),
+            },
+            _ => Err(error),
+        }
+    }
+
+    fn reply(&mut self) -> Result<(Reply, Vec<OwnedFd>)> {
+        let Some(frame) = frame::receive(&self.socket)? else {
+            self.outstanding = 0;
+            return Err(Stage2Ended.into());
+        };
+        if frame.kind != Kind::Reply {
+            bail!("rtx expected a reply and received {:?}", frame.kind);
+        }
+        let reply: Reply = frame.parse()?;
+        self.outstanding = self.outstanding.saturating_sub(1);
+        match reply.failure {
+            Some(failure) => Err(failure.into()),
+            None => Ok((reply, frame.fds)),
+        }
+    }
+}
+
+/// stage2 closed the connection without saying why: it was killed, or could not be executed at all.
+#[derive(Debug)]
+pub struct Stage2Ended;
+
+impl std::fmt::Display for Stage2Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the container's init ended before it was ready")
+    }
+}
+
+impl std::error::Error for Stage2Ended {}

@@ -1,0 +1,152 @@
+//! What smaster asks stage2 to do. A target is always a path relative to the container's root; descriptors travel
+//! beside the message and are named by their index in it.
+
+use crate::sys::mount::Attributes;
+use serde::{Deserialize, Serialize};
+
+/// Index of a descriptor in the message that carries the operation.
+pub type FdIndex = usize;
+
+/// One step of a container's construction.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Operation {
+    /// Writes `0` to each cgroup v1 `tasks` file.
+    JoinCgroups { tasks: Vec<FdIndex> },
+    /// setns(2) of a namespace that exists already.
+    JoinNamespace { fd: FdIndex, kind: i32, path: String },
+    /// unshare(2): namespaces that cannot be made by the clone, because they depend on what was joined before.
+    Unshare { kinds: i32 },
+    /// Goes on as a new process, a sibling of this one, in new namespaces: for a pid namespace below a user namespace
+    /// that had to be joined first.
+    MoveToNamespaces { kinds: i32 },
+    /// Time offsets of a new time namespace (time_namespaces(7)), as lines of /proc/self/timens_offsets.
+    TimeOffsets { lines: String },
+    /// User and group 0 of the user namespace, whose maps smaster has written.
+    BecomeRoot,
+    LoopbackUp,
+    Hostname { name: String },
+    Domainname { name: String },
+    /// Propagation of every mount of this mount namespace, so that nothing done here is seen outside.
+    Isolate { propagation: u64 },
+    /// The root file system becomes a mount of its own; what follows is relative to it.
+    OpenRoot(RootOperation),
+    Mount(MountOperation),
+    Symlink { target: String, path: String },
+    /// A directory, with its parents, where it is missing.
+    Directory { path: String, mode: u32 },
+    Device(DeviceOperation),
+    /// /dev/ptmx, /dev/fd, /dev/std*.
+    StandardLinks,
+    /// A pseudoterminal of the container's own devpts becomes standard input, output and error; the reply carries its
+    /// master.
+    OpenConsole { rows: u16, columns: u16, bind: bool },
+    /// Runs hooks in the container's namespaces; `state` goes to their standard input.
+    RunHooks { point: String, hooks: Vec<HookOperation>, state: String },
+    /// The root file system becomes `/`.
+    EnterRoot { how: EnterRoot, propagation: Option<u64> },
+    /// Makes mounts read-only that had to be writable until now: "" is the root itself.
+    MakeReadonly { paths: Vec<String>, attributes: Attributes },
+    MaskPaths { paths: Vec<String> },
+    ReadonlyPaths { paths: Vec<String> },
+    /// The compiled seccomp program, to be read from the descriptor and loaded last.
+    SeccompProgram { fd: FdIndex },
+    /// Writes below /proc/sys.
+    Sysctl { entries: Vec<(String, String)> },
+}
+
+/// How the new root becomes `/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EnterRoot {
+    Pivot,
+    /// `--no-pivot`: for a host whose root is a ramfs, which cannot be pivoted from.
+    Move,
+    /// Where there is no mount namespace.
+    Chroot,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RootOperation {
+    /// A detached copy of the root file system; absent where smaster may not make one.
+    pub tree: Option<FdIndex>,
+    /// Where the root is on the host. The new mount is attached there too, as long as stage2 can reach it, because
+    /// hooks look for the container's mounts at this path.
+    pub path: String,
+    /// Propagation of the copy (`MS_*`).
+    pub propagation: u64,
+    /// Whether there is a mount namespace to attach anything in.
+    pub mount: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MountOperation {
+    /// Where in config.json this mount was asked for, as a JSON pointer; errors name it.
+    pub pointer: String,
+    pub destination: String,
+    pub source: MountSource,
+    /// Of the mount itself.
+    pub attributes: Attributes,
+    /// Of the mount and everything below it.
+    pub recursive: Attributes,
+    /// `MS_SHARED` and its kin, each with whether it holds for the mounts below as well, in order.
+    pub propagation: Vec<(u64, bool)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum MountSource {
+    /// A detached tree that smaster has made.
+    Tree { fd: FdIndex, directory: bool },
+    /// A path of the host, still reachable in this mount namespace: for a smaster that may not clone mounts itself.
+    HostPath { path: String, recursive: bool },
+    /// A new file system.
+    FileSystem(FileSystem),
+    /// The mount that is at the destination already, changed (`remount`).
+    Existing { superblock_flags: u64, data: String, bind: bool },
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSystem {
+    pub kind: String,
+    pub source: Option<String>,
+    /// Flags of the superblock by their fsconfig(2) names.
+    pub flags: Vec<String>,
+    pub data: Vec<(String, Option<String>)>,
+    /// Copies what the destination held into the new file system (`tmpcopyup`).
+    pub copy_up: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeviceOperation {
+    /// Where in config.json, or empty for a default device.
+    pub pointer: String,
+    pub path: String,
+    /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO` with the permission bits.
+    pub mode: u32,
+    pub major: u32,
+    pub minor: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// A detached mount of the host's node, to attach where a node cannot be made: in a user namespace.
+    pub tree: Option<FdIndex>,
+    /// The host's path of the node, where smaster may not clone mounts itself.
+    pub host_path: Option<String>,
+}
+
+/// One hook (runtime-spec config.md, POSIX-platform hooks).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HookOperation {
+    pub path: String,
+    /// Argument 0 included, as execve(2) takes them.
+    pub args: Vec<String>,
+    /// Absent: the environment of the runtime.
+    pub env: Option<Vec<String>>,
+    /// Seconds.
+    pub timeout: Option<i64>,
+}

@@ -1,0 +1,95 @@
+//! stage2's end: performs batches until Finish, then never listens to smaster again.
+
+use super::{Failure, Frame, Kind, Operation, Reply, frame};
+use anyhow::{Result, bail};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// What stage2 has to be able to do for smaster.
+pub trait Perform {
+    /// Does one operation.
+    ///
+    /// # Errors
+    /// With the operation and its target in the message.
+    fn perform(&mut self, operation: Operation, context: &mut Context) -> Result<()>;
+}
+
+/// What an operation may use beside itself: the descriptors of its message and the reply.
+pub struct Context {
+    fds: Vec<Option<OwnedFd>>,
+    pub warnings: Vec<String>,
+    pub returned: Vec<OwnedFd>,
+    /// This process is to end: the one with this pid goes on as stage2.
+    pub moved_to: Option<i32>,
+    /// This process goes on in place of the one that received the message, and leaves the answer to it.
+    pub is_successor: bool,
+}
+
+impl Context {
+    /// With the descriptors of a message.
+    pub fn new(fds: Vec<OwnedFd>) -> Self {
+        Self {
+            fds: fds.into_iter().map(Some).collect(),
+            warnings: Vec::new(),
+            returned: Vec::new(),
+            moved_to: None,
+            is_successor: false,
+        }
+    }
+
+    /// Takes the descriptor with that index out of the message.
+    ///
+    /// # Errors
+    /// Where the message has none, or it was taken before.
+    pub fn take(&mut self, index: usize) -> Result<OwnedFd> {
+        match self.fds.get_mut(index).and_then(Option::take) {
+            Some(fd) => Ok(fd),
+            None => bail!("a message names descriptor {index}, which did not come with it"),
+        }
+    }
+}
+
+/// Serves until Finish has been received; its answer is the caller's to give with [`answer`].
+///
+/// # Errors
+/// The first failure, after it has been reported to smaster; or that smaster is gone.
+pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<()> {
+    loop {
+        let Some(message) = frame::receive(socket)? else { bail!("smaster is gone") };
+        match message.kind {
+            Kind::Finish => return Ok(()),
+            Kind::Batch => batch(socket, message, stage)?,
+            other => bail!("rtx expected a batch and received {other:?}"),
+        }
+    }
+}
+
+fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform) -> Result<()> {
+    let operations: Vec<Operation> = message.parse()?;
+    let mut context = Context::new(message.fds);
+    let mut outcome = Ok(());
+    for operation in operations {
+        outcome = stage.perform(operation, &mut context);
+        if outcome.is_err() {
+            break;
+        }
+    }
+    let has_moved = context.moved_to.is_some();
+    if !(context.is_successor && outcome.is_ok()) {
+        answer(socket, &outcome, context)?;
+    }
+    if has_moved {
+        std::process::exit(0);
+    }
+    outcome
+}
+
+/// Tells smaster how a batch, or Finish, went.
+///
+/// # Errors
+/// Where smaster is gone.
+pub fn answer(socket: BorrowedFd, outcome: &Result<()>, context: Context) -> Result<()> {
+    let Context { warnings, returned, moved_to, .. } = context;
+    let failure = outcome.as_ref().err().map(Failure::from_error);
+    let fds: Vec<_> = returned.iter().map(AsFd::as_fd).collect();
+    frame::send(socket, Kind::Reply, &Reply { failure, warnings, moved_to }, &fds)
+}

@@ -1,0 +1,287 @@
+//! The state directory of one container: made, locked, read and removed through its descriptor.
+
+use super::{NotFound, Record};
+use crate::sys::{Errno, On, describe};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+const RECORD: &str = "state.json";
+const CONFIG: &str = "config.json";
+const BARRIER: &str = "start.sock";
+
+/// The open state directory of a container. Commands that change the container hold its lock.
+pub struct StateDir {
+    id: String,
+    parent: OwnedFd,
+    directory: Directory,
+}
+
+enum Directory {
+    Locked(Flock<File>),
+    Open(File),
+}
+
+impl StateDir {
+    /// Makes the directory of a new container and locks it.
+    ///
+    /// # Errors
+    /// `container with given ID already exists`; or the kernel's.
+    pub fn create(root: &Path, id: &str) -> Result<Self> {
+        let parent = match open_directory(root) {
+            Err(Errno::ENOENT) => {
+                make_root(root)?;
+                open_directory(root)
+            }
+            other => other,
+        }
+        .on("open", root.display())?;
+        match mkdirat(&parent, id, Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
+            other => other.on("mkdir", root.join(id).display())?,
+        }
+        Self::lock(parent, root, id)
+    }
+
+    /// Opens the directory of a container to change it, waiting until no other command does.
+    ///
+    /// # Errors
+    /// [`NotFound`]; or the kernel's.
+    pub fn open_locked(root: &Path, id: &str) -> Result<Self> {
+        let parent = open_parent(root, id)?;
+        Self::lock(parent, root, id)
+    }
+
+    /// Opens the directory of a container to look at it.
+    ///
+    /// # Errors
+    /// [`NotFound`]; or the kernel's.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        let parent = open_parent(root, id)?;
+        let directory = Directory::Open(open_child(&parent, root, id)?);
+        Ok(Self { id: id.to_owned(), parent, directory })
+    }
+
+    fn lock(parent: OwnedFd, root: &Path, id: &str) -> Result<Self> {
+        loop {
+            let file = open_child(&parent, root, id)?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusive) {
+                Err((_, Errno::EINTR)) => continue,
+                Err((_, errno)) => return Err(errno).on("lock", root.join(id).display())?,
+                Ok(lock) => lock,
+            };
+            // Whoever held the lock before may have removed the directory: then this one is another's or nobody's.
+            if fstat(&*lock).is_ok_and(|stat| stat.st_nlink > 0) {
+                return Ok(Self { id: id.to_owned(), parent, directory: Directory::Locked(lock) });
+            }
+        }
+    }
+
+    fn file(&self) -> &File {
+        match &self.directory {
+            Directory::Locked(lock) => lock,
+            Directory::Open(file) => file,
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A name for something in this directory that is short, whatever the path of the directory is: for the address
+    /// of a socket, which holds 107 bytes.
+    fn short_path(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.file().as_raw_fd()))
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// [`NotFound`] where there is none yet; where it is not of this version or is damaged.
+    pub fn record(&self) -> Result<Record> {
+        let bytes = match self.read(RECORD) {
+            Err(Errno::ENOENT) => return Err(NotFound { id: self.id.clone() }.into()),
+            other => other.on("read state of", &self.id)?,
+        };
+        let record: Record = serde_json::from_slice(&bytes).with_context(|| {
+            format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
+        })?;
+        if record.version != Record::VERSION {
+            bail!("the state of container {:?} is of version {}, which this rtx does not read", self.id, record.version);
+        }
+        Ok(record)
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        self.replace(RECORD, &serde_json::to_vec(record)?)
+    }
+
+    /// The configuration as the container was created with it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        Ok(self.read(CONFIG).on("read the configuration of", &self.id)?)
+    }
+
+    /// Keeps the configuration.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_config(&self, config: &[u8]) -> Result<()> {
+        self.write_new(CONFIG, config)
+    }
+
+    /// Makes the start barrier. Its listening end is for stage2.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_barrier(&self) -> Result<OwnedFd> {
+        Ok(crate::sys::socket::listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
+    }
+
+    /// Connects to the start barrier.
+    ///
+    /// # Errors
+    /// `ENOENT` where the container was started before, `ECONNREFUSED` where its init is gone.
+    pub fn dial_barrier(&self) -> nix::Result<OwnedFd> {
+        crate::sys::socket::dial(&self.short_path(BARRIER), nix::sys::socket::SockType::SeqPacket)
+    }
+
+    /// Whether the container still waits to be started.
+    pub fn has_barrier(&self) -> bool {
+        nix::sys::stat::fstatat(self.file(), BARRIER, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Removes the start barrier: the container has been started.
+    pub fn remove_barrier(&self) {
+        let _ = unlinkat(self.file(), BARRIER, UnlinkatFlags::NoRemoveDir);
+    }
+
+    /// Removes the directory and all that is in it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn remove(self) -> Result<()> {
+        for name in [RECORD, CONFIG, BARRIER] {
+            let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
+        }
+        match unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(Errno::ENOTEMPTY) => {
+                remove_rest(self.file())?;
+                unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir).on("rmdir", &self.id)?;
+                Ok(())
+            }
+            Err(errno) => Err(errno).on("rmdir", &self.id)?,
+        }
+    }
+
+    fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
+        let fd = openat(self.file(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
+        let mut bytes = Vec::new();
+        File::from(fd).read_to_end(&mut bytes).map_err(|error| crate::sys::errno_of(&error))?;
+        Ok(bytes)
+    }
+
+    fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let fd = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .on("create", format_args!("{}/{name}", self.id))?;
+        File::from(fd)
+            .write_all(bytes)
+            .map_err(|error| crate::sys::errno_of(&error))
+            .on("write", format_args!("{}/{name}", self.id))?;
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let temporary = format!(".{name}.new");
+        self.write_new(&temporary, bytes)?;
+        renameat(self.file(), temporary.as_str(), self.file(), name)
+            .on("rename", format_args!("{}/{temporary}", self.id))?;
+        Ok(())
+    }
+}
+
+fn remove_rest(directory: &File) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    for entry in std::fs::read_dir(path)?.flatten() {
+        let name = entry.file_name();
+        let flag = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => {
+                std::fs::remove_dir_all(entry.path())?;
+                continue;
+            }
+            _ => UnlinkatFlags::NoRemoveDir,
+        };
+        unlinkat(directory, name.as_os_str(), flag).on("unlink", name.display())?;
+    }
+    Ok(())
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn open_parent(root: &Path, id: &str) -> Result<OwnedFd> {
+    match open_directory(root) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Err(NotFound { id: id.to_owned() }.into()),
+        other => Ok(other.on("open", root.display())?),
+    }
+}
+
+fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    match openat(parent.as_fd(), id, flags, Mode::empty()) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Err(NotFound { id: id.to_owned() }.into()),
+        other => Ok(other.on("open", root.join(id).display())?.into()),
+    }
+}
+
+fn make_root(root: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|error| {
+        let reason = describe(crate::sys::errno_of(&error));
+        anyhow::anyhow!("make the directory of all state {}: {reason}; choose another with --root", root.display())
+    })
+}
+
+/// Whether a container with this id is there.
+pub fn exists(root: &Path, id: &str) -> bool {
+    std::fs::symlink_metadata(root.join(id)).is_ok_and(|meta| meta.is_dir())
+}
+
+/// The ids of all containers, in order.
+///
+/// # Errors
+/// Where the root cannot be read; a root that is not there holds none.
+pub fn list(root: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| crate::sys::errno_of(&error)).on("read", root.display())?,
+    };
+    let mut ids: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.contains('@'))
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+impl AsFd for StateDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file().as_fd()
+    }
+}

@@ -1,0 +1,82 @@
+//! Which descriptors live where: ownership of raw numbers, close-on-exec for what nobody asked to pass on.
+
+use super::check;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Takes a descriptor that a system call has just returned.
+pub(crate) fn own(result: libc::c_long) -> nix::Result<OwnedFd> {
+    // SAFETY: the kernel returned this descriptor to this call alone; nothing else owns it.
+    check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Takes a descriptor that this process inherited under a number that its command line names.
+///
+/// # Errors
+/// `EBADF` where nothing is open under that number, or the number belongs to the standard streams.
+pub fn inherited(number: RawFd) -> nix::Result<OwnedFd> {
+    if number <= 2 {
+        return Err(nix::errno::Errno::EBADF);
+    }
+    // SAFETY: F_GETFD takes no memory; it only asks whether the number is open.
+    check(libc::c_long::from(unsafe { libc::fcntl(number, libc::F_GETFD) }))?;
+    // SAFETY: the number is open, and by the contract of the caller nothing else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Marks every descriptor from `first` upwards close-on-exec (close_range(2)); on kernels before 5.11, which lack
+/// the flag, one by one.
+///
+/// # Errors
+/// The kernel's.
+pub fn cloexec_from(first: u32) -> nix::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: the call takes only integers and changes descriptor flags, not ownership.
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }) {
+        Ok(_) => Ok(()),
+        Err(_) => each_open(first, |fd| {
+            // SAFETY: F_SETFD takes an integer and does not change ownership.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }),
+    }
+}
+
+/// Lets a descriptor survive execve(2).
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_on_exec(fd: impl AsFd) -> nix::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).map(drop)
+}
+
+/// A duplicate under the lowest free number that is at least `minimum`, close-on-exec.
+///
+/// # Errors
+/// `EMFILE`, or `EINVAL` where the limit of open files is below `minimum`.
+pub fn duplicate_above(fd: impl AsFd, minimum: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor.
+    own(libc::c_long::from(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) }))
+}
+
+fn each_open(first: u32, mut visit: impl FnMut(RawFd)) -> nix::Result<()> {
+    let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| super::errno_of(&error))?;
+    for entry in entries.flatten() {
+        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+            && number >= first
+        {
+            visit(number as RawFd);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the descriptor number is open at all (F_GETFD).
+pub fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no memory.
+    unsafe { libc::fcntl(number, libc::F_GETFD) >= 0 }
+}
+
+/// Clears close-on-exec of an inherited descriptor by its number; `false` where it is not open.
+pub fn keep_number_on_exec(number: RawFd) -> bool {
+    // SAFETY: F_SETFD takes an integer and does not change ownership.
+    unsafe { libc::fcntl(number, libc::F_SETFD, 0) >= 0 }
+}

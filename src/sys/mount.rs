@@ -1,0 +1,200 @@
+//! The mount API that works on descriptors: open_tree(2), move_mount(2), mount_setattr(2), fsopen(2) and its kin, and
+//! pivot_root(2).
+
+use super::{check, fd::own};
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// `MOUNT_ATTR_*` of mount_setattr(2).
+pub mod attr {
+    pub const RDONLY: u64 = 0x1;
+    pub const NOSUID: u64 = 0x2;
+    pub const NODEV: u64 = 0x4;
+    pub const NOEXEC: u64 = 0x8;
+    pub const ATIME_MASK: u64 = 0x70;
+    pub const IDMAP: u64 = 0x0010_0000;
+    pub const NOSYMFOLLOW: u64 = 0x0020_0000;
+}
+
+const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
+const AT_RECURSIVE: u32 = 0x8000;
+const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// A detached copy of the mount at `path` below `dir`, with the mounts below it if `recursive`. An empty path means
+/// `dir` itself.
+///
+/// # Errors
+/// `EPERM` without CAP_SYS_ADMIN over the caller's mount namespace; `EINVAL` where `dir` is in another one.
+pub fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+    let flags =
+        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is NUL-terminated; the call touches no other memory.
+    own(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_fd().as_raw_fd(), path.as_ptr(), flags) })
+}
+
+/// Attaches the mount that `tree` refers to at the file or directory that `target` refers to.
+///
+/// # Errors
+/// The kernel's; `ENOTDIR` where one is a directory and the other is not.
+pub fn attach(tree: impl AsFd, target: impl AsFd) -> nix::Result<()> {
+    // SAFETY: both paths are empty NUL-terminated strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            target.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// What [`set_attributes`] changes: `MOUNT_ATTR_*` bits to set and to clear, and a propagation type (`MS_SHARED` and
+/// its kin, 0 for none).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attributes {
+    pub set: u64,
+    pub clear: u64,
+    pub propagation: u64,
+}
+
+/// mount_setattr(2) on the mount that `mount` refers to.
+///
+/// # Errors
+/// The kernel's; `EINVAL` where the descriptor is not the root of a mount.
+pub fn set_attributes(mount: impl AsFd, attributes: Attributes, recursive: bool) -> nix::Result<()> {
+    let attr = MountAttr {
+        attr_set: attributes.set,
+        attr_clr: attributes.clear,
+        propagation: attributes.propagation,
+        userns_fd: 0,
+    };
+    setattr(mount, &attr, recursive)
+}
+
+/// Maps the ids of a detached mount as the user namespace that `userns` refers to maps them
+/// (`MOUNT_ATTR_IDMAP`).
+///
+/// # Errors
+/// `EINVAL` where the file system cannot be mapped or the mount is attached already.
+pub fn set_idmap(mount: impl AsFd, userns: impl AsFd, recursive: bool) -> nix::Result<()> {
+    let attr =
+        MountAttr { attr_set: attr::IDMAP, userns_fd: userns.as_fd().as_raw_fd() as u64, ..MountAttr::default() };
+    setattr(mount, &attr, recursive)
+}
+
+fn setattr(mount: impl AsFd, attr: &MountAttr, recursive: bool) -> nix::Result<()> {
+    let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is an empty NUL-terminated string and `attr` is a live mount_attr of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// fsopen(2): a context to configure a new instance of the file system type `name`.
+///
+/// # Errors
+/// `ENODEV` where the kernel has no such file system.
+pub fn fsopen(name: &CStr) -> nix::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: u32 = 1;
+    // SAFETY: the name is NUL-terminated.
+    own(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+/// fsconfig(2), `FSCONFIG_SET_STRING`.
+///
+/// # Errors
+/// `EINVAL` where the file system does not know the key or refuses the value; [`fs_message`] says more.
+pub fn fsconfig_string(context: impl AsFd, key: &CStr, value: &CStr) -> nix::Result<()> {
+    fsconfig(context, FSCONFIG_SET_STRING, Some(key), Some(value))
+}
+
+/// fsconfig(2), `FSCONFIG_SET_FLAG`.
+///
+/// # Errors
+/// As [`fsconfig_string`].
+pub fn fsconfig_flag(context: impl AsFd, key: &CStr) -> nix::Result<()> {
+    fsconfig(context, FSCONFIG_SET_FLAG, Some(key), None)
+}
+
+/// fsconfig(2), `FSCONFIG_CMD_CREATE`: makes the superblock.
+///
+/// # Errors
+/// What mounting the file system returns.
+pub fn fsconfig_create(context: impl AsFd) -> nix::Result<()> {
+    fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+}
+
+fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> nix::Result<()> {
+    let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: key and value are null or NUL-terminated.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_fd().as_raw_fd(),
+            command,
+            pointer(key),
+            pointer(value),
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// fsmount(2): a detached mount of the configured file system, with `MOUNT_ATTR_*` attributes.
+///
+/// # Errors
+/// `EPERM` where a user namespace may not see this file system unmasked.
+pub fn fsmount(context: impl AsFd, attributes: u64) -> nix::Result<OwnedFd> {
+    const FSMOUNT_CLOEXEC: u32 = 1;
+    // SAFETY: the call takes only integers.
+    own(unsafe {
+        libc::syscall(libc::SYS_fsmount, context.as_fd().as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32)
+    })
+}
+
+/// What the file system said about the last failure on this context, if it said anything.
+pub fn fs_message(context: impl AsFd) -> Option<String> {
+    let mut buffer = [0; 512];
+    let length = nix::unistd::read(context, &mut buffer).ok()?;
+    let text = String::from_utf8_lossy(&buffer[..length]);
+    Some(text.trim_end().trim_start_matches(|c: char| c.is_lowercase()).trim_start().to_owned())
+        .filter(|text| !text.is_empty())
+}
+
+/// pivot_root(".", "."): the new root is the working directory, and the old root is stacked on top of it, where
+/// umount2(".", `MNT_DETACH`) removes it (pivot_root(2), NOTES).
+///
+/// # Errors
+/// `EINVAL` where the working directory is not a mount, or its parent mount is shared.
+pub fn pivot_root_here() -> nix::Result<()> {
+    // SAFETY: both arguments are NUL-terminated.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
+}
