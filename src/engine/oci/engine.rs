@@ -95,8 +95,11 @@ impl EngineOperations for OciEngine {
         }
     }
 
-    fn monitor_container(&mut self, init: &InitProcess) -> Result<ExitStatus> {
-        wait_for(init)
+    fn monitor_container(&mut self, _container: &Container, init: Option<&InitProcess>) -> Result<ExitStatus> {
+        match init {
+            Some(init) => wait_for(init),
+            None => bail!("the container's init is not a child of this process"),
+        }
     }
 
     fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()> {

@@ -12,4 +12,4 @@ pub mod process;
 mod seccomp;
 mod stage2;
 
-pub use engine::{OciEngine, PROVIDER};
+pub use engine::{OciEngine, PROVIDER, signal_init, start_through_barrier, wait_for};
