@@ -5,4 +5,5 @@ mod cli;
 mod differential;
 mod errors;
 mod leaks;
+mod newer;
 mod support;
