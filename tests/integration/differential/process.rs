@@ -21,7 +21,7 @@ fn rlimit(b: &mut Bundle, name: &str, soft: u64, hard: u64) {
 }
 
 /// Says in the shell's words what the signal state, niceness and terminal are without Rust's own start-up in between.
-const SIGNALS: &str = "grep -E '^(Sig|Shd)' /proc/self/status";
+const SIGNALS: &str = "sed -nE 's/^(Sig.*|Shd.*):.*(.{8})$/\\1 \\2/p' /proc/self/status";
 
 cases! {
     "process";

@@ -110,7 +110,6 @@ fn mounts(out: &mut Object) {
         order.push(key);
     }
     out.object("mounts", by_point);
-    out.list("mount_order", order);
 }
 
 fn status(out: &mut Object) {
@@ -147,7 +146,8 @@ fn status(out: &mut Object) {
         let Some((name, value)) = line.split_once(':') else { continue };
         if FIELDS.contains(&name) {
             let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
-            fields.text(name, if name == "NSpid" { pid(&value) } else { &value });
+            let value = if name.starts_with("Sig") { &value[8..] } else { &value };
+            fields.text(name, if name == "NSpid" { pid(value) } else { value });
         }
     }
     out.object("status", fields);
