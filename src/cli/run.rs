@@ -23,8 +23,12 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
     let id = prepared.launch.id.clone();
     let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);
-    let started = launch::announce(&args.launch, &created)
-        .and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
+    let announced = launch::announce(&args.launch, &created);
+    if args.launch.id.is_none() && announced.is_ok() {
+        // Before the payload can write to the same stream.
+        println!("{id}");
+    }
+    let started = announced.and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);
@@ -33,9 +37,6 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
     }
     if let Some(stage2) = &mut created.stage2 {
         stage2.release();
-    }
-    if args.launch.id.is_none() {
-        println!("{id}");
     }
     Ok(0)
 }
