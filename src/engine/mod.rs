@@ -2,6 +2,7 @@
 
 pub mod error;
 pub mod launch;
+pub mod live;
 pub mod oci;
 pub mod table;
 

@@ -2,9 +2,10 @@
 
 use super::cgroup::Cgroup;
 use super::create::follow_move;
-use super::engine::{OciEngine, engine_state, namespace_flags};
+use super::engine::{OciEngine, namespace_flags};
 use super::{process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
