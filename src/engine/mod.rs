@@ -1,6 +1,7 @@
 //! Engines: what an isolation technique has to do, behind one trait, and the table of those there are.
 
 pub mod error;
+pub mod join;
 pub mod launch;
 pub mod live;
 pub mod oci;
