@@ -7,7 +7,16 @@ use anyhow::{Context, Result};
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::args::Cli;
+use super::args::{Cli, DocsArgs, DocsCommand};
+
+/// `rtx docs`: man pages and completions, for the Makefile and for packagers.
+pub fn docs(args: DocsArgs) -> Result<i32> {
+    match args.command {
+        DocsCommand::Man(to) => man(&to.dir)?,
+        DocsCommand::Completions(to) => completions(&to.dir)?,
+    }
+    Ok(0)
+}
 
 /// Writes `rtx.1`, `rtx-create.1`, ... to `dir`, which is made if need be.
 ///

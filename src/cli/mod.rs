@@ -1,9 +1,173 @@
 //! The command line: one file a command, with runc's names for commands and flags.
 
+mod announce;
 pub mod args;
 mod argv;
+mod check;
+mod create;
 mod criu_args;
+mod delete;
 pub mod docs;
+mod engine;
+mod exec;
+mod features;
+mod inherited;
+mod kill;
+mod launch;
 mod launch_args;
+mod pause;
+mod report;
+mod run;
+mod spec;
+mod start;
+mod state_command;
 mod values;
 pub mod version;
+
+use crate::config::rtx_config::{self, RtxConfig};
+use crate::engine::LaunchOptions;
+use crate::state;
+use anyhow::{Result, bail};
+use args::{CgroupManager, Cli, Command, Globals, Rootless};
+use report::Report;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// What every command has.
+pub struct Context {
+    pub globals: Globals,
+    pub config: RtxConfig,
+    /// The state directory.
+    pub root: PathBuf,
+}
+
+impl Context {
+    fn new(globals: Globals) -> Result<Self> {
+        let config = rtx_config::load(globals.config.as_deref())?;
+        let root = globals.root.clone().or_else(|| config.root.clone()).unwrap_or_else(state::default_root);
+        if root.as_os_str().is_empty() {
+            bail!("--root must not be empty");
+        }
+        Ok(Self { globals, config, root: std::path::absolute(root)? })
+    }
+
+    /// The part of a launch that the global flags decide.
+    fn launch_options(&self) -> LaunchOptions {
+        let rootless = match self.globals.rootless {
+            Rootless::Always => true,
+            Rootless::Never => false,
+            Rootless::Auto => state::is_rootless(),
+        };
+        let manager = self.globals.cgroup_manager;
+        LaunchOptions {
+            systemd_cgroup: self.globals.systemd_cgroup || manager == Some(CgroupManager::Systemd),
+            no_cgroup: manager == Some(CgroupManager::Disabled),
+            rootless,
+            ..LaunchOptions::default()
+        }
+    }
+
+    /// Tells what is only worth telling to someone who asked.
+    fn warn(&self, warnings: &[String]) {
+        if self.globals.debug {
+            warnings.iter().for_each(|warning| eprintln!("rtx: warning: {warning}"));
+        }
+    }
+}
+
+/// Runs the command line. Returns the exit code.
+pub fn main(arguments: Vec<OsString>) -> i32 {
+    // Nothing that a caller left open reaches a container or a hook, unless it was asked for.
+    let _ = crate::sys::fd::cloexec_from(3);
+    let cli = match args::parse(arguments.clone()) {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => return print_help(&error),
+        Err(error) => {
+            let (code, text) = args::usage_error(error);
+            return Report::from_arguments(&arguments).fail(&text, code);
+        }
+    };
+    let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
+    match report {
+        Ok(report) => run(cli, &report),
+        Err(error) => Report::default().fail(&format!("{error:#}"), 1),
+    }
+}
+
+fn print_help(help: &clap::Error) -> i32 {
+    // Nobody to tell if standard output is closed.
+    let _ = help.print();
+    0
+}
+
+fn run(cli: Cli, report: &Report) -> i32 {
+    let Cli { globals, command } = cli;
+    let Some(command) = command else {
+        if globals.version {
+            println!("{}", version::text());
+            return 0;
+        }
+        use clap::CommandFactory;
+        let _ = Cli::command().print_long_help();
+        return 0;
+    };
+    let (what, failure_code) = describe(&command);
+    match Context::new(globals).and_then(|context| dispatch(&context, command)) {
+        Ok(code) => code,
+        Err(error) => report.fail(&format!("{what}: {error:#}"), failure_code),
+    }
+}
+
+/// What an error says was being done, and the exit code it gets.
+fn describe(command: &Command) -> (String, i32) {
+    let of = |verb: &str, id: &str| format!("rtx {verb} {id}");
+    let launch = |verb: &str, id: &Option<String>| match id {
+        Some(id) => of(verb, id),
+        None => format!("rtx {verb}"),
+    };
+    let text = match command {
+        Command::Create(args) => launch("create", &args.launch.id),
+        Command::Run(args) => launch("run", &args.launch.id),
+        Command::Exec(args) => return (format!("rtx exec {}: exec failed", args.id), 255),
+        Command::Start(args) => of("start", &args.id),
+        Command::Kill(args) => of("kill", &args.id),
+        Command::Delete(args) => of("delete", &args.id),
+        Command::State(args) => of("state", &args.id),
+        Command::List(_) => "rtx list".into(),
+        Command::Ps(args) => of("ps", &args.id),
+        Command::Pause(args) => of("pause", &args.id),
+        Command::Resume(args) => of("resume", &args.id),
+        Command::Update(args) => of("update", &args.id),
+        Command::Events(args) => of("events", &args.id),
+        Command::Spec(_) => "rtx spec".into(),
+        Command::Features => "rtx features".into(),
+        Command::Check(_) => "rtx check".into(),
+        Command::Engine(_) => "rtx engine".into(),
+        Command::Checkpoint(_) => "rtx checkpoint".into(),
+        Command::Restore(_) => "rtx restore".into(),
+        Command::Docs(_) => "rtx docs".into(),
+    };
+    (text, 1)
+}
+
+fn dispatch(context: &Context, command: Command) -> Result<i32> {
+    match command {
+        Command::Create(args) => create::create(context, args),
+        Command::Run(args) => run::run(context, args),
+        Command::Exec(args) => exec::exec(context, args),
+        Command::Start(args) => start::start(context, args),
+        Command::Kill(args) => kill::kill(context, args),
+        Command::Delete(args) => delete::delete(context, args),
+        Command::State(args) => state_command::state(context, args),
+        Command::Pause(args) => pause::pause(context, args),
+        Command::Resume(args) => pause::resume(context, args),
+        Command::Spec(args) => spec::spec(args),
+        Command::Features => features::features(),
+        Command::Check(args) => check::check(args),
+        Command::Engine(args) => engine::engine(args),
+        Command::Docs(args) => docs::docs(args),
+        Command::Checkpoint(_) => bail!("rtx does not support checkpoint yet: use runc with CRIU for this container"),
+        Command::Restore(_) => bail!("rtx does not support restore yet: use runc with CRIU for this container"),
+        Command::List(_) | Command::Ps(_) | Command::Update(_) | Command::Events(_) => bail!("not there yet"),
+    }
+}

@@ -147,6 +147,17 @@ pub fn remove_cgroups(container: &Container) -> Result<()> {
     }
 }
 
+/// Waits for the container's init, which a stage2 became.
+///
+/// # Errors
+/// Where there is none; the kernel's.
+pub fn monitor(init: Option<&InitProcess>) -> Result<ExitStatus> {
+    match init {
+        Some(init) => wait_for(init),
+        None => bail!("the container's init is not a child of this process"),
+    }
+}
+
 /// Waits for a child, and reaps it.
 ///
 /// # Errors

@@ -51,11 +51,12 @@ pub trait EngineOperations {
     /// smaster: everything has succeeded, from now on the container outlives this process.
     fn commit_container(&mut self) {}
 
-    /// smaster, foreground mode: waits until the container has ended.
+    /// smaster, foreground mode: waits until the container has ended. `init` is this process's child; an engine without
+    /// a stage2 has none.
     ///
     /// # Errors
     /// The kernel's.
-    fn monitor_container(&mut self, _init: &InitProcess) -> Result<ExitStatus> {
+    fn monitor_container(&mut self, _container: &Container, _init: Option<&InitProcess>) -> Result<ExitStatus> {
         Err(self.unsupported("waiting for the container"))
     }
 

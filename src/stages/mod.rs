@@ -1,1 +1,24 @@
+//! The three stages and how they hand over. stage1 decides, smaster creates and watches, stage2 becomes the payload.
+//!
+//! The *mode* says which process plays smaster and how long it lives: in the foreground it is the command itself until
+//! the container has ended; in a handover it is the command until the container is created, and init then belongs to
+//! the caller's subreaper. A supervised mode, in which smaster is a daemon of its own, would be a third [`Mode`].
 
+pub mod exec;
+pub mod foreground;
+pub mod lifecycle;
+mod relay;
+mod sealed;
+pub mod smaster;
+mod spawn;
+pub mod stage1;
+pub mod stage2;
+
+/// Which process plays smaster, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `run`, `exec`: this command, until the process has ended.
+    Foreground,
+    /// `create`, `run -d`, `exec -d`: this command, until the process is ready.
+    Handover,
+}

@@ -82,6 +82,17 @@ impl StateDir {
         }
     }
 
+    /// Lets other commands change the container.
+    pub fn unlock(&mut self) {
+        let Directory::Locked(lock) = &self.directory else { return };
+        // A lock belongs to the open file description: a duplicate would hold it as well, so the lock itself goes.
+        if let Ok(file) = lock.try_clone()
+            && let Directory::Locked(lock) = std::mem::replace(&mut self.directory, Directory::Open(file))
+        {
+            let _ = lock.unlock();
+        }
+    }
+
     fn file(&self) -> &File {
         match &self.directory {
             Directory::Locked(lock) => lock,

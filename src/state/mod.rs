@@ -8,7 +8,7 @@ mod root;
 pub use directory::{StateDir, exists, list};
 pub use identity::{BootId, ProcessIdentity, Liveness};
 pub use record::{Record, Status};
-pub use root::default_root;
+pub use root::{default_root, is_rootless};
 
 use std::fmt;
 

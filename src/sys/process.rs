@@ -186,3 +186,10 @@ pub fn set_domainname(name: &str) -> nix::Result<()> {
     // SAFETY: the pointer and the length describe one live slice.
     check(libc::c_long::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })).map(drop)
 }
+
+/// Gives SIGPIPE its default action back, which Rust's runtime replaced when this process started: a program that is
+/// executed inherits what is ignored.
+pub fn restore_sigpipe() {
+    // SAFETY: SIG_DFL is no handler; nothing of this process runs in signal context.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}

@@ -35,7 +35,11 @@ fn check_namespaces(report: &mut Report, linux: &Value) {
         if namespaces[..index].iter().any(|earlier| text(earlier, "type") == Some(kind)) {
             report.error(
                 format!("/linux/namespaces/{index}"),
-                format!("malformed spec file: duplicated ns {{\"{}\" \"{}\"}}", kind.escape_debug(), path.escape_debug()),
+                format!(
+                    "malformed spec file: duplicated ns {{\"{}\" \"{}\"}}",
+                    kind.escape_debug(),
+                    path.escape_debug()
+                ),
                 "name each type once",
             );
         }
@@ -109,7 +113,11 @@ fn check_devices(report: &mut Report, linux: &Value) {
                     "write the full path in the container, as in /dev/fuse",
                 );
             } else if devices[..index].iter().any(|earlier| text(earlier, "path") == Some(path)) {
-                report.warning(at("path"), format!("{path} is given twice; the later one holds"), "keep one of the two");
+                report.warning(
+                    at("path"),
+                    format!("{path} is given twice; the later one holds"),
+                    "keep one of the two",
+                );
             }
         }
         if text(device, "type").is_none_or(|kind| kind == "p" || !names::DEVICE_TYPES.contains(&kind)) {
@@ -133,7 +141,9 @@ fn check_devices(report: &mut Report, linux: &Value) {
 }
 
 fn check_net_devices(report: &mut Report, linux: &Value) {
-    let Some(devices) = linux.get("netDevices").and_then(Value::as_object).filter(|map| !map.is_empty()) else { return };
+    let Some(devices) = linux.get("netDevices").and_then(Value::as_object).filter(|map| !map.is_empty()) else {
+        return;
+    };
     if namespace(linux, "network").is_none() {
         report.error(
             "/linux/netDevices",
@@ -160,7 +170,9 @@ fn is_interface(name: &str) -> bool {
 }
 
 fn check_time_offsets(report: &mut Report, linux: &Value) {
-    let Some(offsets) = linux.get("timeOffsets").and_then(Value::as_object).filter(|map| !map.is_empty()) else { return };
+    let Some(offsets) = linux.get("timeOffsets").and_then(Value::as_object).filter(|map| !map.is_empty()) else {
+        return;
+    };
     if namespace(linux, "time").is_none() {
         report.error(
             "/linux/timeOffsets",

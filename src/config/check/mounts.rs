@@ -88,7 +88,10 @@ fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed:
             let later = one_at.max(other_at);
             report.warning(
                 format!("{at}/options/{later}"),
-                format!("\"{one}\" and \"{other}\" contradict each other; the later one, \"{}\", holds", options[later]),
+                format!(
+                    "\"{one}\" and \"{other}\" contradict each other; the later one, \"{}\", holds",
+                    options[later]
+                ),
                 "remove one of the two",
             );
         }

@@ -7,10 +7,8 @@ use super::schema::{Kind, Needed};
 use super::{names, seccomp, tables};
 
 /// oci-spec's names for flags that the runtime-spec writes differently: its enum derives them from its own spelling.
-const SCHEDULER_FLAGS: &[(&str, &str)] = &[
-    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
-    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
-];
+const SCHEDULER_FLAGS: &[(&str, &str)] =
+    &[("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"), ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN")];
 
 /// For a config.json that [`super::check`] found no error in.
 pub fn normalise(config: &mut Value) {
@@ -102,7 +100,8 @@ fn fit_process(process: &mut Value) {
 
 /// False for a name that is no capability.
 fn fit_capability(name: &mut Value) -> bool {
-    let known = name.as_str().and_then(|name| names::CAPABILITIES.iter().find(|known| known.eq_ignore_ascii_case(name)));
+    let known =
+        name.as_str().and_then(|name| names::CAPABILITIES.iter().find(|known| known.eq_ignore_ascii_case(name)));
     if let Some(known) = known
         && name.as_str() != Some(known)
     {

@@ -128,7 +128,8 @@ fn check_block_io(report: &mut Report, block_io: &Value) {
 
 fn check_weights(report: &mut Report, object: &Value, at: &str) {
     for name in ["weight", "leafWeight"] {
-        if let Some(weight) = integer(object, name).filter(|weight| *weight != 0 && !(10..=1000).contains(weight)) {
+        let wrong = |weight: &i128| matches!(weight, 1..10 | 1001..=0xffff);
+        if let Some(weight) = integer(object, name).filter(wrong) {
             report.error(
                 format!("{at}/{name}"),
                 format!("a weight of {weight} is out of range: invalid argument"),

@@ -107,7 +107,9 @@ fn walk(report: &mut Report, kind: &Kind, value: &Value, at: &At<'_>) {
             for (key, value) in map {
                 let at = At::Key(at, key);
                 no_nul(report, key, &at);
-                walk(report, element, value, &at);
+                if !value.is_null() {
+                    walk(report, element, value, &at);
+                }
             }
         }
         (Kind::Object(properties), Value::Object(object)) => walk_object(report, properties, object, at),

@@ -14,7 +14,7 @@ pub(super) fn is_empty(seccomp: &Value) -> bool {
 
 pub(super) fn check(report: &mut Report, linux: &Value) {
     let Some(seccomp) = present(linux, "seccomp").filter(|seccomp| !is_empty(seccomp)) else { return };
-    if present(seccomp, "defaultAction").is_none() {
+    if present(seccomp, "defaultAction").is_none_or(|action| action.as_str() == Some("")) {
         report.error(
             format!("{AT}/defaultAction"),
             "string  is not a valid action for seccomp: the default action is missing",
@@ -83,10 +83,7 @@ fn check_notify(report: &mut Report, seccomp: &Value) {
 }
 
 fn check_errno(report: &mut Report, object: &Value, name: &str, action: &str, at: impl Fn() -> String) {
-    if present(object, name).is_some()
-        && !action.is_empty()
-        && !matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE")
-    {
+    if present(object, name).is_some() && !action.is_empty() && !matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
         report.warning(at(), format!("{action} returns no errno; {name} is ignored"), "remove it");
     }
 }

@@ -258,16 +258,13 @@ const NETWORK: Kind = Object(&[
 const SECCOMP_ACTION: Kind = names!(names::SECCOMP_ACTIONS, "string {} is not a valid action for seccomp");
 
 const SECCOMP: Kind = Object(&[
-    // Absent in an empty profile, which means no filter: the rule is in seccomp.rs.
-    optional("defaultAction", SECCOMP_ACTION),
+    // Absent or empty in an empty profile, which means no filter: the rule is in seccomp.rs.
+    optional("defaultAction", names!(names::SECCOMP_ACTIONS, "string {} is not a valid action for seccomp", or_empty)),
     optional("defaultErrnoRet", UINT32),
     optional("flags", List(&names!(names::SECCOMP_FLAGS, "seccomp flag \"{}\" is not supported"))),
     optional("listenerPath", Text),
     optional("listenerMetadata", Text),
-    optional(
-        "architectures",
-        List(&names!(names::SECCOMP_ARCHS, "string {} is not a valid arch for seccomp")),
-    ),
+    optional("architectures", List(&names!(names::SECCOMP_ARCHS, "string {} is not a valid arch for seccomp"))),
     optional("syscalls", List(&SYSCALL)),
 ]);
 
@@ -301,12 +298,20 @@ const INTEL_RDT: Kind = Object(&[
 ]);
 
 const MEMORY_POLICY: Kind = Object(&[
-    required("mode", names!(names::MEMORY_POLICY_MODES, "invalid memory policy mode \"{}\""), "memory policy mode is missing"),
+    required(
+        "mode",
+        names!(names::MEMORY_POLICY_MODES, "invalid memory policy mode \"{}\""),
+        "memory policy mode is missing",
+    ),
     optional("nodes", Text),
     optional("flags", List(&names!(names::MEMORY_POLICY_FLAGS, "invalid memory policy flag \"{}\""))),
 ]);
 
 const PERSONALITY: Kind = Object(&[
-    required("domain", names!(names::PERSONALITY_DOMAINS, "invalid personality domain {}"), "invalid personality domain: it is missing"),
+    required(
+        "domain",
+        names!(names::PERSONALITY_DOMAINS, "invalid personality domain {}"),
+        "invalid personality domain: it is missing",
+    ),
     optional("flags", TEXTS),
 ]);

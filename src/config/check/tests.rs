@@ -65,7 +65,8 @@ fn the_root_is_looked_at_in_the_bundle() {
 
 #[test]
 fn a_process_document_has_pointers_of_its_own() {
-    let findings = check_process(&json!({ "args": [], "cwd": "x", "scheduler": { "policy": "SCHED_BATCH" }, "nice": 1 }));
+    let findings =
+        check_process(&json!({ "args": [], "cwd": "x", "scheduler": { "policy": "SCHED_BATCH" }, "nice": 1 }));
     let pointers: Vec<_> = findings.iter().map(|finding| finding.pointer.as_str()).collect();
     assert!(pointers.contains(&"/args") && pointers.contains(&"/cwd") && pointers.contains(&"/nice"), "{findings:?}");
     assert_eq!(pointers.contains(&"/scheduler"), is_unsupported("/process/scheduler"));
@@ -78,7 +79,8 @@ fn a_process_document_has_pointers_of_its_own() {
 #[test]
 fn every_row_of_the_unsupported_table_is_found() {
     for (pattern, what) in UNSUPPORTED {
-        let (path, value) = pattern.split_once('=').map_or((*pattern, json!([1])), |(path, value)| (path, json!(value)));
+        let (path, value) =
+            pattern.split_once('=').map_or((*pattern, json!([1])), |(path, value)| (path, json!(value)));
         let document = with(&path.replace('*', "0"), value);
         let found = errors(&document).iter().any(|finding| finding.problem.contains(what));
         assert!(found, "{pattern}");
@@ -102,8 +104,19 @@ fn pointers_are_escaped() {
 
 #[test]
 fn nothing_panics_on_any_type_anywhere() {
-    let values = [json!(null), json!(true), json!(-1), json!(1.5), json!(u64::MAX), json!("x"), json!([]), json!({}),
-        json!([null]), json!([[]]), json!({ "x": {} })];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1.5),
+        json!(u64::MAX),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!([null]),
+        json!([[]]),
+        json!({ "x": {} }),
+    ];
     assert!(!check(&json!([]), None).is_empty());
     for property in properties() {
         for value in &values {

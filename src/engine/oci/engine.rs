@@ -66,8 +66,8 @@ impl EngineOperations for OciEngine {
         }
     }
 
-    fn monitor_container(&mut self, init: &InitProcess) -> Result<ExitStatus> {
-        live::wait_for(init)
+    fn monitor_container(&mut self, _container: &Container, init: Option<&InitProcess>) -> Result<ExitStatus> {
+        live::monitor(init)
     }
 
     fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()> {

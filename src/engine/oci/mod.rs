@@ -12,4 +12,5 @@ pub mod process;
 pub(in crate::engine) mod seccomp;
 pub(in crate::engine) mod stage2;
 
+pub use super::live::wait_for;
 pub use engine::{OciEngine, PROVIDER};

@@ -229,6 +229,7 @@ impl PayloadOperations for Payload {
         }
         let args = strings(&self.config.process.args)?;
         let program = CString::new(self.program.as_os_str().as_bytes())?;
+        process::restore_sigpipe();
         // The last call before the payload: the filter may forbid every other.
         self.install_filter()?;
         let Err(errno) = nix::unistd::execve(&program, &args, &env);

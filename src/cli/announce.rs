@@ -1,0 +1,62 @@
+//! What a caller is told about a new process: the terminal's master, the pidfd, and last the pid file, because callers
+//! take it for the sign that all else is done.
+
+use crate::sys::{On, describe, errno_of, socket};
+use anyhow::{Context, Result};
+use nix::sys::socket::SockType;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+/// Where a caller wants to be told.
+#[derive(Default)]
+pub struct Announcement<'a> {
+    pub console_socket: Option<&'a Path>,
+    pub pidfd_socket: Option<&'a Path>,
+    pub pid_file: Option<&'a Path>,
+}
+
+impl Announcement<'_> {
+    /// Tells everything. A process without a pid (an engine without processes) has neither pidfd nor pid file.
+    ///
+    /// # Errors
+    /// Where a socket or the file cannot be written to.
+    pub fn send(&self, process: Option<(i32, &OwnedFd)>, console: Option<&OwnedFd>) -> Result<()> {
+        if let (Some(path), Some(master)) = (self.console_socket, console) {
+            send_fd(path, "/dev/ptmx", master).context("--console-socket")?;
+        }
+        let Some((pid, pidfd)) = process else { return Ok(()) };
+        if let Some(path) = self.pidfd_socket {
+            send_fd(path, "pidfd", pidfd).context("--pidfd-socket")?;
+        }
+        if let Some(path) = self.pid_file {
+            write_pid_file(path, pid).with_context(|| format!("--pid-file {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn send_fd(path: &Path, name: &str, fd: &OwnedFd) -> Result<()> {
+    let peer = socket::dial(path, SockType::Stream).on("connect to", path.display())?;
+    socket::send(&peer, &[name.as_bytes()], &[fd.as_fd().as_raw_fd()]).on("send to", path.display())?;
+    Ok(())
+}
+
+/// Whoever reads the file finds the whole number or no file.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut name = OsString::from(".");
+    name.push(path.file_name().context("it names no file")?);
+    let temporary = directory.join(name);
+    let result = (|| {
+        let mut file = File::options().write(true).create(true).truncate(true).open(&temporary)?;
+        write!(file, "{pid}")?;
+        std::fs::rename(&temporary, path)
+    })();
+    result.map_err(|error: std::io::Error| {
+        let _ = std::fs::remove_file(&temporary);
+        anyhow::anyhow!("write: {}", describe(errno_of(&error)))
+    })
+}

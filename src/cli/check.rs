@@ -1,0 +1,30 @@
+//! `rtx check`: every problem of a bundle at once.
+
+use super::args::CheckArgs;
+use crate::config::check::{self, Severity};
+use crate::sys::{On, describe, errno_of};
+use anyhow::{Context, Result};
+
+/// Prints a line a finding; the exit code is 1 if there is an error among them.
+pub fn check(args: CheckArgs) -> Result<i32> {
+    let directory = std::fs::canonicalize(&args.bundle).map_err(|error| {
+        anyhow::anyhow!("chdir {}: {}", args.bundle.display(), describe(errno_of(&error)))
+    })?;
+    let path = directory.join("config.json");
+    let raw = std::fs::read(&path).map_err(|error| errno_of(&error)).on("read", path.display())?;
+    let value = serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
+    let findings = check::check(&value, Some(&directory));
+    for finding in &findings {
+        let severity = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Note => "note",
+        };
+        println!("{severity}: {finding}");
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if findings.is_empty() {
+        println!("{}: no problem found", path.display());
+    }
+    Ok(i32::from(errors > 0))
+}

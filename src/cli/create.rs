@@ -1,0 +1,26 @@
+//! `rtx create`: a container whose program waits for `start`.
+
+use super::args::CreateArgs;
+use super::{Context, launch};
+use crate::stages::{lifecycle, smaster};
+use anyhow::Result;
+
+pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
+    let prepared = launch::prepare(context, &args.launch, false)?;
+    let id = prepared.launch.id.clone();
+    let mut created = smaster::create(prepared)?;
+    context.warn(&created.warnings);
+    if let Err(error) = launch::announce(&args.launch, &created) {
+        let smaster::Created { container, engine, stage2, .. } = created;
+        drop(stage2);
+        let _ = lifecycle::destroy(container, engine);
+        return Err(error);
+    }
+    if let Some(stage2) = &mut created.stage2 {
+        stage2.release();
+    }
+    if args.launch.id.is_none() {
+        println!("{id}");
+    }
+    Ok(0)
+}

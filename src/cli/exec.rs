@@ -1,0 +1,153 @@
+//! `rtx exec`: another process in a container.
+
+use super::announce::Announcement;
+use super::args::ExecArgs;
+use super::{Context, inherited};
+use crate::config::{check, findings};
+use crate::engine::ExecConfig;
+use crate::stages::exec::{self, ExecOptions, Joined};
+use crate::stages::lifecycle::Live;
+use crate::sys::{On, errno_of};
+use anyhow::{Context as _, Result, bail};
+use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use std::path::Path;
+
+pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
+    let mut options = context.launch_options();
+    inherited::count(args.preserve_fds, &mut options)?;
+    options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
+    options.foreground = !args.detach;
+    let live = Live::open(&context.root, &args.id)?;
+    let process = match &args.process {
+        Some(path) => read_process(path, &args)?,
+        None => process_from_flags(&live, &args)?,
+    };
+    let exec = ExecConfig {
+        process,
+        options,
+        ignore_paused: args.ignore_paused,
+        sub_cgroups: args.cgroup.clone(),
+        starter: crate::config::envelope::Starter::default(),
+        oci_config: crate::config::envelope::OciConfig::default(),
+        root: context.root.clone(),
+        warnings: Vec::new(),
+    };
+    let mut joined = |joined: &Joined| {
+        context.warn(&joined.warnings);
+        let announcement = Announcement {
+            console_socket: args.console_socket.as_deref(),
+            pidfd_socket: args.pidfd_socket.as_deref(),
+            pid_file: args.pid_file.as_deref(),
+        };
+        let init = &joined.stage2.init;
+        announcement.send(Some((init.pid, &init.pidfd)), joined.console.as_ref())
+    };
+    let options = ExecOptions { detach: args.detach, no_subreaper: false, joined: &mut joined };
+    let status = exec::exec(live, exec, options)?;
+    Ok(status.map_or(0, |status| status.code()))
+}
+
+/// `--process`: the process object of a config.json. Flags that would contradict it are ignored by runc; `--tty` and
+/// `--no-new-privs` are taken.
+fn read_process(path: &Path, args: &ExecArgs) -> Result<Process> {
+    let raw = std::fs::read(path).map_err(|error| errno_of(&error)).on("read", path.display())?;
+    let mut value =
+        serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
+    findings::refuse(check::check_process(&value)).with_context(|| format!("--process {}", path.display()))?;
+    check::normalise_process(&mut value);
+    let mut process: Process =
+        serde_json::from_value(value).with_context(|| format!("{} is not a process", path.display()))?;
+    if args.tty {
+        process.set_terminal(Some(true));
+    }
+    Ok(process)
+}
+
+/// The container's own process with what the flags change.
+fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
+    if args.args.is_empty() {
+        bail!("process args cannot be empty: give a command after the container's id, or --process FILE");
+    }
+    let spec = live.spec()?;
+    let Some(mut process) = spec.process().clone() else { bail!("the container was created without a process") };
+    process.set_args(Some(args.args.clone()));
+    process.set_terminal(Some(args.tty));
+    process.set_console_size(None);
+    if let Some(cwd) = &args.cwd {
+        if !cwd.starts_with('/') {
+            bail!("--cwd {cwd}: Cwd must be an absolute path");
+        }
+        process.set_cwd(cwd.into());
+    }
+    if let Some(entry) = args.env.iter().find(|entry| !entry.contains('=')) {
+        bail!("--env {entry}: give NAME=VALUE");
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(args.env.iter().cloned());
+    process.set_env(Some(env));
+    if let Some(profile) = &args.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &args.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if args.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    set_user(&mut process, args)?;
+    add_capabilities(&mut process, &args.cap)?;
+    Ok(process)
+}
+
+fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
+    let mut user = process.user().clone();
+    if let Some(text) = &args.user {
+        let (uid, gid) = match text.split_once(':') {
+            Some((uid, gid)) => (uid, Some(gid)),
+            None => (text.as_str(), None),
+        };
+        let number = |kind: &str, text: &str| {
+            text.parse::<u32>().map_err(|_| {
+                anyhow::anyhow!("bad {kind}: parsing {text:?}: invalid syntax: --user takes numbers, UID or UID:GID")
+            })
+        };
+        user.set_uid(number("uid", uid)?);
+        if let Some(gid) = gid {
+            user.set_gid(number("gid", gid)?);
+        }
+    }
+    if !args.additional_gids.is_empty() {
+        let mut gids = user.additional_gids().clone().unwrap_or_default();
+        gids.extend(&args.additional_gids);
+        user.set_additional_gids(Some(gids));
+    }
+    process.set_user(user);
+    Ok(())
+}
+
+/// `--cap` adds to every set but the inheritable one, which would outlive a change of user (CVE-2022-29162); an ambient
+/// capability has to be inheritable, so it stays out of that one as well.
+fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut added = Vec::new();
+    for name in names {
+        let upper = name.to_ascii_uppercase();
+        let capability: Result<Capability, _> = upper.strip_prefix("CAP_").unwrap_or(&upper).parse();
+        added.push(capability.map_err(|_| anyhow::anyhow!("--cap {name}: there is no such capability"))?);
+    }
+    let mut sets = match process.capabilities() {
+        Some(sets) => sets.clone(),
+        None => serde_json::from_str::<LinuxCapabilities>("{}")?,
+    };
+    let with = |set: &Option<std::collections::HashSet<Capability>>| {
+        let mut set = set.clone().unwrap_or_default();
+        set.extend(added.iter().copied());
+        Some(set)
+    };
+    let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(sets));
+    Ok(())
+}

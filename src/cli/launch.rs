@@ -1,0 +1,47 @@
+//! What `create` and `run` share: from the flags to a prepared container, and what the caller is told of it.
+
+use super::announce::Announcement;
+use super::launch_args::LaunchArgs;
+use super::{Context, inherited};
+use crate::stages::smaster::Created;
+use crate::stages::stage1::{self, Prepared, Request};
+use anyhow::Result;
+use std::path::Path;
+
+/// stage1 for these flags.
+///
+/// # Errors
+/// Everything that is wrong with the request.
+pub fn prepare(context: &Context, args: &LaunchArgs, foreground: bool) -> Result<Prepared> {
+    let mut options = context.launch_options();
+    inherited::count(args.preserve_fds, &mut options)?;
+    options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
+    options.foreground = foreground;
+    options.no_pivot = args.no_pivot;
+    options.no_new_keyring = args.no_new_keyring;
+    options.allow_unconfined = args.allow_unconfined;
+    let prepared = stage1::prepare(Request {
+        id: args.id.clone(),
+        bundle: args.bundle.as_deref().unwrap_or(Path::new(".")),
+        engine: context.globals.engine.as_deref(),
+        config: &context.config,
+        options,
+        root: context.root.clone(),
+    })?;
+    context.warn(&prepared.launch.warnings);
+    Ok(prepared)
+}
+
+/// Tells the caller of a new container.
+///
+/// # Errors
+/// Where a socket or the pid file cannot be written to.
+pub fn announce(args: &LaunchArgs, created: &Created) -> Result<()> {
+    let announcement = Announcement {
+        console_socket: args.console_socket.as_deref(),
+        pidfd_socket: args.pidfd_socket.as_deref(),
+        pid_file: args.pid_file.as_deref(),
+    };
+    let process = created.stage2.as_ref().map(|stage2| (stage2.init.pid, &stage2.init.pidfd));
+    announcement.send(process, created.console.as_ref())
+}

@@ -1,0 +1,81 @@
+//! How a failure is told: one line on standard error, and one entry in the `--log` file, which callers parse. Nothing
+//! is written there on success: podman takes the whole file for one object.
+
+use super::args::LogFormat;
+use crate::sys::{On, errno_of};
+use anyhow::Result;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+#[derive(Default)]
+pub struct Report {
+    log: Option<(File, Form)>,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Text,
+    Json,
+}
+
+impl Report {
+    /// Opens the log, which has to exist even if nothing is ever written to it: containerd reads it after a failure,
+    /// however early that was.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn new(path: Option<&Path>, format: LogFormat) -> Result<Self> {
+        let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { return Ok(Self::default()) };
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| errno_of(&error))
+            .on("open the log", path.display())?;
+        let form = if format == LogFormat::Json { Form::Json } else { Form::Text };
+        Ok(Self { log: Some((file, form)) })
+    }
+
+    /// For a command line that could not be parsed: looks for the log in it all the same.
+    pub fn from_arguments(arguments: &[OsString]) -> Self {
+        let path = value_of(arguments, "log");
+        let is_json = value_of(arguments, "log-format").is_some_and(|format| format == "json");
+        let format = if is_json { LogFormat::Json } else { LogFormat::Text };
+        Self::new(path.as_deref().map(Path::new), format).unwrap_or_default()
+    }
+
+    /// Tells of a failure and returns the exit code that goes with it.
+    pub fn fail(&self, message: &str, code: i32) -> i32 {
+        let message = message.trim_end().replace('\n', "\\n");
+        if let Some((file, form)) = &self.log {
+            let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
+            let line = match form {
+                Form::Json => serde_json::json!({ "level": "error", "msg": message, "time": time }).to_string(),
+                Form::Text => format!("time={time:?} level=error msg={message:?}"),
+            };
+            let mut file: &File = file;
+            // A full disk must not hide the message on standard error.
+            let _ = writeln!(file, "{line}");
+        }
+        let _ = writeln!(std::io::stderr(), "{message}");
+        code
+    }
+}
+
+fn value_of(arguments: &[OsString], flag: &str) -> Option<OsString> {
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let bytes = argument.as_bytes();
+        let Some(name) = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-")) else { continue };
+        if name == flag.as_bytes() {
+            return arguments.next().cloned();
+        }
+        if let Some(value) = name.strip_prefix(flag.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
+            return Some(OsStr::from_bytes(value).to_owned());
+        }
+    }
+    None
+}

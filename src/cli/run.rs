@@ -1,0 +1,41 @@
+//! `rtx run`: create, start, and in the foreground wait and delete.
+
+use super::args::RunArgs;
+use super::{Context, launch};
+use crate::stages::foreground::{self, RunOptions};
+use crate::stages::{lifecycle, smaster};
+use anyhow::Result;
+
+pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
+    let prepared = launch::prepare(context, &args.launch, !args.detach)?;
+    if args.detach {
+        return run_detached(context, &args, prepared);
+    }
+    let mut created = |created: &smaster::Created| {
+        context.warn(&created.warnings);
+        launch::announce(&args.launch, created)
+    };
+    let options = RunOptions { no_subreaper: args.no_subreaper, keep: args.keep, created: &mut created };
+    Ok(foreground::run(prepared, options)?.code())
+}
+
+fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stage1::Prepared) -> Result<i32> {
+    let id = prepared.launch.id.clone();
+    let mut created = smaster::create(prepared)?;
+    context.warn(&created.warnings);
+    let started = launch::announce(&args.launch, &created)
+        .and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
+    if let Err(error) = started {
+        let smaster::Created { container, engine, stage2, .. } = created;
+        drop(stage2);
+        let _ = lifecycle::destroy(container, engine);
+        return Err(error);
+    }
+    if let Some(stage2) = &mut created.stage2 {
+        stage2.release();
+    }
+    if args.launch.id.is_none() {
+        println!("{id}");
+    }
+    Ok(0)
+}

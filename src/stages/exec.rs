@@ -1,0 +1,85 @@
+//! `exec`: the same stages for a process that joins a container: it is decided, made, told how to join, and becomes
+//! its program at once, without a start barrier.
+
+use super::foreground::{self, Signals};
+use super::lifecycle::Live;
+use super::relay::Terminal;
+use super::spawn::Stage2;
+use super::stage1::check_console_socket;
+use crate::config::envelope::{Common, Envelope, VERSION};
+use crate::engine::oci::wait_for;
+use crate::engine::{ExecConfig, ExitStatus};
+use crate::state::Status;
+use crate::sys::{On, process};
+use anyhow::{Result, bail};
+use serde_json::value::RawValue;
+use std::os::fd::OwnedFd;
+
+/// A process that has joined and is about to become its program.
+pub struct Joined {
+    pub stage2: Stage2,
+    pub console: Option<OwnedFd>,
+    pub warnings: Vec<String>,
+}
+
+/// What `exec` wants beside the process.
+pub struct ExecOptions<'a> {
+    pub detach: bool,
+    pub no_subreaper: bool,
+    /// Called when the process has joined and before it executes its program.
+    pub joined: &'a mut dyn FnMut(&Joined) -> Result<()>,
+}
+
+/// Runs a process in a container: to its end, or with `detach` until it has executed its program.
+///
+/// # Errors
+/// Why it could not be run. It is gone then.
+pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {
+    match live.status()? {
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Paused if !exec.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        Status::Creating => bail!("cannot exec in a container that is still being created"),
+        Status::Created | Status::Running | Status::Paused => {}
+    }
+    let terminal = exec.process.terminal().unwrap_or(false);
+    check_console_socket(terminal, &exec.options)?;
+    let caller = if terminal && !options.detach { Some(Terminal::find()?) } else { None };
+    let request = live.engine.prepare_exec(&live.container, &mut exec)?;
+    if !options.detach && !options.no_subreaper {
+        process::set_child_subreaper(true).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
+    }
+    let signals = if options.detach { None } else { Some(Signals::catch()?) };
+    let inherited = exec.options.preserve_fds + exec.options.listen_fds;
+    let mut stage2 = Stage2::spawn(&request, inherited)?;
+    let console = match join(&mut live, &mut exec, &mut stage2) {
+        Ok(console) => console,
+        Err(error) => return Err(stage2.explain(error)),
+    };
+    let warnings = stage2.rpc.take_warnings();
+    let mut joined = Joined { stage2, console, warnings };
+    (options.joined)(&joined)?;
+    joined.stage2.rpc.wait_executed()?;
+    joined.stage2.release();
+    let Some(signals) = signals else { return Ok(None) };
+    let mut relay = foreground::relay(joined.console.take(), caller)?;
+    foreground::watch(&joined.stage2.init, relay.as_mut(), &signals)?;
+    wait_for(&joined.stage2.init).map(Some)
+}
+
+fn join(live: &mut Live, exec: &mut ExecConfig, stage2: &mut Stage2) -> Result<Option<OwnedFd>> {
+    exec.starter.sealed = stage2.sealed;
+    let envelope = Envelope {
+        version: VERSION,
+        engine_name: live.engine.name().to_owned(),
+        common: Common { id: live.container.record.id.clone(), state: String::new() },
+        starter: exec.starter.clone(),
+        oci_config: exec.oci_config.clone(),
+        engine_config: RawValue::from_string("null".to_owned())?,
+    };
+    stage2.rpc.configure(&envelope, &[])?;
+    live.engine.enter_container(exec, &mut stage2.init, &mut stage2.rpc)?;
+    stage2.rpc.finish()?;
+    Ok(stage2.rpc.wait()?.pop())
+}

@@ -1,0 +1,170 @@
+//! The foreground mode: this command stays until the process has ended, passes signals on, and relays the terminal.
+
+use super::relay::{Relay, Terminal};
+use super::smaster::{self, Created};
+use super::stage1::Prepared;
+use super::lifecycle;
+use crate::engine::{ExitStatus, InitProcess};
+use crate::sys::{Errno, On, process};
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The signals that this command gets, held back from the moment it creates something until it can pass them on.
+pub struct Signals {
+    fd: SignalFd,
+}
+
+impl Signals {
+    /// # Errors
+    /// The kernel's.
+    pub fn catch() -> Result<Self> {
+        let mut set = SigSet::all();
+        // A fault of this command is its own, and a broken pipe shows as an error.
+        for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGPIPE] {
+            set.remove(signal);
+        }
+        set.thread_block().on("block", "signals")?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self { fd: SignalFd::with_flags(&set, flags).on("signalfd", "")? })
+    }
+
+    fn next(&self) -> Option<i32> {
+        self.fd.read_signal().ok().flatten().map(|signal| signal.ssi_signo as i32)
+    }
+}
+
+/// What `run` wants beside the container.
+pub struct RunOptions<'a> {
+    /// Does not become the parent of the container's orphans.
+    pub no_subreaper: bool,
+    /// Leaves the container when it has ended.
+    pub keep: bool,
+    /// Called when the container is created and before it is started, with init's pid.
+    pub created: &'a mut dyn FnMut(&Created) -> Result<()>,
+}
+
+/// Creates a container, starts it, waits for its end and removes it.
+///
+/// # Errors
+/// Whatever failed; the container is removed then as well.
+pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<ExitStatus> {
+    let terminal = match prepared.launch.oci_config.process.terminal {
+        true => Some(Terminal::find()?),
+        false => None,
+    };
+    if !options.no_subreaper {
+        process::set_child_subreaper(true).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
+    }
+    let signals = Signals::catch()?;
+    let mut created = smaster::create(prepared)?;
+    let outcome = started(&mut created, options.created, terminal, &signals);
+    let Created { container, engine, stage2, .. } = created;
+    // Init is dead by now, or has to be.
+    drop(stage2);
+    if options.keep && outcome.is_ok() {
+        return outcome;
+    }
+    let removed = lifecycle::destroy(container, engine);
+    let status = outcome?;
+    removed.context("remove the container after its end")?;
+    Ok(status)
+}
+
+fn started(
+    created: &mut Created,
+    announce: &mut dyn FnMut(&Created) -> Result<()>,
+    terminal: Option<Terminal>,
+    signals: &Signals,
+) -> Result<ExitStatus> {
+    announce(created)?;
+    created.container.state.unlock();
+    let mut relay = relay(created.console.take(), terminal)?;
+    lifecycle::start_created(&mut created.container, &mut *created.engine)?;
+    let Some(stage2) = &mut created.stage2 else {
+        return created.engine.monitor_container(&created.container, None);
+    };
+    watch(&stage2.init, relay.as_mut(), signals)?;
+    let status = created.engine.monitor_container(&created.container, Some(&stage2.init))?;
+    stage2.release();
+    Ok(status)
+}
+
+/// Passes signals on and relays the terminal until the process has ended. It is not reaped.
+///
+/// # Errors
+/// The kernel's.
+pub fn watch(init: &InitProcess, mut relay: Option<&mut Relay>, signals: &Signals) -> Result<()> {
+    let stdin = std::io::stdin();
+    loop {
+        let mut fds = vec![
+            PollFd::new(init.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(relay) = &relay {
+            fds.extend(relay.poll_fds(stdin.as_fd()));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).on("poll", "the container")?,
+        }
+        let ready: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
+        drop(fds);
+        if ready[1].contains(PollFlags::POLLIN) {
+            pass_signals(init, relay.as_deref(), signals);
+        }
+        if let (Some(terminal), [_, _, master, input]) = (&mut relay, ready.as_slice())
+            && !terminal.pump(*master, *input)?
+        {
+            relay = None;
+        }
+        if ready[0].contains(PollFlags::POLLIN) {
+            if let Some(relay) = relay {
+                relay.drain();
+            }
+            return Ok(());
+        }
+    }
+}
+
+fn pass_signals(init: &InitProcess, relay: Option<&Relay>, signals: &Signals) {
+    while let Some(signal) = signals.next() {
+        match signal {
+            libc::SIGCHLD => reap_orphans(init),
+            libc::SIGWINCH => {
+                if let Some(relay) = relay {
+                    relay.resize();
+                }
+            }
+            signal => {
+                let _ = process::pidfd_signal(&init.pidfd, signal);
+            }
+        }
+    }
+}
+
+/// As their subreaper this command gets the orphans of the container's processes; init itself is left for later.
+fn reap_orphans(init: &InitProcess) {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::All, flags) {
+            Ok(WaitStatus::StillAlive) | Err(_) => return,
+            Ok(status) if status.pid().is_none_or(|pid| pid.as_raw() == init.pid) => return,
+            Ok(status) => drop(waitpid(status.pid(), Some(WaitPidFlag::WNOHANG))),
+        }
+    }
+}
+
+/// The relay between both terminals, if there are both.
+///
+/// # Errors
+/// Where the caller's cannot be made raw.
+pub fn relay(master: Option<OwnedFd>, terminal: Option<Terminal>) -> Result<Option<Relay>> {
+    match (master, terminal) {
+        (Some(master), Some(terminal)) => Relay::new(master, terminal).map(Some),
+        _ => Ok(None),
+    }
+}

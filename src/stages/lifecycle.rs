@@ -1,0 +1,280 @@
+//! What later commands do with a container that an earlier one made: each opens its record, asks its engine, and holds
+//! its lock while it changes something.
+
+use crate::engine::{Container, EngineOperations, Outcome, table};
+use crate::engine::oci::hooks;
+use crate::state::{NotFound, Record, StateDir, Status};
+use crate::sys::Errno;
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A container and the engine that made it.
+pub struct Live {
+    pub container: Container,
+    pub engine: Box<dyn EngineOperations>,
+}
+
+impl Live {
+    /// Opens a container to look at it.
+    ///
+    /// # Errors
+    /// [`NotFound`]; a damaged record.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        Self::with(check_id(id).and_then(|()| StateDir::open(root, id))?)
+    }
+
+    /// Opens a container to change it, after every other command that does.
+    ///
+    /// # Errors
+    /// [`NotFound`]; a damaged record.
+    pub fn open_locked(root: &Path, id: &str) -> Result<Self> {
+        Self::with(check_id(id).and_then(|()| StateDir::open_locked(root, id))?)
+    }
+
+    fn with(state: StateDir) -> Result<Self> {
+        let record = state.record()?;
+        let engine = (table::find(&record.engine)?.make)();
+        Ok(Self { container: Container { state, record }, engine })
+    }
+
+    /// # Errors
+    /// The kernel's.
+    pub fn status(&self) -> Result<Status> {
+        self.engine.status(&self.container)
+    }
+
+    /// The configuration that the container was created with.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub fn spec(&self) -> Result<Spec> {
+        let damaged = || format!("the configuration of container {:?} is damaged", self.container.record.id);
+        let mut value = serde_json::from_slice(&self.container.state.config()?).with_context(damaged)?;
+        crate::config::check::normalise(&mut value);
+        serde_json::from_value(value).with_context(damaged)
+    }
+}
+
+/// An id that no container can have does not exist; nothing that contains a slash is ever looked up.
+fn check_id(id: &str) -> Result<()> {
+    match crate::config::id::validate(id) {
+        Ok(()) => Ok(()),
+        Err(error) if id.is_empty() => Err(error),
+        Err(_) => Err(NotFound { id: id.to_owned() }.into()),
+    }
+}
+
+/// `start`: lets a created container run its program, and runs the poststart hooks.
+///
+/// # Errors
+/// Where the container is in another state; why the program could not be executed.
+pub fn start(root: &Path, id: &str) -> Result<()> {
+    let mut live = Live::open_locked(root, id)?;
+    match live.status()? {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        Status::Running => bail!("cannot start an already running container"),
+        Status::Creating => bail!("cannot start a container that is still being created"),
+        Status::Paused => bail!("cannot start a paused container: resume it first"),
+    }
+    start_created(&mut live.container, &mut *live.engine)
+}
+
+/// The start itself, for a container whose state is known.
+///
+/// # Errors
+/// Why the program could not be executed; where a poststart hook failed, the container has been killed.
+pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
+    engine.start_container(container)?;
+    let spec = raw_hooks(container)?;
+    let hooks = hooks::operations(spec.poststart().as_ref());
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let pid = container.record.init.as_ref().map_or(0, |init| init.pid);
+    let state = serde_json::to_string(&container.record.oci_state(Status::Running, pid))?;
+    let outcome = hooks::run("poststart", &hooks, &state, Some(&container.record.bundle));
+    if outcome.is_err() {
+        let _ = engine.kill(container, libc::SIGKILL, true);
+    }
+    outcome
+}
+
+/// Only the hooks of the saved configuration: what start and delete need of it.
+fn raw_hooks(container: &Container) -> Result<oci_spec::runtime::Hooks> {
+    #[derive(serde::Deserialize)]
+    struct OnlyHooks {
+        hooks: Option<oci_spec::runtime::Hooks>,
+    }
+    let config: OnlyHooks = serde_json::from_slice(&container.state.config()?)
+        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))?;
+    Ok(config.hooks.unwrap_or_default())
+}
+
+/// Runs the poststop hooks of a configuration.
+///
+/// # Errors
+/// Which hook failed; the spec has it logged, and the others run all the same.
+pub fn run_poststop(spec: &Spec, record: &Record) -> Result<()> {
+    let hooks = hooks::operations(spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()));
+    poststop(&hooks, record)
+}
+
+fn poststop(operations: &[crate::rpc::operation::HookOperation], record: &Record) -> Result<()> {
+    if operations.is_empty() {
+        return Ok(());
+    }
+    let state = serde_json::to_string(&record.oci_state(Status::Stopped, 0))?;
+    let mut outcome = Ok(());
+    for operation in operations {
+        let result = hooks::run("poststop", std::slice::from_ref(operation), &state, Some(&record.bundle));
+        outcome = outcome.and(result);
+    }
+    outcome
+}
+
+/// `kill`: sends a signal to init, or to every process of the container.
+///
+/// # Errors
+/// `container not running` where there is nothing to signal, except that `all` of a stopped container is no error: its
+/// other processes may still be there.
+pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
+    let mut live = Live::open(root, id)?;
+    let status = live.status()?;
+    if all {
+        return live.engine.kill(&mut live.container, signal, true);
+    }
+    match status {
+        Status::Created | Status::Running | Status::Paused | Status::Creating => {}
+        Status::Stopped => bail!("container not running"),
+    }
+    match live.engine.kill(&mut live.container, signal, false) {
+        Err(error) if is_gone(&error) => bail!("container not running"),
+        other => other,
+    }?;
+    // A signal does not reach a frozen process of cgroup v1; SIGKILL has to.
+    if status == Status::Paused && signal == libc::SIGKILL {
+        live.engine.resume(&mut live.container)?;
+    }
+    Ok(())
+}
+
+fn is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<crate::sys::Error>().is_some_and(|error| error.errno == Errno::ESRCH)
+}
+
+/// How long `delete --force` waits for a killed init.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// `delete`: removes a stopped container; with `force` any, and what a killed command left of one.
+///
+/// # Errors
+/// [`NotFound`], but not with `force`; a container that is not stopped, without it.
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
+    let live = match Live::open_locked(root, id) {
+        Err(error) if force && error.is::<NotFound>() => return remove_remains(root, id),
+        Err(error) if force => return remove_damaged(root, id, error),
+        other => other?,
+    };
+    match live.status()? {
+        Status::Stopped => {}
+        status if force || status == Status::Creating && live.container.record.init.is_none() => {}
+        Status::Created => {}
+        status => bail!("cannot delete container {id} that is not stopped: {status}"),
+    }
+    delete_open(live)
+}
+
+/// Removes a container that is open, killing what still runs.
+///
+/// # Errors
+/// What could not be removed.
+pub fn delete_open(mut live: Live) -> Result<()> {
+    let hooks = raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
+    if live.status()? != Status::Stopped {
+        kill_and_wait(&mut live)?;
+    }
+    live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
+    let Live { container: Container { state, record }, .. } = live;
+    state.remove()?;
+    // The specification has a failed poststop hook logged, not undone: there is nothing left to fail.
+    let _ = poststop(&hooks, &record);
+    Ok(())
+}
+
+fn kill_and_wait(live: &mut Live) -> Result<()> {
+    let is_paused = live.status()? == Status::Paused;
+    match live.engine.kill(&mut live.container, libc::SIGKILL, false) {
+        Err(error) if !is_gone(&error) && live.container.record.init.is_some() => return Err(error),
+        _ => {}
+    }
+    if is_paused {
+        live.engine.resume(&mut live.container)?;
+    }
+    let Some(init) = live.container.record.init.clone() else { return Ok(()) };
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    let Ok(pidfd) = init.open() else { return Ok(()) };
+    use std::os::fd::AsFd;
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let timeout = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
+    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    match crate::sys::retry(|| nix::poll::poll(&mut poll, timeout)) {
+        Ok(0) => bail!("init of container {:?} does not die (process {})", live.container.record.id, init.pid),
+        _ => Ok(()),
+    }
+}
+
+/// What is left where there is no record: a directory that a killed create made and never wrote to.
+fn remove_remains(root: &Path, id: &str) -> Result<()> {
+    if crate::config::id::validate(id).is_err() {
+        return Ok(());
+    }
+    match StateDir::open_locked(root, id) {
+        Ok(state) => state.remove(),
+        Err(error) if error.is::<NotFound>() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A record that cannot be read names nothing that could be removed but its own directory.
+fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<()> {
+    match StateDir::open_locked(root, id) {
+        Ok(state) if state.record().is_err() => state.remove(),
+        _ => Err(why),
+    }
+}
+
+/// `pause`.
+///
+/// # Errors
+/// Where the container does not run.
+pub fn pause(root: &Path, id: &str) -> Result<()> {
+    let mut live = Live::open_locked(root, id)?;
+    match live.status()? {
+        Status::Running | Status::Created => live.engine.pause(&mut live.container),
+        status => bail!("container not running: it is {status}"),
+    }
+}
+
+/// `resume`.
+///
+/// # Errors
+/// Where the container is not paused.
+pub fn resume(root: &Path, id: &str) -> Result<()> {
+    let mut live = Live::open_locked(root, id)?;
+    match live.status()? {
+        Status::Paused => live.engine.resume(&mut live.container),
+        status => bail!("container not paused: it is {status}"),
+    }
+}
+
+/// Removes a container that this command made, from the foreground.
+///
+/// # Errors
+/// What could not be removed.
+pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Result<()> {
+    delete_open(Live { container, engine })
+}
+

@@ -1,0 +1,168 @@
+//! The caller's terminal and the container's: bytes, window size, and the raw mode that is undone whatever happens.
+
+use crate::sys::{Errno, On, tty};
+use anyhow::Result;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::stat::Mode;
+use nix::sys::termios::{self, SetArg, Termios};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const BUFFER: usize = 16 * 1024;
+
+/// The terminal that this command was typed at.
+pub struct Terminal {
+    device: OwnedFd,
+    before: Option<Termios>,
+}
+
+impl Terminal {
+    /// The first of the standard streams that is a terminal, or the controlling one.
+    ///
+    /// # Errors
+    /// `open /dev/tty: no such device or address` where there is none.
+    pub fn find() -> Result<Self> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+            if nix::unistd::isatty(stream).unwrap_or(false) {
+                let device = stream.try_clone_to_owned().map_err(|error| crate::sys::errno_of(&error));
+                return Ok(Self { device: device.on("duplicate", "the terminal")?, before: None });
+            }
+        }
+        let device = open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty());
+        Ok(Self { device: device.on("open", "/dev/tty")?, before: None })
+    }
+
+    /// Hands every key to the container, until this value is dropped.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_raw(&mut self) -> Result<()> {
+        let before = termios::tcgetattr(&self.device).on("tcgetattr", "the terminal")?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        self.before = Some(before);
+        termios::tcsetattr(&self.device, SetArg::TCSANOW, &raw).on("tcsetattr", "the terminal")?;
+        Ok(())
+    }
+
+    /// Gives the container's terminal the size of this one.
+    pub fn copy_size(&self, to: impl AsFd) {
+        if let Ok((rows, columns)) = tty::size(&self.device) {
+            let _ = tty::set_size(to, rows, columns);
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before {
+            let _ = termios::tcsetattr(&self.device, SetArg::TCSANOW, before);
+        }
+    }
+}
+
+/// Copies between the standard streams and the master of the container's terminal.
+pub struct Relay {
+    master: OwnedFd,
+    terminal: Terminal,
+    /// Typed and not yet taken by the container's terminal.
+    pending: Vec<u8>,
+    stdin_open: bool,
+}
+
+impl Relay {
+    /// # Errors
+    /// Where the terminal cannot be made raw.
+    pub fn new(master: OwnedFd, mut terminal: Terminal) -> Result<Self> {
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).on("fcntl", "the terminal")?;
+        terminal.copy_size(&master);
+        terminal.make_raw()?;
+        Ok(Self { master, terminal, pending: Vec::new(), stdin_open: true })
+    }
+
+    /// The window has another size.
+    pub fn resize(&self) {
+        self.terminal.copy_size(&self.master);
+    }
+
+    /// What to wait for: the master, and standard input as long as what came from it has been taken.
+    pub fn poll_fds<'a>(&'a self, stdin: BorrowedFd<'a>) -> [PollFd<'a>; 2] {
+        let mut events = PollFlags::POLLIN;
+        events.set(PollFlags::POLLOUT, !self.pending.is_empty());
+        let wants_input = self.stdin_open && self.pending.is_empty();
+        let input = if wants_input { PollFlags::POLLIN } else { PollFlags::empty() };
+        [PollFd::new(self.master.as_fd(), events), PollFd::new(stdin, input)]
+    }
+
+    /// Moves what can be moved. `false` when the container's side is closed.
+    ///
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn pump(&mut self, master: PollFlags, stdin: PollFlags) -> Result<bool> {
+        if self.stdin_open && self.pending.is_empty() && !stdin.is_empty() {
+            self.read_input()?;
+        }
+        if !self.pending.is_empty() {
+            match nix::unistd::write(&self.master, &self.pending) {
+                Ok(written) => drop(self.pending.drain(..written)),
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(_) => self.pending.clear(),
+            }
+        }
+        if master.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
+            return self.copy_output();
+        }
+        Ok(true)
+    }
+
+    fn read_input(&mut self) -> Result<()> {
+        let mut buffer = [0; BUFFER];
+        match nix::unistd::read(std::io::stdin(), &mut buffer) {
+            Ok(0) => self.stdin_open = false,
+            Ok(length) => self.pending.extend_from_slice(&buffer[..length]),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => self.stdin_open = false,
+        }
+        Ok(())
+    }
+
+    fn copy_output(&mut self) -> Result<bool> {
+        let mut buffer = [0; BUFFER];
+        match nix::unistd::read(&self.master, &mut buffer) {
+            Ok(0) | Err(Errno::EIO) => Ok(false),
+            Ok(length) => {
+                write_all(&buffer[..length])?;
+                Ok(true)
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(true),
+            Err(errno) => Err(errno).on("read", "the container's terminal")?,
+        }
+    }
+
+    /// What the container wrote before it ended.
+    pub fn drain(&mut self) {
+        while let Ok(true) = self.copy_output() {
+            let mut poll = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            if nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO) != Ok(1) {
+                break;
+            }
+        }
+    }
+}
+
+fn write_all(mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(std::io::stdout(), bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let stdout = std::io::stdout();
+                let mut poll = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+                let _ = nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE);
+            }
+            Err(errno) => Err(errno).on("write", "standard output")?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The executable that stage2 runs from, out of the container's reach (CVE-2019-5736): a container that overwrites
+//! /proc/PID/exe of the process that becomes its init, or joins it, would own the host.
+
+use crate::config::envelope::Sealed;
+use crate::sys::mount::{Attributes, attr, clone_tree, set_attributes};
+use crate::sys::{On, errno_of};
+use anyhow::{Result, bail};
+use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, open, openat};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::unistd::{AccessFlags, access};
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+const SELF: &str = "/proc/self/exe";
+
+/// Opens this executable so that nothing running from it can write to it.
+///
+/// # Errors
+/// Where no way of protecting it works.
+pub fn open_executable() -> Result<(OwnedFd, Sealed)> {
+    if let Ok(executable) = readonly_mount() {
+        return Ok((executable, Sealed::ReadonlyMount));
+    }
+    // Without privileges there is no mount to be had. A file that this user cannot write is safe from all users that
+    // it could map into a container: they are itself and subordinate ones.
+    if !nix::unistd::geteuid().is_root() && access(SELF, AccessFlags::W_OK) != Ok(()) {
+        let owner = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).on("open", SELF)?;
+        if fstat(&owner).on("stat", SELF)?.st_uid != nix::unistd::geteuid().as_raw() {
+            return Ok((owner, Sealed::NotWritable));
+        }
+    }
+    Ok((copy_in_memory()?, Sealed::Memory))
+}
+
+/// A read-only clone of the mount that holds the executable's directory, attached nowhere. Of the directory and not of
+/// the file: while a process holds the descriptor of a mount's root, here the directory's, its read-only flag can be
+/// cleared, and /proc/PID/exe then refers to a file below that root and never to the root itself.
+fn readonly_mount() -> Result<OwnedFd> {
+    let path = std::fs::read_link(SELF).map_err(|error| errno_of(&error)).on("readlink", SELF)?;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { bail!("{SELF} names no file") };
+    let c_directory = CString::new(directory.as_os_str().as_bytes())?;
+    let tree = clone_tree(AT_FDCWD, &c_directory, false).on("open_tree", directory.display())?;
+    let readonly = Attributes { set: attr::RDONLY | attr::NOSUID, ..Attributes::default() };
+    set_attributes(&tree, readonly, false).on("mount_setattr", directory.display())?;
+    let executable = openat(&tree, name, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
+        .on("open", path.display())?;
+    // The path may name another file by now.
+    let running = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).on("open", SELF)?;
+    let (one, other) = (fstat(&executable).on("stat", path.display())?, fstat(&running).on("stat", SELF)?);
+    if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino) {
+        bail!("{} is not what {SELF} refers to", path.display());
+    }
+    Ok(executable)
+}
+
+fn copy_in_memory() -> Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let memfd = memfd_create(c"rtx", flags).on("memfd_create", "for a copy of rtx")?;
+    let mut copy = File::from(memfd);
+    let mut executable = File::open(SELF).map_err(|error| errno_of(&error)).on("open", SELF)?;
+    std::io::copy(&mut executable, &mut copy).map_err(|error| errno_of(&error)).on("copy", SELF)?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(all_seals())).on("seal", "a copy of rtx")?;
+    Ok(copy.into())
+}
+
+fn all_seals() -> SealFlag {
+    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL
+}
+
+/// In stage2: refuses to go on from an executable that the container could write.
+///
+/// # Errors
+/// Where the executable is not protected as smaster said it is.
+pub fn verify(sealed: Sealed) -> Result<()> {
+    let is_safe = match sealed {
+        Sealed::ReadonlyMount => {
+            let executable = open(SELF, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).on("open", SELF)?;
+            fstatvfs(&executable).on("statvfs", SELF)?.flags().contains(FsFlags::ST_RDONLY)
+        }
+        Sealed::Memory => {
+            let executable = open(SELF, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).on("open", SELF)?;
+            let seals = fcntl(&executable, FcntlArg::F_GET_SEALS).on("ask for the seals of", SELF)?;
+            SealFlag::from_bits_truncate(seals).contains(all_seals())
+        }
+        // smaster looked as the user that it is; in a user namespace this process looks as another.
+        Sealed::NotWritable => true,
+    };
+    if !is_safe {
+        bail!("rtx init must run from a protected copy of rtx: it is not meant to be called by hand");
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! smaster: creates the container, commits it, or undoes everything.
+
+use super::spawn::Stage2;
+use super::stage1::Prepared;
+use crate::config::envelope::{Common, Envelope, VERSION};
+use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
+use crate::state::{ProcessIdentity, Record, StateDir, Status};
+use crate::sys::On;
+use anyhow::{Context, Result};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// A container that is complete and waits to be started.
+pub struct Created {
+    pub container: engine::Container,
+    pub engine: Box<dyn EngineOperations>,
+    /// Absent for an engine without a stage2. While this value lives, it is this process's child.
+    pub stage2: Option<Stage2>,
+    /// The master of the container's terminal, if it has one.
+    pub console: Option<OwnedFd>,
+    pub warnings: Vec<String>,
+}
+
+/// Makes the container. Where that fails, nothing of it is left.
+///
+/// # Errors
+/// Whatever failed first.
+pub fn create(prepared: Prepared) -> Result<Created> {
+    let Prepared { mut launch, mut engine } = prepared;
+    let state = StateDir::create(&launch.root, &launch.id)?;
+    let mut undo = Undo { engine: &mut *engine, state: Some(state), stage2: None, committed: false };
+    let result = build(&mut undo, &mut launch);
+    let (record, console, warnings) = match result {
+        Ok(built) => built,
+        Err(error) => {
+            let error = match &undo.stage2 {
+                Some(stage2) => stage2.explain(error),
+                None => error,
+            };
+            drop(undo);
+            run_poststop(&launch);
+            return Err(error);
+        }
+    };
+    undo.committed = true;
+    undo.engine.commit_container();
+    let stage2 = undo.stage2.take();
+    let state = undo.state.take();
+    drop(undo);
+    let state = state.context("the state directory of the container is gone")?;
+    Ok(Created { container: engine::Container { state, record }, engine, stage2, console, warnings })
+}
+
+/// What a failed creation has to undo, in the order that needs nothing of what was undone before: the process first,
+/// then the engine's parts, the state last, so that a clean-up that is killed half-way can be found and repeated.
+struct Undo<'a> {
+    engine: &'a mut dyn EngineOperations,
+    state: Option<StateDir>,
+    stage2: Option<Stage2>,
+    committed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        self.stage2 = None;
+        let _ = self.engine.cleanup_container(Outcome::NotCreated);
+        if let Some(state) = self.state.take() {
+            let _ = state.remove();
+        }
+    }
+}
+
+type Built = (Record, Option<OwnedFd>, Vec<String>);
+
+fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
+    let Undo { engine, state: Some(state), stage2, .. } = undo else { anyhow::bail!("there is no state directory") };
+    let mut record = new_record(launch, engine.name());
+    // Written before anything is made: whoever finds it knows what to look for.
+    state.write_record(&record)?;
+    state.write_config(&launch.bundle.raw)?;
+    let request = engine.prepare_spawn(launch)?;
+    if let Some(request) = &request {
+        let inherited = launch.options.preserve_fds + launch.options.listen_fds;
+        let mut spawned = Stage2::spawn(request, inherited)?;
+        launch.starter.sealed = spawned.sealed;
+        let barrier = state.make_barrier()?;
+        configure(&mut spawned, launch, engine.name(), &record, &barrier)?;
+        *stage2 = Some(spawned);
+    }
+    let mut creation = Creation {
+        launch,
+        record: &mut record,
+        state,
+        stage2: stage2.as_mut().map(|stage2| engine::launch::Stage2 { init: &mut stage2.init, rpc: &mut stage2.rpc }),
+        warnings: Vec::new(),
+    };
+    engine.create_container(&mut creation)?;
+    let mut warnings = std::mem::take(&mut creation.warnings);
+    let mut console = None;
+    if let Some(stage2) = stage2 {
+        stage2.rpc.finish()?;
+        let pid = stage2.init.pid;
+        record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
+        console = stage2.rpc.wait()?.pop();
+        warnings.append(&mut stage2.rpc.take_warnings());
+    }
+    record.complete = true;
+    state.write_record(&record)?;
+    Ok((record, console, warnings))
+}
+
+fn configure(
+    stage2: &mut Stage2,
+    launch: &LaunchConfig,
+    engine_name: &str,
+    record: &Record,
+    barrier: &OwnedFd,
+) -> Result<()> {
+    let mut starter = launch.starter.clone();
+    starter.barrier = Some(0);
+    let state = serde_json::to_string(&record.oci_state(Status::Created, 0))?;
+    let envelope = Envelope {
+        version: VERSION,
+        engine_name: engine_name.to_owned(),
+        common: Common { id: launch.id.clone(), state },
+        starter,
+        oci_config: launch.oci_config.clone(),
+        engine_config: RawValue::from_string(launch.engine_config.to_string())?,
+    };
+    stage2.rpc.configure(&envelope, &[barrier.as_fd()])
+}
+
+fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
+    let annotations = launch.bundle.spec.annotations().clone().unwrap_or_default();
+    Record {
+        version: Record::VERSION,
+        id: launch.id.clone(),
+        engine: engine.to_owned(),
+        bundle: launch.bundle.directory.clone(),
+        rootfs: launch.bundle.rootfs.clone(),
+        created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
+        owner: nix::unistd::getuid().as_raw(),
+        complete: false,
+        init: None,
+        annotations: BTreeMap::from_iter(annotations),
+        engine_state: launch.engine_state.clone(),
+    }
+}
+
+/// poststop belongs to a container that was created as far as its runtime hooks, even if the creation failed after.
+fn run_poststop(launch: &LaunchConfig) {
+    let record = new_record(launch, "");
+    let _ = super::lifecycle::run_poststop(&launch.bundle.spec, &record);
+}

@@ -1,0 +1,91 @@
+//! From smaster to stage2: the socket between them, the sealed executable, the clone.
+
+use super::sealed;
+use crate::config::envelope::Sealed;
+use crate::engine::{InitProcess, SpawnRequest};
+use crate::rpc::RpcClient;
+use crate::sys::clone::{self, Arena, Command};
+use crate::sys::{On, fd, process, socket};
+use anyhow::Result;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// A stage2 that has been started. Until [`Self::release`] it dies with this value.
+pub struct Stage2 {
+    pub init: InitProcess,
+    pub rpc: RpcClient,
+    pub sealed: Sealed,
+    arena: Box<Arena>,
+    released: bool,
+}
+
+impl Stage2 {
+    /// Starts stage2 as the request says. `inherited` counts the descriptors from 3 upwards that it keeps.
+    ///
+    /// # Errors
+    /// The kernel's, with what it means for the caller.
+    pub fn spawn(request: &SpawnRequest, inherited: u32) -> Result<Self> {
+        let (executable, sealed) = sealed::open_executable()?;
+        let (ours, theirs) = socket::pair().on("socketpair", "")?;
+        // Above what the payload inherits: those descriptors keep their numbers.
+        let theirs = fd::duplicate_above(&theirs, 3 + inherited as i32).on("duplicate", "the socket to stage2")?;
+        let number = theirs.as_raw_fd();
+        let mut keep: Vec<i32> = (3..3 + inherited as i32).filter(|number| fd::is_open(*number)).collect();
+        keep.push(number);
+        let command = Command {
+            executable: executable.as_fd(),
+            arguments: vec![c"rtx".to_owned(), c"init".to_owned(), CString::new(number.to_string())?],
+            keep,
+            namespaces: request.namespaces,
+            cgroup: request.cgroup.as_ref().map(AsFd::as_fd),
+            ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
+        };
+        let child = in_pid_namespace(request.pid_namespace.as_ref(), || {
+            clone::spawn(command).on("clone", "a process in new namespaces").map_err(Into::into)
+        })?;
+        let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
+        Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
+    }
+
+    /// Explains an error by what became of stage2, where that says more.
+    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.arena.failure() {
+            Some(errno) if error.is::<crate::rpc::client::Stage2Ended>() => {
+                anyhow::anyhow!("execute rtx init: {}", crate::sys::describe(errno))
+            }
+            _ => error,
+        }
+    }
+
+    /// Lets stage2 live on without this process: its parent will be the caller's subreaper.
+    pub fn release(&mut self) {
+        self.released = true;
+    }
+}
+
+impl Drop for Stage2 {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        let _ = process::pidfd_signal(&self.init.pidfd, libc::SIGKILL);
+        // The arena is the child's stack until it has executed: it must be gone before the memory is.
+        let _ = crate::sys::retry(|| waitpid(Pid::from_raw(self.init.pid), Some(WaitPidFlag::empty())));
+    }
+}
+
+/// Runs `spawn` so that what it makes is born in a pid namespace. This process stays in its own, and so does every
+/// other child of it.
+fn in_pid_namespace<T>(namespace: Option<&OwnedFd>, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(namespace) = namespace else { return spawn() };
+    let own = open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .on("open", "/proc/self/ns/pid")?;
+    process::setns(namespace, libc::CLONE_NEWPID).on("join", "the pid namespace")?;
+    let result = spawn();
+    process::setns(&own, libc::CLONE_NEWPID).on("return to", "the own pid namespace")?;
+    result
+}

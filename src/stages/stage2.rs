@@ -1,0 +1,104 @@
+//! stage2: the process that serves smaster until Finish, waits at the start barrier, and becomes the payload.
+
+use super::sealed;
+use crate::config::envelope::{Envelope, VERSION};
+use crate::engine::table::{self, PayloadRequest};
+use crate::engine::PayloadOperations;
+use crate::rpc::frame::{self, Frame, Kind};
+use crate::rpc::server::{self, Context};
+use crate::rpc::{Failure, Reply};
+use crate::sys::{On, errno_of, fd, process, socket};
+use anyhow::{Result, bail};
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// `rtx init N`: N is the number of the socket to smaster. Returns only if something failed, and then everybody who
+/// could be told has been told.
+pub fn main(arguments: &[OsString]) -> i32 {
+    let number = arguments.first().and_then(|number| number.to_str()).and_then(|number| number.parse().ok());
+    let Some(number) = number else {
+        eprintln!("rtx: init is not a command: rtx calls itself so to become a container's first process");
+        return 1;
+    };
+    match become_payload(number) {
+        Ok(never) => match never {},
+        Err(_) => 1,
+    }
+}
+
+fn become_payload(number: i32) -> Result<Infallible> {
+    let socket = fd::inherited(number).on("open", format_args!("descriptor {number}"))?;
+    // First of all: nothing that leaked into this process reaches the payload, whatever happens (CVE-2024-21626).
+    fd::cloexec_from(3).on("close_range", "")?;
+    process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG")?;
+    let (mut engine, barrier) = match receive_config(&socket) {
+        Ok(configured) => configured,
+        Err(error) => {
+            let failure = Some(Failure::from_error(&error));
+            frame::send(&socket, Kind::Reply, &Reply { failure, ..Reply::default() }, &[])?;
+            return Err(error);
+        }
+    };
+    server::serve(socket.as_fd(), &mut *engine)?;
+    let mut context = Context::new(Vec::new());
+    let outcome = engine.finish(&mut context);
+    // From here on this process has to survive smaster, which is about to hand it over.
+    process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG")?;
+    server::answer(socket.as_fd(), &outcome, context)?;
+    outcome?;
+    let caller = match barrier {
+        Some(barrier) => {
+            drop(socket);
+            wait_at(&barrier)?
+        }
+        None => socket,
+    };
+    let Err(error) = engine.start_process();
+    frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[])?;
+    Err(error)
+}
+
+type Configured = (Box<dyn PayloadOperations>, Option<OwnedFd>);
+
+fn receive_config(socket: &OwnedFd) -> Result<Configured> {
+    let Some(Frame { kind: Kind::Config, body, mut fds }) = frame::receive(socket)? else {
+        bail!("rtx init expected its configuration")
+    };
+    let envelope: Envelope = serde_json::from_slice(&body)?;
+    if envelope.version != VERSION {
+        bail!("rtx init does not read a configuration of version {}", envelope.version);
+    }
+    if let Some(adjustment) = envelope.starter.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+            .map_err(|error| errno_of(&error))
+            .on("write", format_args!("{adjustment} to /proc/self/oom_score_adj (/process/oomScoreAdj)"))?;
+    }
+    // In a new user namespace nobody else is there yet, and the ids are still to be mapped by a user who must be able
+    // to write to /proc/PID for that.
+    if !envelope.starter.new_user_namespace {
+        process::set_dumpable(false).on("prctl", "PR_SET_DUMPABLE")?;
+    }
+    sealed::verify(envelope.starter.sealed)?;
+    let barrier = match envelope.starter.barrier {
+        Some(0) if !fds.is_empty() => Some(fds.remove(0)),
+        Some(index) => bail!("rtx init was to find the start barrier at index {index}, where it is not"),
+        None => None,
+    };
+    let provider = table::find(&envelope.engine_name)?;
+    let Some(make_payload) = provider.make_payload else {
+        bail!("engine {:?} has no stage2", provider.name);
+    };
+    let Envelope { common, starter, oci_config, .. } = envelope;
+    Ok((make_payload(PayloadRequest { common, starter, oci_config, fds })?, barrier))
+}
+
+/// Waits until `rtx start` says so. Whoever connects and says something else, or nothing, is let go.
+fn wait_at(barrier: &OwnedFd) -> Result<OwnedFd> {
+    loop {
+        let caller = socket::accept(barrier).on("accept", "on the start barrier")?;
+        if let Ok(Some(Frame { kind: Kind::Start, .. })) = frame::receive(&caller) {
+            return Ok(caller);
+        }
+    }
+}
