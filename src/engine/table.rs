@@ -42,7 +42,11 @@ pub struct Provider {
     pub schema: fn() -> Value,
 }
 
-pub static PROVIDERS: &[&Provider] = &[&super::oci::PROVIDER];
+pub static PROVIDERS: &[&Provider] = &[
+    &super::oci::PROVIDER,
+    &super::native::PROVIDER,
+    &super::mock::PROVIDER,
+];
 
 /// The engine of that name.
 ///
