@@ -3,6 +3,8 @@
 pub mod error;
 pub mod join;
 pub mod launch;
+#[cfg(feature = "engine-libcontainer")]
+pub mod libcontainer;
 pub mod live;
 pub mod mock;
 pub mod native;

@@ -46,6 +46,8 @@ pub static PROVIDERS: &[&Provider] = &[
     &super::oci::PROVIDER,
     &super::native::PROVIDER,
     &super::mock::PROVIDER,
+    #[cfg(feature = "engine-libcontainer")]
+    &super::libcontainer::PROVIDER,
 ];
 
 /// The engine of that name.
