@@ -9,18 +9,23 @@ mod criu_args;
 mod delete;
 pub mod docs;
 mod engine;
+mod events;
 mod exec;
 mod features;
 mod inherited;
 mod kill;
 mod launch;
 mod launch_args;
+mod list;
+mod output;
 mod pause;
+mod ps;
 mod report;
 mod run;
 mod spec;
 mod start;
 mod state_command;
+mod update;
 mod values;
 pub mod version;
 
@@ -159,6 +164,10 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Kill(args) => kill::kill(context, args),
         Command::Delete(args) => delete::delete(context, args),
         Command::State(args) => state_command::state(context, args),
+        Command::List(args) => list::list(context, args),
+        Command::Ps(args) => ps::ps(context, args),
+        Command::Update(args) => update::update(context, args),
+        Command::Events(args) => events::events(context, args),
         Command::Pause(args) => pause::pause(context, args),
         Command::Resume(args) => pause::resume(context, args),
         Command::Spec(args) => spec::spec(args),
@@ -168,6 +177,5 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Docs(args) => docs::docs(args),
         Command::Checkpoint(_) => bail!("rtx does not support checkpoint yet: use runc with CRIU for this container"),
         Command::Restore(_) => bail!("rtx does not support restore yet: use runc with CRIU for this container"),
-        Command::List(_) | Command::Ps(_) | Command::Update(_) | Command::Events(_) => bail!("not there yet"),
     }
 }
