@@ -1,1 +1,9 @@
+//! Every test that drives the real binary on the real kernel; one module a feature.
+
 mod cgroup_module;
+mod cli;
+mod differential;
+mod errors;
+mod leaks;
+mod newer;
+mod support;

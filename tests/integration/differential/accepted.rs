@@ -1,0 +1,52 @@
+//! The list of accepted differences, and which of them were needed.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde::Deserialize;
+
+use super::compare::glob;
+use crate::support::runtime::engine;
+
+/// A difference that is meant to be, for the cases and fields that match both patterns ('*' stands for any text).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    case: String,
+    field: String,
+    reason: String,
+    #[serde(skip)]
+    used: AtomicBool,
+}
+
+fn entries() -> &'static [Entry] {
+    static ENTRIES: OnceLock<Vec<Entry>> = OnceLock::new();
+    ENTRIES.get_or_init(|| {
+        let text = match engine().as_deref() {
+            Some("libcontainer") => include_str!("accepted-libcontainer.json"),
+            _ => include_str!("accepted.json"),
+        };
+        let entries: Vec<Entry> = serde_json::from_str(text).expect("the list of accepted differences");
+        assert!(entries.iter().all(|e| !e.reason.is_empty()), "an accepted difference has no reason");
+        entries
+    })
+}
+
+/// Whether a difference in `field` of `case` is accepted.
+pub fn covers(case: &str, field: &str) -> bool {
+    let found = entries().iter().find(|e| glob(&e.case, case) && glob(&e.field, field));
+    found.inspect(|e| e.used.store(true, Ordering::Relaxed)).is_some()
+}
+
+/// Counts a finished case; after the last of `all`, reports the entries that no case needed.
+pub fn case_done(all: usize) {
+    static DONE: AtomicUsize = AtomicUsize::new(0);
+    if DONE.fetch_add(1, Ordering::Relaxed) + 1 != all {
+        return;
+    }
+    for entry in entries().iter().filter(|e| !e.used.load(Ordering::Relaxed)) {
+        let line = format!("UNUSED accepted difference: case {}, field {}: {}", entry.case, entry.field, entry.reason);
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}

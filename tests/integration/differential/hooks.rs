@@ -1,0 +1,142 @@
+//! Hooks: their order, what they get on stdin, their environment, directory and namespaces, and what their failure does.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{Report, cases, lifecycle};
+use crate::support::runtime::read_lossy;
+use crate::support::{Bundle, Container, Runtime};
+
+const POINTS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// The hooks that run with the host's root file system before them.
+const OUTSIDE: [&str; 5] = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+
+/// A hook that notes in the bundle's "log-NAME" files what it sees; startContainer can only reach a mount.
+fn noting_script(bundle: &Bundle, directory: &str) -> String {
+    let namespace =
+        |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default().display().to_string();
+    let mut script = format!(
+        "name=$1; log={directory}/log-$name; echo $name >> {directory}/order; cat > $log.state; pwd > $log.cwd\n"
+    );
+    script += "env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort > $log.env; ls /proc/self/fd | wc -w > $log.fds; echo \"$0 $@\" > $log.args\n";
+    for name in ["mnt", "net", "pid", "uts", "ipc"] {
+        script += &format!(
+            "[ \"$(readlink /proc/self/ns/{name})\" = '{}' ] && echo {name} host >> $log.ns || echo {name} new >> $log.ns\n",
+            namespace(name)
+        );
+    }
+    let _ = bundle;
+    script
+}
+
+/// All six hooks, each noting what it sees.
+fn all_hooks(bundle: &mut Bundle, env: &Value) {
+    bundle.make_dir("log");
+    let log = bundle.host("log").display().to_string();
+    let outside = bundle.make_script("hook", &noting_script(bundle, &log)).display().to_string();
+    bundle.make_script("rootfs/usr/bin/hook", &noting_script(bundle, "/log"));
+    bundle.bind("log", "/log", &["bind", "rw"]);
+    let mut hooks = Map::new();
+    for point in POINTS {
+        let path = if OUTSIDE.contains(&point) { &*outside } else { "/usr/bin/hook" };
+        hooks.insert(point.to_owned(), json!([{ "path": path, "args": ["hook", point], "env": env }]));
+    }
+    bundle.set("/hooks", Value::Object(hooks));
+}
+
+/// The notes of the hooks; the state with its pid replaced.
+fn notes(directory: &Path) -> Value {
+    let mut notes = Map::new();
+    let mut names: Vec<_> = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    names.sort();
+    for path in names {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let text = read_lossy(&path);
+        let note = match serde_json::from_str::<Value>(&text) {
+            Ok(mut state) if name.ends_with(".state") => {
+                state["pid"] = json!(state["pid"].as_i64().is_some_and(|p| p > 1));
+                state
+            }
+            _ => json!(text.lines().collect::<Vec<_>>()),
+        };
+        notes.insert(name, note);
+    }
+    Value::Object(notes)
+}
+
+fn noted(runtime: &Runtime, env: Value, build: impl Fn(&mut Bundle)) -> Value {
+    let mut bundle = Bundle::shell("echo payload >> /log/order");
+    all_hooks(&mut bundle, &env);
+    build(&mut bundle);
+    let container = Container::new(runtime, &bundle);
+    let mut report = Report::default();
+    report.step("create", &container.create());
+    report.add("order_after_create", json!(read_lossy(&bundle.host("log/order"))));
+    report.step("start", &container.start());
+    report.add("exit", json!(container.wait_exit()));
+    report.step("delete", &container.delete(&[]));
+    report.add("notes", notes(&bundle.host("log")));
+    report.finish(&container)
+}
+
+/// One hook at `point` that is a shell script of the host (or of the container, for startContainer).
+fn one(runtime: &Runtime, point: &str, script: &str, more: &Value) -> Value {
+    let mut bundle = Bundle::shell("echo payload");
+    let inside = point == "startContainer";
+    let file = bundle.make_script(if inside { "rootfs/usr/bin/hook" } else { "hook" }, script).display().to_string();
+    let mut hook = json!({ "path": if inside { "/usr/bin/hook" } else { &*file } });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        hook[key] = value.clone();
+    }
+    let mut hooks = Map::new();
+    hooks.insert(point.to_owned(), json!([hook]));
+    bundle.set("/hooks", Value::Object(hooks));
+    lifecycle(runtime, &bundle)
+}
+
+/// A hook that fails at `point`.
+fn failing(runtime: &Runtime, point: &str) -> Value {
+    one(runtime, point, "echo oh no >&2; exit 7", &json!({}))
+}
+
+cases! {
+    "hooks";
+    flow all => |r| noted(r, json!(["A=b", "PATH=/bin:/usr/bin"]), |_| {});
+    flow all_without_env => |r| noted(r, json!([]), |_| {});
+    flow all_in_user_namespace => |r| noted(r, json!(["PATH=/bin:/usr/bin"]), |b| {
+        let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        b.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    });
+    flow state_has_annotations => |r| noted(r, json!(["PATH=/bin:/usr/bin"]), |b| { b.set("/annotations", json!({ "org.example": "x" })); });
+    flow two_at_one_point => |r| noted(r, json!(["PATH=/bin:/usr/bin"]), |b| {
+        let hook = b.spec["hooks"]["createRuntime"][0].clone();
+        b.spec["hooks"]["createRuntime"].as_array_mut().expect("hooks").push(hook);
+    });
+    flow failing_prestart => |r| failing(r, "prestart");
+    flow failing_create_runtime => |r| failing(r, "createRuntime");
+    flow failing_create_container => |r| failing(r, "createContainer");
+    flow failing_start_container => |r| failing(r, "startContainer");
+    flow failing_poststart => |r| failing(r, "poststart");
+    flow failing_poststop => |r| failing(r, "poststop");
+    flow timeout => |r| one(r, "createRuntime", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_not_reached => |r| one(r, "createRuntime", "sleep 0.1", &json!({ "timeout": 5 }));
+    flow timeout_zero => |r| one(r, "createRuntime", "true", &json!({ "timeout": 0 }));
+    flow missing => |r| one(r, "prestart", "true", &json!({ "path": "/nope" }));
+    flow relative_path => |r| one(r, "prestart", "true", &json!({ "path": "hook" }));
+    flow changes_root_file_system => |r| {
+        let mut bundle = Bundle::shell("cat /etc/from-hook");
+        let target = bundle.host("rootfs/etc/from-hook").display().to_string();
+        let script = bundle.make_script("hook", &format!("echo from hook > {target}")).display().to_string();
+        bundle.set("/hooks", json!({ "createRuntime": [{ "path": script }] }));
+        lifecycle(r, &bundle)
+    };
+    flow mounts_in_container => |r| {
+        let mut bundle = Bundle::shell("cat /tmp/from-hook; grep -c ' /tmp ' /proc/self/mountinfo");
+        let target = bundle.host("rootfs/tmp").display().to_string();
+        let script = bundle.make_script("hook", &format!("mount -t tmpfs hook {target} && echo x > {target}/from-hook")).display().to_string();
+        bundle.set("/hooks", json!({ "createContainer": [{ "path": script, "env": ["PATH=/bin:/usr/bin"] }] }));
+        lifecycle(r, &bundle)
+    };
+}

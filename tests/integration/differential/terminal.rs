@@ -1,0 +1,98 @@
+//! Terminals: by console socket and in the foreground, their size and owner, and that the caller's is restored.
+
+use serde_json::{Value, json};
+
+use super::{Report, cases};
+use crate::support::terminal::{FdSocket, Terminal};
+use crate::support::{Bundle, Container, Runtime};
+
+const LOOK: &str = "tty; stty size; ls -ln /dev/console | awk '{print $1,$3,$4}'; [ -t 1 ] && [ -t 2 ] && echo all; ps -o tty,pid 2>/dev/null | head -2; echo end";
+
+/// A bundle with a terminal whose payload is a script.
+fn bundle(script: &str) -> Bundle {
+    let mut bundle = Bundle::shell(script);
+    bundle.set("/process/terminal", json!(true));
+    bundle
+}
+
+/// create with a console socket, start, what the payload prints.
+fn by_socket(runtime: &Runtime, build: impl Fn(&mut Bundle)) -> Value {
+    let mut bundle = bundle(LOOK);
+    build(&mut bundle);
+    let socket = FdSocket::listen(bundle.path(), "console.sock");
+    let container = Container::new(runtime, &bundle);
+    let mut report = Report::default();
+    if report.step("create", &container.create_with(&["--console-socket", &socket.path()])) {
+        let (master, name) = socket.receive().expect("a terminal on the console socket");
+        let terminal = Terminal::of(master);
+        report.add("name", json!(name));
+        report.add("settings", json!(terminal.settings()));
+        report.step("start", &container.start());
+        report.add("exit", json!(container.wait_exit()));
+        terminal.wait_for("end");
+        report.add("seen", json!(terminal.text()));
+    }
+    report.finish(&container)
+}
+
+/// A foreground run on a terminal of 33 rows and 77 columns; `act` may type and resize.
+fn foreground(runtime: &Runtime, script: &str, act: impl Fn(&Terminal)) -> Value {
+    let bundle = bundle(script);
+    let terminal = Terminal::open(33, 77);
+    let before = terminal.settings();
+    let container = Container::new(runtime, &bundle);
+    let call = container.background("run", &[]).through(&["setsid", "--ctty"]);
+    let running = call.stdin(terminal.slave()).stdout(terminal.slave()).stderr(terminal.slave()).start();
+    act(&terminal);
+    let mut report = Report::default();
+    report.step("run", &running.wait());
+    report.add("seen", json!(terminal.text()));
+    report.add("restored", json!(before == terminal.settings()));
+    report.finish(&container)
+}
+
+cases! {
+    "terminal";
+    flow socket => |r| by_socket(r, |_| {});
+    flow socket_with_size => |r| by_socket(r, |b| { b.set("/process/consoleSize", json!({ "height": 40, "width": 100 })); });
+    flow socket_as_user => |r| by_socket(r, |b| { b.set("/process/user", json!({ "uid": 1000, "gid": 1000 })); });
+    flow socket_in_user_namespace => |r| by_socket(r, |b| {
+        let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        b.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    });
+    flow socket_missing => |r| {
+        let bundle = bundle(LOOK);
+        let container = Container::new(r, &bundle);
+        let mut report = Report::default();
+        report.step("create", &container.create());
+        report.finish(&container)
+    };
+    flow socket_without_terminal => |r| {
+        let bundle = Bundle::shell(LOOK);
+        let socket = FdSocket::listen(bundle.path(), "console.sock");
+        let container = Container::new(r, &bundle);
+        let mut report = Report::default();
+        report.step("create", &container.create_with(&["--console-socket", &socket.path()]));
+        report.finish(&container)
+    };
+    flow socket_nobody_listens => |r| {
+        let bundle = bundle(LOOK);
+        let container = Container::new(r, &bundle);
+        let mut report = Report::default();
+        report.step("create", &container.create_with(&["--console-socket", "/nope/console.sock"]));
+        report.finish(&container)
+    };
+    flow foreground_size => |r| foreground(r, "sleep 0.3; stty size; echo end", |t| t.wait_for("end"));
+    flow foreground_exit_code => |r| foreground(r, "echo end; exit 12", |_| {});
+    flow foreground_typing => |r| foreground(r, "read line; echo got $line; echo end", |t| t.send("hello\n"));
+    flow foreground_interrupt => |r| foreground(r, "trap 'echo interrupted; exit 9' INT; echo up; while :; do sleep 0.05; done", |t| {
+        t.wait_for("up");
+        t.send("\u{3}");
+    });
+    flow foreground_end_of_file => |r| foreground(r, "echo up; cat; echo end", |t| { t.wait_for("up"); t.send("\u{4}"); });
+    flow foreground_resize => |r| foreground(r, "sleep 0.5; trap 'stty size; exit 0' WINCH; echo up; while :; do sleep 0.05; done", |t| {
+        t.wait_for("up");
+        t.resize(44, 99);
+    });
+    flow without_terminal => |r| super::foreground(r, &bundle(LOOK), &[]);
+}

@@ -1,0 +1,149 @@
+//! What came into the runtime specification after the packaged runc was made, so that nothing is there to compare with:
+//! expectations instead of a peer. The tests skip when another runtime stands in for rtx.
+
+use std::os::unix::fs::chown;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::runtime::read_lossy;
+use crate::support::{Bundle, Container, Runtime, needs_root, skip};
+
+/// Ends a test when the runtime under test is not rtx.
+macro_rules! only_rtx {
+    () => {{
+        needs_root!();
+        let runtime = Runtime::under_test();
+        if !runtime.is_rtx() {
+            skip!("the runtime under test is not rtx");
+        }
+        runtime
+    }};
+}
+
+/// What the probe sees in a bundle that `build` changes.
+fn seen(runtime: &Runtime, build: impl Fn(&mut Bundle)) -> Value {
+    let mut bundle = Bundle::new();
+    build(&mut bundle);
+    let output = Container::new(runtime, &bundle).run(&[]).ok();
+    serde_json::from_str(&output.stdout).unwrap_or_else(|_| json!(output.stdout.trim()))
+}
+
+#[test]
+fn domainname() {
+    let runtime = only_rtx!();
+    let seen = seen(&runtime, |b| {
+        b.set("/domainname", json!("example.org"));
+    });
+    assert_eq!(seen["domainname"], json!(["example.org"]));
+}
+
+#[test]
+fn time_namespace_with_offsets() {
+    let runtime = only_rtx!();
+    let seen = seen(&runtime, |b| {
+        b.namespace("time", "").set("/linux/timeOffsets", json!({ "boottime": { "secs": 1_000_000_000 } }));
+        b.shell_payload("cut -d. -f1 /proc/uptime");
+    });
+    let seconds: u64 = seen.as_u64().or_else(|| seen.as_str()?.parse().ok()).expect("seconds");
+    assert!(seconds > 1_000_000_000, "{seconds}");
+}
+
+#[test]
+fn scheduler() {
+    let runtime = only_rtx!();
+    let seen = seen(&runtime, |b| {
+        b.set("/process/scheduler", json!({ "policy": "SCHED_BATCH", "nice": 5 }));
+    });
+    assert_eq!((&seen["stat"]["policy"], &seen["stat"]["nice"]), (&json!("3"), &json!("5")));
+}
+
+#[test]
+fn io_priority() {
+    let runtime = only_rtx!();
+    let seen = seen(&runtime, |b| {
+        b.set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 3 }));
+    });
+    assert_eq!(seen["ioprio"], "best-effort: prio 3");
+}
+
+#[test]
+fn seccomp_flags() {
+    let runtime = only_rtx!();
+    for flags in [json!([]), json!(["SECCOMP_FILTER_FLAG_LOG"]), json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW"])] {
+        let seen = seen(&runtime, |b| {
+            let rule = json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }]);
+            b.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags, "syscalls": rule }));
+        });
+        assert_eq!(seen["status"]["Seccomp"], "2");
+    }
+}
+
+/// A mount's maps show the ids of the source's files as others.
+#[test]
+fn idmapped_bind() {
+    let runtime = only_rtx!();
+    let seen = seen(&runtime, |b| {
+        let file = b.make_file("source/file", "x");
+        chown(file, Some(0), Some(0)).expect("chown");
+        b.bind("source", "/tmp", &["bind", "idmap"]).probe(&["--list", "/tmp"]);
+        let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+        b.set("/mounts/7/uidMappings", map.clone()).set("/mounts/7/gidMappings", map);
+    });
+    assert_eq!(seen["listed"]["/tmp"]["file"], "file 644 1000:1000");
+}
+
+/// The hugetlb controller may be the only one in the v2 half of a hybrid host.
+#[test]
+fn huge_page_limit_wherever_the_controller_is() {
+    let runtime = only_rtx!();
+    let controllers = read_lossy(Path::new("/proc/self/cgroup"));
+    if !controllers.contains("hugetlb")
+        && !read_lossy(Path::new("/sys/fs/cgroup/unified/cgroup.controllers")).contains("hugetlb")
+    {
+        skip!("no hugetlb controller");
+    }
+    let mut bundle = Bundle::new();
+    bundle.set("/linux/resources/hugepageLimits", json!([{ "pageSize": "2MB", "limit": 4_194_304 }]));
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    let dirs = crate::support::leftover::cgroups(&container.id);
+    let files = ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"];
+    let values: Vec<String> = dirs.iter().flat_map(|d| files.map(|f| read_lossy(&d.join(f)))).collect();
+    assert!(values.iter().any(|v| v.trim() == "4194304"), "{values:?}");
+}
+
+#[test]
+fn exec_with_cpu_affinity() {
+    let runtime = only_rtx!();
+    if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 {
+        skip!("needs two processors");
+    }
+    let mut bundle = Bundle::shell("echo up; exec sleep 600");
+    bundle.set("/process/execCPUAffinity", json!({ "initial": "0", "final": "1" }));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    container.wait_stdout("up");
+    let output = container.exec(&[], &["grep", "Cpus_allowed_list", "/proc/self/status"]).ok();
+    assert_eq!(output.stdout.split_whitespace().last(), Some("1"));
+}
+
+/// `exec --cgroup` puts the process into a child of the container's cgroup.
+#[test]
+fn exec_in_a_sub_cgroup() {
+    let runtime = only_rtx!();
+    let bundle = Bundle::shell("echo up; exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    container.wait_stdout("up");
+    let pids = crate::support::leftover::cgroups(&container.id)
+        .into_iter()
+        .find(|d| d.display().to_string().contains("/pids/"));
+    let Some(dir) = pids else {
+        skip!("no pids hierarchy of cgroup v1");
+    };
+    std::fs::create_dir(dir.join("inner")).expect("make a sub-cgroup");
+    let output = container.exec(&["--cgroup", "pids:inner"], &["cat", "/proc/self/cgroup"]).ok();
+    assert!(output.stdout.lines().any(|l| l.contains(":pids:") && l.ends_with("/inner")), "{}", output.stdout);
+    std::fs::remove_dir(dir.join("inner")).expect("remove the sub-cgroup");
+}

@@ -1,0 +1,53 @@
+//! The harness: bundles, the runtimes that run them, and what must not be left behind.
+//!
+//! The runtime under test is the `rtx` that cargo built with these tests; `RTX_TEST_RUNTIME` names another one, and
+//! `RTX_TEST_ENGINE` adds `--engine` to its global flags. `RTX_TEST_PEER` names the runtime to compare with (`runc`).
+
+pub mod bundle;
+pub mod children;
+pub mod container;
+pub mod leftover;
+pub mod payload;
+pub mod runtime;
+pub mod terminal;
+
+pub use bundle::Bundle;
+pub use container::Container;
+pub use runtime::{Output, Runtime};
+
+use std::io::Write;
+
+/// Says that a test was skipped, and why, on the real stderr: libtest captures only what goes through `print!`.
+pub fn report_skip(name: &str, reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
+}
+
+/// The name of the test that is running: libtest names its threads so.
+pub fn test_name() -> String {
+    std::thread::current().name().unwrap_or("?").to_owned()
+}
+
+/// Whether this process is root in the initial user namespace.
+pub fn is_root() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+/// Ends the test and says why it could not run here.
+macro_rules! skip {
+    ($($reason:tt)*) => {{
+        $crate::support::report_skip(&$crate::support::test_name(), &format!($($reason)*));
+        return;
+    }};
+}
+
+/// Ends a test that needs root when there is none.
+macro_rules! needs_root {
+    () => {
+        if !$crate::support::is_root() {
+            $crate::support::skip!("needs root");
+        }
+    };
+}
+
+pub(crate) use {needs_root, skip};
