@@ -112,8 +112,5 @@ fn wait(init: Option<&OwnedFd>, memory: Option<&OomWatch>, until: Instant) -> Re
     })
     .on("poll", "the container")?;
     let mut ready = watched.iter().map(|fd| fd.any().unwrap_or(false));
-    Ok(Woken {
-        init: has_init && ready.next().unwrap_or(false),
-        memory: has_memory && ready.next().unwrap_or(false),
-    })
+    Ok(Woken { init: has_init && ready.next().unwrap_or(false), memory: has_memory && ready.next().unwrap_or(false) })
 }

@@ -94,8 +94,7 @@ struct Names {
 impl Names {
     /// The name, or the number of a user that has none.
     fn of(&mut self, uid: u32) -> String {
-        let passwd =
-            self.passwd.get_or_insert_with(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
+        let passwd = self.passwd.get_or_insert_with(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
         let name = || name_of(passwd, uid).map_or_else(|| uid.to_string(), str::to_owned);
         self.known.entry(uid).or_insert_with(name).clone()
     }

@@ -95,7 +95,7 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
     let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
     match report {
         Ok(report) => run(cli, &report),
-        Err(error) => Report::default().fail(&format!("{error:#}"), 1),
+        Err(error) => Report::default().fail(&report::explain(&error), 1),
     }
 }
 
@@ -119,7 +119,7 @@ fn run(cli: Cli, report: &Report) -> i32 {
     let (what, failure_code) = describe(&command);
     match Context::new(globals).and_then(|context| dispatch(&context, command)) {
         Ok(code) => code,
-        Err(error) => report.fail(&format!("{what}: {error:#}"), failure_code),
+        Err(error) => report.fail(&format!("{what}: {}", report::explain(&error)), failure_code),
     }
 }
 

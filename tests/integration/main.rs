@@ -7,3 +7,4 @@ mod errors;
 mod leaks;
 mod newer;
 mod support;
+mod verbs;
