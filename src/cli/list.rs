@@ -62,25 +62,7 @@ fn table(containers: &[Shown<'_>]) -> String {
             shown.owner.clone(),
         ]
     }));
-    render(&rows)
-}
-
-/// Aligns the cells as runc does: all but the last of a row have a width.
-fn render(rows: &[[String; 6]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count() + PADDING);
-        cells.max().unwrap_or(0).max(MIN_WIDTH)
-    };
-    let widths: [usize; 5] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        for (cell, width) in row.iter().zip(widths) {
-            text += &format!("{cell:width$}");
-        }
-        text += &row[5];
-        text.push('\n');
-    }
-    text
+    output::table(&rows, MIN_WIDTH, PADDING)
 }
 
 /// User names by id, each looked up once. From /etc/passwd alone: a name service would have to be loaded into a program
@@ -116,7 +98,8 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_runcs() {
         let row = |id: &str, bundle: &str| [id, "0", "stopped", bundle, "T", "root"].map(str::to_owned);
-        let text = render(&[HEADINGS.map(str::to_owned), row("c1", "/a/longer/bundle")]);
+        let rows = [HEADINGS.map(str::to_owned), row("c1", "/a/longer/bundle")];
+        let text = output::table(&rows, MIN_WIDTH, PADDING);
         let expected = "ID          PID         STATUS      BUNDLE             CREATED     OWNER\n\
                         c1          0           stopped     /a/longer/bundle   T           root\n";
         assert_eq!(text, expected);

@@ -109,8 +109,10 @@ fn run(cli: Cli, report: &Report) -> i32 {
     let Cli { globals, command } = cli;
     let Some(command) = command else {
         if globals.version {
-            println!("{}", version::text());
-            return 0;
+            return match output::print(&(version::text() + "\n")) {
+                Ok(()) => 0,
+                Err(error) => report.fail(&report::explain(&error), 1),
+            };
         }
         use clap::CommandFactory;
         let _ = Cli::command().print_long_help();
@@ -125,7 +127,7 @@ fn run(cli: Cli, report: &Report) -> i32 {
 
 /// What an error says was being done, and the exit code it gets.
 fn describe(command: &Command) -> (String, i32) {
-    let of = |verb: &str, id: &str| format!("rtx {verb} {id}");
+    let of = |verb: &str, id: &str| format!("rtx {verb} {id}").trim_end().to_owned();
     let launch = |verb: &str, id: &Option<String>| match id {
         Some(id) => of(verb, id),
         None => format!("rtx {verb}"),

@@ -35,7 +35,7 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
         stage2.release();
     }
     if args.launch.id.is_none() {
-        println!("{id}");
+        launch::print_id(&id)?;
     }
     Ok(0)
 }

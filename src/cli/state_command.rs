@@ -48,6 +48,6 @@ pub fn state(context: &Context, args: IdArgs) -> Result<i32> {
     let live = Live::open(&context.root, &args.id)?;
     let status = live.status()?;
     let shown = Shown::new(&live.container.record, status, String::new());
-    output::print(&(serde_json::to_string_pretty(&shown)? + "\n"))?;
+    output::print_pretty(&shown)?;
     Ok(0)
 }
