@@ -23,12 +23,10 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
     let id = prepared.launch.id.clone();
     let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);
-    let announced = launch::announce(&args.launch, &created);
-    if args.launch.id.is_none() && announced.is_ok() {
+    let started = launch::announce(&args.launch, &created)
         // Before the payload can write to the same stream.
-        println!("{id}");
-    }
-    let started = announced.and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
+        .and_then(|()| if args.launch.id.is_none() { launch::print_id(&id) } else { Ok(()) })
+        .and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);

@@ -1,5 +1,6 @@
 //! Every test that drives the real binary on the real kernel; one module a feature.
 
+mod bundles;
 mod cgroup_module;
 mod cli;
 mod differential;
@@ -7,3 +8,4 @@ mod errors;
 mod leaks;
 mod newer;
 mod support;
+mod verbs;
