@@ -31,7 +31,7 @@ pub struct Script {
     pub exit_code: Option<i32>,
     pub duration: Option<Duration>,
     pub stdout: String,
-    fail: Vec<String>,
+    pub fail: Vec<String>,
 }
 
 impl Script {
