@@ -2,6 +2,7 @@
 
 mod cgroup_module;
 mod cli;
+mod contract;
 mod differential;
 mod errors;
 mod leaks;

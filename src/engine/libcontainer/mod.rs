@@ -175,7 +175,12 @@ impl EngineOperations for LibcontainerEngine {
     }
 
     fn resume(&mut self, container: &mut Container) -> Result<()> {
-        theirs(container)?.resume().context("libcontainer: resume")
+        let mut theirs = theirs(container)?;
+        // A SIGKILL to a paused container has thawed it already.
+        if theirs.status() != ContainerStatus::Paused {
+            return Ok(());
+        }
+        theirs.resume().context("libcontainer: resume")
     }
 
     fn processes(&self, container: &Container) -> Result<Vec<i32>> {
