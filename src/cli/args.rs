@@ -17,6 +17,10 @@ use super::values::{parse_bytes, parse_interval, parse_rootless};
     long_about = "rtx creates and runs containers from OCI bundles. It takes the commands and flags of runc, so that \
                   podman, containerd and Docker can call it in runc's place. The isolation technique is an engine: \
                   Linux namespaces by default, others by name.",
+    after_long_help = "Exit code: that of the program for `run` and `exec`, or 128 and the number of the signal that \
+                       ended it; 255 where `exec` itself failed; 3 for an unknown command; 1 for any other error.\n\n\
+                       To begin with: in a directory with a root file system in `rootfs`, `rtx spec` writes a \
+                       config.json, `rtx check .` looks for mistakes in it, and `rtx run` runs it.",
     disable_version_flag = true,
     args_override_self = true
 )]
@@ -31,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
-    /// Directory that holds the state of the containers; best on a tmpfs
+    /// Directory that holds the state of the containers [default: /run/rtx; $XDG_RUNTIME_DIR/rtx without privileges]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub root: Option<PathBuf>,
     /// Append messages to FILE as well
@@ -134,9 +138,9 @@ pub enum Command {
     /// Show the engines and their configuration
     #[command(arg_required_else_help = false)]
     Engine(EngineArgs),
-    /// Save a running container to files
+    /// Save a running container to files (not supported yet)
     Checkpoint(Box<CheckpointArgs>),
-    /// Bring a saved container back
+    /// Bring a saved container back (not supported yet)
     Restore(Box<RestoreArgs>),
     /// Write the man pages or the shell completions
     #[command(hide = true, arg_required_else_help = false)]

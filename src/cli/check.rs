@@ -1,6 +1,7 @@
 //! `rtx check`: every problem of a bundle at once.
 
 use super::args::CheckArgs;
+use super::output;
 use crate::config::check::{self, Severity};
 use crate::sys::{On, describe, errno_of};
 use anyhow::{Context, Result};
@@ -14,17 +15,28 @@ pub fn check(args: CheckArgs) -> Result<i32> {
     let raw = std::fs::read(&path).map_err(|error| errno_of(&error)).on("read", path.display())?;
     let value = serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
     let findings = check::check(&value, Some(&directory));
+    let mut text = String::new();
     for finding in &findings {
         let severity = match finding.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
             Severity::Note => "note",
         };
-        println!("{severity}: {finding}");
+        text += &format!("{severity}: {finding}\n");
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-    if findings.is_empty() {
-        println!("{}: no problem found", path.display());
-    }
+    text += &format!("{}: {}\n", path.display(), summary(errors, findings.len() - errors));
+    output::print(&text)?;
     Ok(i32::from(errors > 0))
+}
+
+/// The last line, for whoever reads no other.
+fn summary(errors: usize, others: usize) -> String {
+    let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    match (errors, others) {
+        (0, 0) => "no problem found".to_owned(),
+        (0, others) => format!("it can be run; {}", count(others, "remark")),
+        (errors, 0) => count(errors, "error"),
+        (errors, others) => format!("{}, {}", count(errors, "error"), count(others, "remark")),
+    }
 }

@@ -20,7 +20,7 @@ pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
         stage2.release();
     }
     if args.launch.id.is_none() {
-        println!("{id}");
+        launch::print_id(&id)?;
     }
     Ok(0)
 }

@@ -24,7 +24,11 @@ pub fn docs(args: DocsArgs) -> Result<i32> {
 /// The directory or a file that could not be written, by its path.
 pub fn man(dir: &Path) -> Result<()> {
     make(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir).with_context(|| format!("write man pages to {}", dir.display()))
+    // A page for a command is about that command: the options of all are in rtx(1).
+    let command = Cli::command()
+        .mut_args(|arg| arg.global(false))
+        .mut_subcommands(|command| command.after_help("The global options of rtx(1) may be given here as well."));
+    clap_mangen::generate_to(command, dir).with_context(|| format!("write man pages to {}", dir.display()))
 }
 
 /// Writes the completions of bash (`rtx.bash`), zsh (`_rtx`) and fish (`rtx.fish`) to `dir`, which is made if need be.

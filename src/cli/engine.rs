@@ -1,6 +1,7 @@
 //! `rtx engine`: the engines there are, and how the configuration file is written.
 
 use super::args::{EngineArgs, EngineCommand};
+use super::output;
 use crate::config::rtx_config;
 use crate::engine::PROVIDERS;
 use crate::engine::table::Capabilities;
@@ -9,14 +10,14 @@ use serde_json::{Map, Value};
 
 pub fn engine(args: EngineArgs) -> Result<i32> {
     match args.command {
-        EngineCommand::List => list(),
-        EngineCommand::Schema => println!("{}", serde_json::to_string_pretty(&schema())?),
+        EngineCommand::List => output::print(&list())?,
+        EngineCommand::Schema => output::print_pretty(&schema())?,
     }
     Ok(0)
 }
 
-fn list() {
-    println!("{:<14}{:<12}{:<42}ABOUT", "ENGINE", "AVAILABLE", "CAPABILITIES");
+fn list() -> String {
+    let mut rows = vec![["ENGINE", "AVAILABLE", "CAPABILITIES", "ABOUT"].map(str::to_owned)];
     for provider in PROVIDERS {
         let why_not = (provider.unavailable)();
         let available = if why_not.is_none() { "yes" } else { "no" };
@@ -24,8 +25,9 @@ fn list() {
             Some(why) => format!("{} (not here: {why})", provider.about),
             None => provider.about.to_owned(),
         };
-        println!("{:<14}{available:<12}{:<42}{about}", provider.name, words(provider.capabilities));
+        rows.push([provider.name.to_owned(), available.to_owned(), words(provider.capabilities), about]);
     }
+    output::table(&rows, 0, 3)
 }
 
 fn words(capabilities: Capabilities) -> String {

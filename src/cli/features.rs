@@ -3,6 +3,6 @@
 use anyhow::Result;
 
 pub fn features() -> Result<i32> {
-    println!("{}", serde_json::to_string_pretty(&crate::config::features::features())?);
+    super::output::print_pretty(&crate::config::features::features())?;
     Ok(0)
 }

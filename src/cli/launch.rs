@@ -2,10 +2,10 @@
 
 use super::announce::Announcement;
 use super::launch_args::LaunchArgs;
-use super::{Context, inherited};
+use super::{Context, inherited, output};
 use crate::stages::smaster::Created;
 use crate::stages::stage1::{self, Prepared, Request};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::path::Path;
 
 /// stage1 for these flags.
@@ -44,4 +44,12 @@ pub fn announce(args: &LaunchArgs, created: &Created) -> Result<()> {
     };
     let process = created.stage2.as_ref().map(|stage2| (stage2.init.pid, &stage2.init.pidfd));
     announcement.send(process, created.console.as_ref())
+}
+
+/// Prints the id of a new container that nobody gave a name.
+///
+/// # Errors
+/// Where standard output cannot be written to; the error tells the id in its place.
+pub fn print_id(id: &str) -> Result<()> {
+    output::print(&format!("{id}\n")).with_context(|| format!("container {id} is there, but its id cannot be printed"))
 }

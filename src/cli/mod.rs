@@ -9,18 +9,23 @@ mod criu_args;
 mod delete;
 pub mod docs;
 mod engine;
+mod events;
 mod exec;
 mod features;
 mod inherited;
 mod kill;
 mod launch;
 mod launch_args;
+mod list;
+mod output;
 mod pause;
+mod ps;
 mod report;
 mod run;
 mod spec;
 mod start;
 mod state_command;
+mod update;
 mod values;
 pub mod version;
 
@@ -90,7 +95,7 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
     let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
     match report {
         Ok(report) => run(cli, &report),
-        Err(error) => Report::default().fail(&format!("{error:#}"), 1),
+        Err(error) => Report::default().fail(&report::explain(&error), 1),
     }
 }
 
@@ -104,8 +109,10 @@ fn run(cli: Cli, report: &Report) -> i32 {
     let Cli { globals, command } = cli;
     let Some(command) = command else {
         if globals.version {
-            println!("{}", version::text());
-            return 0;
+            return match output::print(&(version::text() + "\n")) {
+                Ok(()) => 0,
+                Err(error) => report.fail(&report::explain(&error), 1),
+            };
         }
         use clap::CommandFactory;
         let _ = Cli::command().print_long_help();
@@ -114,13 +121,13 @@ fn run(cli: Cli, report: &Report) -> i32 {
     let (what, failure_code) = describe(&command);
     match Context::new(globals).and_then(|context| dispatch(&context, command)) {
         Ok(code) => code,
-        Err(error) => report.fail(&format!("{what}: {error:#}"), failure_code),
+        Err(error) => report.fail(&format!("{what}: {}", report::explain(&error)), failure_code),
     }
 }
 
 /// What an error says was being done, and the exit code it gets.
 fn describe(command: &Command) -> (String, i32) {
-    let of = |verb: &str, id: &str| format!("rtx {verb} {id}");
+    let of = |verb: &str, id: &str| format!("rtx {verb} {id}").trim_end().to_owned();
     let launch = |verb: &str, id: &Option<String>| match id {
         Some(id) => of(verb, id),
         None => format!("rtx {verb}"),
@@ -159,6 +166,10 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Kill(args) => kill::kill(context, args),
         Command::Delete(args) => delete::delete(context, args),
         Command::State(args) => state_command::state(context, args),
+        Command::List(args) => list::list(context, args),
+        Command::Ps(args) => ps::ps(context, args),
+        Command::Update(args) => update::update(context, args),
+        Command::Events(args) => events::events(context, args),
         Command::Pause(args) => pause::pause(context, args),
         Command::Resume(args) => pause::resume(context, args),
         Command::Spec(args) => spec::spec(args),
@@ -168,6 +179,5 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Docs(args) => docs::docs(args),
         Command::Checkpoint(_) => bail!("rtx does not support checkpoint yet: use runc with CRIU for this container"),
         Command::Restore(_) => bail!("rtx does not support restore yet: use runc with CRIU for this container"),
-        Command::List(_) | Command::Ps(_) | Command::Update(_) | Command::Events(_) => bail!("not there yet"),
     }
 }

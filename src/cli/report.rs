@@ -2,8 +2,9 @@
 //! is written there on success: podman takes the whole file for one object.
 
 use super::args::LogFormat;
-use crate::sys::{On, errno_of};
+use crate::sys::{Errno, On, describe, errno_of};
 use anyhow::Result;
+use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write;
@@ -65,6 +66,22 @@ impl Report {
     }
 }
 
+/// An error and its causes in one line. Callers compare the words of the kernel's errors, which libraries write in other
+/// ways: `ENOENT: No such file or directory`, `No such file or directory (os error 2)`.
+pub fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(link).collect::<Vec<_>>().join(": ")
+}
+
+fn link(error: &(dyn Error + 'static)) -> String {
+    if let Some(errno) = error.downcast_ref::<Errno>() {
+        return describe(*errno);
+    }
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error) {
+        Some(number) => describe(Errno::from_raw(number)),
+        None => error.to_string(),
+    }
+}
+
 fn value_of(arguments: &[OsString], flag: &str) -> Option<OsString> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
@@ -78,4 +95,18 @@ fn value_of(arguments: &[OsString], flag: &str) -> Option<OsString> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explain;
+    use crate::sys::Errno;
+
+    #[test]
+    fn the_kernels_words_are_the_same_from_every_library() {
+        let error = anyhow::Error::new(Errno::EBUSY).context("write x");
+        assert_eq!(explain(&error), "write x: device or resource busy");
+        let error = anyhow::Error::new(std::io::Error::from_raw_os_error(2)).context("open x");
+        assert_eq!(explain(&error), "open x: no such file or directory");
+    }
 }

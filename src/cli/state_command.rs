@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::args::IdArgs;
+use super::output;
 use crate::stages::lifecycle::Live;
 use crate::state::{Record, Status};
 use anyhow::Result;
@@ -47,6 +48,6 @@ pub fn state(context: &Context, args: IdArgs) -> Result<i32> {
     let live = Live::open(&context.root, &args.id)?;
     let status = live.status()?;
     let shown = Shown::new(&live.container.record, status, String::new());
-    println!("{}", serde_json::to_string_pretty(&shown)?);
+    output::print_pretty(&shown)?;
     Ok(0)
 }

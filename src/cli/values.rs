@@ -36,8 +36,9 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
 /// A duration in Go's notation (`5s`, `1m30s`, `1.5h`, `300ms`), greater than zero.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration '{text}'; give a number and a unit, such as 5s or 500ms");
+    // Go takes a zero without a unit.
+    let mut rest = if text == "0" { "0s" } else { text };
     let mut seconds = 0f64;
-    let mut rest = text;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(invalid)?;
         let unit = rest[number..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |at| number + at);

@@ -10,3 +10,4 @@ pub mod id;
 pub mod mount_options;
 pub mod rtx_config;
 pub mod spec_template;
+pub mod update;

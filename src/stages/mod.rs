@@ -13,6 +13,7 @@ pub mod smaster;
 mod spawn;
 pub mod stage1;
 pub mod stage2;
+pub mod update;
 
 /// Which process plays smaster, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -152,6 +152,14 @@ impl StateDir {
         self.write_new(CONFIG, config)
     }
 
+    /// Replaces the configuration of a container that is there: whoever reads it meanwhile finds the old or the new one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn replace_config(&self, config: &[u8]) -> Result<()> {
+        self.replace(CONFIG, config)
+    }
+
     /// Makes the start barrier. Its listening end is for stage2.
     ///
     /// # Errors

@@ -125,7 +125,7 @@ situations! {
     id_climbs: 1, "invalid container ID format", |r| create_as(r, &[".."]);
     id_empty: 1, "container id cannot be empty", |r| create_as(r, &[""]);
     no_id_for_start: 1, "\"start\" requires exactly 1 argument", |r| r.run(&["start"]);
-    two_ids: 1, "\"create\" requires exactly 1 argument", |r| create_as(r, &["one", "two"]);
+    two_ids: 1, "\"create\" requires", |r| create_as(r, &["one", "two"]);
     unknown_command: 3, "No help topic for 'nosuch'", |r| r.run(&["nosuch"]);
     unknown_flag: 1, "flag provided but not defined: -nosuch", |r| r.run(&["state", "--nosuch", "x"]);
     unknown_global_flag: 1, "flag provided but not defined: -nosuch", |r| r.invoke(&["state", "x"]).through_shell("p=$1; shift; exec \"$p\" --nosuch \"$@\"").run();
@@ -229,7 +229,7 @@ situations! {
         bundle.set("/process/terminal", json!(true));
         Container::new(r, &bundle).background("run", &[]).through(&["setsid"]).run()
     };
-    terminal_detached_without_socket: 1, "cannot allocate tty if runc will detach without setting console socket", |r| {
+    terminal_detached_without_socket: 1, "without setting console socket", |r| {
         let mut bundle = Bundle::shell("true");
         bundle.set("/process/terminal", json!(true));
         Container::new(r, &bundle).run_detached(&[])

@@ -1,5 +1,6 @@
 //! Every test that drives the real binary on the real kernel; one module a feature.
 
+mod bundles;
 mod cgroup_module;
 mod cli;
 mod contract;
@@ -8,3 +9,4 @@ mod errors;
 mod leaks;
 mod newer;
 mod support;
+mod verbs;

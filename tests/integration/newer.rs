@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, Runtime, needs_root, skip};
+use crate::support::{Bundle, Container, Runtime, needs_root, report_skip, skip, test_name};
 
 /// Ends a test when the runtime under test is not rtx.
 macro_rules! only_rtx {
@@ -21,30 +21,39 @@ macro_rules! only_rtx {
     }};
 }
 
-/// What the probe sees in a bundle that `build` changes.
-fn seen(runtime: &Runtime, build: impl Fn(&mut Bundle)) -> Value {
+/// What the probe sees in a bundle that `build` changes; None, and a line that says so, when the feature is refused.
+fn seen(runtime: &Runtime, build: impl Fn(&mut Bundle)) -> Option<Value> {
     let mut bundle = Bundle::new();
     build(&mut bundle);
-    let output = Container::new(runtime, &bundle).run(&[]).ok();
-    serde_json::from_str(&output.stdout).unwrap_or_else(|_| json!(output.stdout.trim()))
+    let output = Container::new(runtime, &bundle).run(&[]);
+    if output.code == 1 && output.stderr.contains("does not support") {
+        report_skip(&test_name(), output.stderr.trim());
+        return None;
+    }
+    let output = output.ok();
+    Some(serde_json::from_str(&output.stdout).unwrap_or_else(|_| json!(output.stdout.trim())))
 }
 
 #[test]
 fn domainname() {
     let runtime = only_rtx!();
-    let seen = seen(&runtime, |b| {
+    let Some(seen) = seen(&runtime, |b| {
         b.set("/domainname", json!("example.org"));
-    });
+    }) else {
+        return;
+    };
     assert_eq!(seen["domainname"], json!(["example.org"]));
 }
 
 #[test]
 fn time_namespace_with_offsets() {
     let runtime = only_rtx!();
-    let seen = seen(&runtime, |b| {
+    let Some(seen) = seen(&runtime, |b| {
         b.namespace("time", "").set("/linux/timeOffsets", json!({ "boottime": { "secs": 1_000_000_000 } }));
         b.shell_payload("cut -d. -f1 /proc/uptime");
-    });
+    }) else {
+        return;
+    };
     let seconds: u64 = seen.as_u64().or_else(|| seen.as_str()?.parse().ok()).expect("seconds");
     assert!(seconds > 1_000_000_000, "{seconds}");
 }
@@ -52,18 +61,22 @@ fn time_namespace_with_offsets() {
 #[test]
 fn scheduler() {
     let runtime = only_rtx!();
-    let seen = seen(&runtime, |b| {
+    let Some(seen) = seen(&runtime, |b| {
         b.set("/process/scheduler", json!({ "policy": "SCHED_BATCH", "nice": 5 }));
-    });
+    }) else {
+        return;
+    };
     assert_eq!((&seen["stat"]["policy"], &seen["stat"]["nice"]), (&json!("3"), &json!("5")));
 }
 
 #[test]
 fn io_priority() {
     let runtime = only_rtx!();
-    let seen = seen(&runtime, |b| {
+    let Some(seen) = seen(&runtime, |b| {
         b.set("/process/ioPriority", json!({ "class": "IOPRIO_CLASS_BE", "priority": 3 }));
-    });
+    }) else {
+        return;
+    };
     assert_eq!(seen["ioprio"], "best-effort: prio 3");
 }
 
@@ -71,10 +84,12 @@ fn io_priority() {
 fn seccomp_flags() {
     let runtime = only_rtx!();
     for flags in [json!([]), json!(["SECCOMP_FILTER_FLAG_LOG"]), json!(["SECCOMP_FILTER_FLAG_SPEC_ALLOW"])] {
-        let seen = seen(&runtime, |b| {
+        let Some(seen) = seen(&runtime, |b| {
             let rule = json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }]);
             b.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": flags, "syscalls": rule }));
-        });
+        }) else {
+            return;
+        };
         assert_eq!(seen["status"]["Seccomp"], "2");
     }
 }
@@ -83,13 +98,15 @@ fn seccomp_flags() {
 #[test]
 fn idmapped_bind() {
     let runtime = only_rtx!();
-    let seen = seen(&runtime, |b| {
+    let Some(seen) = seen(&runtime, |b| {
         let file = b.make_file("source/file", "x");
         chown(file, Some(0), Some(0)).expect("chown");
         b.bind("source", "/tmp", &["bind", "idmap"]).probe(&["--list", "/tmp"]);
         let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
         b.set("/mounts/7/uidMappings", map.clone()).set("/mounts/7/gidMappings", map);
-    });
+    }) else {
+        return;
+    };
     assert_eq!(seen["listed"]["/tmp"]["file"], "file 644 1000:1000");
 }
 
@@ -122,7 +139,11 @@ fn exec_with_cpu_affinity() {
     let mut bundle = Bundle::shell("echo up; exec sleep 600");
     bundle.set("/process/execCPUAffinity", json!({ "initial": "0", "final": "1" }));
     let container = Container::new(&runtime, &bundle);
-    container.run_detached(&[]).ok();
+    let started = container.run_detached(&[]);
+    if started.stderr.contains("does not support") {
+        skip!("{}", started.stderr.trim());
+    }
+    started.ok();
     container.wait_stdout("up");
     let output = container.exec(&[], &["grep", "Cpus_allowed_list", "/proc/self/status"]).ok();
     assert_eq!(output.stdout.split_whitespace().last(), Some("1"));

@@ -212,17 +212,23 @@ fn prepare_root(
         false => None,
     };
     // A slave hears of the host's later mounts and tells it nothing. Where the bundle asks for another propagation the
-    // copy starts without any.
-    let propagation = if propagation(spec).is_some() { libc::MS_PRIVATE } else { libc::MS_SLAVE };
+    // root starts without any, so that what is mounted in it while it is built stays in it.
+    let wanted = propagation(spec).map(|flags| flags & !MS_REC);
+    let root_propagation = match wanted {
+        None | Some(libc::MS_SLAVE) => libc::MS_SLAVE,
+        Some(_) => libc::MS_PRIVATE,
+    };
     let path = launch.bundle.rootfs.display().to_string();
-    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation, mount }));
+    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
     if !mount {
         return Ok(());
     }
     let cgroups = engine.cgroup.as_ref().map(|created| created.placement().open().container_mounts());
     let around = mounts::Surroundings {
         privileged: plan.privileged,
-        cgroup_namespace: plan.namespaces.makes(libc::CLONE_NEWCGROUP),
+        cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
+        // With a shared root the container's mounts are meant to reach the host where the host's are shared.
+        propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
         cgroups: cgroups.as_deref().unwrap_or_default(),
         pure_v2: engine.cgroup.as_ref().is_none_or(|created| created.placement().is_pure_v2()),
     };

@@ -1,0 +1,116 @@
+//! `rtx events`: what a container uses and when it runs out of memory, a JSON object a line, in runc's form.
+
+use super::Context;
+use super::args::EventsArgs;
+use super::output;
+use crate::engine::FeatureNotSupported;
+use crate::engine::oci::cgroup::OomWatch;
+use crate::stages::lifecycle::Live;
+use crate::state::Status;
+use crate::sys::{Errno, On, retry};
+use anyhow::{Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// One line.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<serde_json::Value>,
+}
+
+pub fn events(context: &Context, args: EventsArgs) -> Result<i32> {
+    let live = Live::open(&context.root, &args.id)?;
+    if live.status()? == Status::Stopped {
+        bail!("container not running");
+    }
+    if args.stats {
+        print_stats(&live)?;
+    } else {
+        follow(&live, args.interval)?;
+    }
+    Ok(0)
+}
+
+fn print_stats(live: &Live) -> Result<()> {
+    let data = live.engine.stats(&live.container)?;
+    output::print_json(&Event { kind: "stats", id: &live.container.record.id, data: Some(data) })
+}
+
+/// Prints events until the container stops.
+fn follow(live: &Live, interval: Duration) -> Result<()> {
+    // An engine without processes has no init to watch, and is asked for its status at every report.
+    let init = match live.container.record.init.as_ref().map(|init| init.open()) {
+        None => None,
+        Some(Ok(pidfd)) => Some(pidfd),
+        Some(Err(Errno::ESRCH)) => return Ok(()),
+        Some(Err(errno)) => return Err(errno).on("watch init of", &live.container.record.id)?,
+    };
+    let mut memory = watch_memory(live)?;
+    let mut next = Instant::now() + interval;
+    loop {
+        let woken = wait(init.as_ref(), memory.as_ref(), next)?;
+        if woken.memory {
+            report_memory(live, &mut memory)?;
+        }
+        if woken.init {
+            return Ok(());
+        }
+        if Instant::now() >= next {
+            if live.status()? == Status::Stopped {
+                return Ok(());
+            }
+            print_stats(live)?;
+            next = Instant::now() + interval;
+        }
+    }
+}
+
+/// An engine that cannot tell of memory still has its statistics told.
+fn watch_memory(live: &Live) -> Result<Option<OomWatch>> {
+    match live.engine.out_of_memory_events(&live.container) {
+        Err(error) if error.is::<FeatureNotSupported>() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn report_memory(live: &Live, memory: &mut Option<OomWatch>) -> Result<()> {
+    let Some(watch) = memory else { return Ok(()) };
+    if !watch.acknowledge()? {
+        return Ok(());
+    }
+    // cgroup v1 tells of its removal in the same way; then there is nothing left that could be watched.
+    match watch_memory(live) {
+        Ok(_) => output::print_json(&Event { kind: "oom", id: &live.container.record.id, data: None }),
+        Err(_) => {
+            *memory = None;
+            Ok(())
+        }
+    }
+}
+
+/// What happened while waiting.
+struct Woken {
+    init: bool,
+    memory: bool,
+}
+
+fn wait(init: Option<&OwnedFd>, memory: Option<&OomWatch>, until: Instant) -> Result<Woken> {
+    let (has_init, has_memory) = (init.is_some(), memory.is_some());
+    let init = init.map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+    let memory = memory.map(|watch| PollFd::new(watch.as_fd(), watch.events()));
+    let mut watched: Vec<PollFd<'_>> = init.into_iter().chain(memory).collect();
+    retry(|| {
+        // Rounded up: a wait that ends too early would only be repeated.
+        let left = until.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+        poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+    })
+    .on("poll", "the container")?;
+    let mut ready = watched.iter().map(|fd| fd.any().unwrap_or(false));
+    Ok(Woken { init: has_init && ready.next().unwrap_or(false), memory: has_memory && ready.next().unwrap_or(false) })
+}

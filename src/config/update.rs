@@ -1,0 +1,186 @@
+//! What `update` changes: requested limits laid over those that a container has. runtime-spec config-linux.md, "Control
+//! groups".
+
+use super::check::{self, Finding, Severity};
+use anyhow::{Result, bail};
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value, json};
+
+/// Where limits are in a config.json.
+const POINTER: &str = "/linux/resources";
+
+/// Values that mean "leave it as it is", which is how callers written in Go say that they give none.
+const ZERO_IS_ABSENT: [(&str, &[&str]); 3] = [
+    ("memory", &["limit", "reservation", "swap", "kernel", "kernelTCP"]),
+    ("cpu", &["shares", "quota", "period", "realtimeRuntime", "realtimePeriod", "cpus", "mems"]),
+    ("blockIO", &["weight", "leafWeight"]),
+];
+
+/// Values that mean something only beside others: where one of the first is given, the others are written with it, as
+/// the container has them. cgroup v2 has one file for quota and period, and takes the memory limit off that of memory
+/// and swap; a group that is no longer idle has lost its shares.
+const TOGETHER: [(&str, &[&str], &[&str]); 3] = [
+    ("memory", &["swap"], &["limit"]),
+    ("cpu", &["quota", "period", "burst"], &["quota", "period"]),
+    ("cpu", &["idle"], &["shares"]),
+];
+
+/// One change of a container's limits.
+#[derive(Debug)]
+pub struct Update {
+    /// All limits of the container from now on: `linux.resources` of its configuration.
+    pub resources: Value,
+    /// What has to be written.
+    pub change: LinuxResources,
+    /// What it replaces, as far as the configuration says.
+    pub undo: LinuxResources,
+}
+
+/// Plans a change: `request` is the part of a `linux.resources` object that is to be different, `current` the one that
+/// the container has. Device rules are not changed, as in every runtime: callers pass the whole object.
+///
+/// # Errors
+/// Everything that is wrong with the outcome, by JSON pointers into `request`.
+pub fn plan(current: &Value, request: &Value) -> Result<Update> {
+    let Some(request) = request.as_object() else {
+        bail!("the limits must be a JSON object like linux.resources of config.json: it is {request}");
+    };
+    let mut change = given(request);
+    let mut resources = current.clone();
+    lay_over(&mut resources, &Value::Object(change.clone()));
+    let is_unlimited = change.get("memory").is_some_and(|memory| memory.get("limit") == Some(&json!(-1)));
+    if is_unlimited && change["memory"].get("swap").is_none() {
+        // The old limit of both together would still hold.
+        if let Some(memory) = resources["memory"].as_object_mut() {
+            memory.remove("swap");
+        }
+    }
+    refuse(&resources)?;
+    for (section, given, companions) in TOGETHER {
+        let Some(limits) = change.get_mut(section).and_then(Value::as_object_mut) else { continue };
+        if given.iter().any(|name| limits.contains_key(*name)) {
+            for name in companions {
+                if let Some(value) = resources[section].get(*name) {
+                    limits.entry(*name).or_insert_with(|| value.clone());
+                }
+            }
+        }
+    }
+    let undo = only(current, &change);
+    Ok(Update { resources, change: parse(Value::Object(change))?, undo: parse(undo)? })
+}
+
+/// A request without what stands for nothing.
+fn given(request: &Map<String, Value>) -> Map<String, Value> {
+    let mut given = request.clone();
+    given.remove("devices");
+    given.retain(|_, value| !value.is_null());
+    for (section, value) in &mut given {
+        let Some(limits) = value.as_object_mut() else { continue };
+        let names = ZERO_IS_ABSENT.iter().find(|(name, _)| name == section).map_or(&[][..], |(_, names)| names);
+        limits.retain(|name, value| {
+            let is_zero = *value == json!(0) || *value == json!("");
+            !value.is_null() && !(is_zero && names.contains(&name.as_str()))
+        });
+    }
+    given
+}
+
+/// Objects by their members, anything else as a whole.
+fn lay_over(base: &mut Value, top: &Value) {
+    match (base, top) {
+        (Value::Object(base), Value::Object(top)) => {
+            for (name, value) in top {
+                lay_over(base.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (base, top) => *base = top.clone(),
+    }
+}
+
+/// The members of `all` that `pattern` has too.
+fn only(all: &Value, pattern: &Map<String, Value>) -> Value {
+    let member = |(name, part): (&String, &Value)| {
+        let value = all.get(name)?;
+        let value = match part.as_object() {
+            Some(part) => only(value, part),
+            None => value.clone(),
+        };
+        Some((name.clone(), value))
+    };
+    Value::Object(pattern.iter().filter_map(member).collect())
+}
+
+fn document(resources: Value) -> Value {
+    json!({ "linux": { "resources": resources } })
+}
+
+fn refuse(resources: &Value) -> Result<()> {
+    let findings = check::check(&document(resources.clone()), None).into_iter();
+    let errors: Vec<String> = findings
+        .filter(|finding| finding.severity == Severity::Error)
+        .filter_map(|Finding { pointer, problem, remedy, .. }| {
+            Some(format!("{}: {problem}; {remedy}", pointer.strip_prefix(POINTER)?))
+        })
+        .collect();
+    match errors.as_slice() {
+        [] => Ok(()),
+        errors => bail!("invalid limits: {}", errors.join(", and ")),
+    }
+}
+
+fn parse(resources: Value) -> Result<LinuxResources> {
+    let mut document = document(resources);
+    check::normalise(&mut document);
+    Ok(serde_json::from_value(document["linux"]["resources"].take())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn changed(current: Value, request: Value) -> (Value, Value) {
+        let update = plan(&current, &request).unwrap();
+        (update.resources, serde_json::to_value(update.change).unwrap())
+    }
+
+    #[test]
+    fn only_what_is_given_changes() {
+        let current =
+            json!({ "pids": { "limit": 9 }, "cpu": { "shares": 5 }, "devices": [{ "allow": false, "access": "rwm" }] });
+        let request =
+            json!({ "devices": [], "cpu": { "shares": 0, "mems": "" }, "pids": null, "memory": { "limit": 8 } });
+        let (resources, change) = changed(current.clone(), request);
+        assert_eq!(resources["cpu"]["shares"], 5);
+        assert_eq!(resources["memory"]["limit"], 8);
+        assert_eq!(resources["devices"], current["devices"]);
+        assert_eq!(change["memory"]["limit"], 8);
+        assert!(change.get("pids").is_none() && change["cpu"].get("shares").is_none());
+    }
+
+    #[test]
+    fn what_belongs_together_is_written_together() {
+        let current = json!({ "memory": { "limit": 10, "swap": 20 }, "cpu": { "quota": 5000, "period": 10000 } });
+        let (_, change) = changed(current.clone(), json!({ "memory": { "swap": 30 }, "cpu": { "period": 20000 } }));
+        assert_eq!((&change["memory"]["limit"], &change["memory"]["swap"]), (&json!(10), &json!(30)));
+        assert_eq!((&change["cpu"]["quota"], &change["cpu"]["period"]), (&json!(5000), &json!(20000)));
+        let (resources, _) = changed(current, json!({ "memory": { "limit": -1 } }));
+        assert_eq!(resources["memory"], json!({ "limit": -1 }));
+    }
+
+    #[test]
+    fn what_was_there_is_kept_for_the_way_back() {
+        let current = json!({ "memory": { "limit": 10 }, "pids": { "limit": 9 } });
+        let undo = plan(&current, &json!({ "memory": { "limit": 20, "reservation": 5 } })).unwrap().undo;
+        assert_eq!(serde_json::to_value(undo).unwrap(), json!({ "memory": { "limit": 10 } }));
+    }
+
+    #[test]
+    fn mistakes_are_named_by_their_place_in_the_request() {
+        let problem = |request: Value| plan(&json!({ "memory": { "limit": 100 } }), &request).unwrap_err().to_string();
+        assert!(problem(json!({ "memory": { "swap": 50 } })).contains("/memory/swap: memory+swap limit should be"));
+        assert!(problem(json!({ "cpu": 7 })).starts_with("invalid limits: /cpu: "));
+        assert!(problem(json!([])).contains("must be a JSON object"));
+    }
+}

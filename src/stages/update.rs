@@ -1,0 +1,36 @@
+//! `update`: changes the limits of a container that runs, and its configuration with them.
+
+use super::lifecycle::Live;
+use crate::config::update;
+use crate::state::Status;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Changes the limits that `request`, a part of a `linux.resources` object, gives. Either all of them change or, as far
+/// as it is in rtx's hands, none.
+///
+/// # Errors
+/// Where the container is stopped; what is wrong with the request; what the kernel refused, by file and value.
+pub fn update(root: &Path, id: &str, request: &Value) -> Result<()> {
+    let mut live = Live::open_locked(root, id)?;
+    if live.status()? == Status::Stopped {
+        bail!("container not running");
+    }
+    let damaged = || format!("the configuration of container {id:?} is damaged");
+    let mut config: Value = serde_json::from_slice(&live.container.state.config()?).with_context(damaged)?;
+    let current = config.pointer("/linux/resources").filter(|value| value.is_object()).cloned();
+    let update = update::plan(&current.unwrap_or_else(|| json!({})), request)?;
+    if let Err(error) = live.engine.update(&mut live.container, &update.change) {
+        // The values before the one that was refused are written already.
+        let _ = live.engine.update(&mut live.container, &update.undo);
+        return Err(error);
+    }
+    let config_object = config.as_object_mut().with_context(damaged)?;
+    let linux = config_object.entry("linux").or_insert(Value::Null);
+    if linux.is_null() {
+        *linux = json!({});
+    }
+    linux.as_object_mut().with_context(damaged)?.insert("resources".into(), update.resources);
+    live.container.state.replace_config(&serde_json::to_vec(&config)?)
+}
