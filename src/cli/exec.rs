@@ -19,7 +19,7 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
     options.foreground = !args.detach;
     let live = Live::open(&context.root, &args.id)?;
     let process = match &args.process {
-        Some(path) => read_process(path, &args)?,
+        Some(path) => read_process(path, &live, &args)?,
         None => process_from_flags(&live, &args)?,
     };
     let exec = ExecConfig {
@@ -49,7 +49,7 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
 
 /// `--process`: the process object of a config.json. Flags that would contradict it are ignored by runc; `--tty` and
 /// `--no-new-privs` are taken.
-fn read_process(path: &Path, args: &ExecArgs) -> Result<Process> {
+fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
     let raw = std::fs::read(path).map_err(|error| errno_of(&error)).on("read", path.display())?;
     let mut value =
         serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
@@ -60,7 +60,24 @@ fn read_process(path: &Path, args: &ExecArgs) -> Result<Process> {
     if args.tty {
         process.set_terminal(Some(true));
     }
+    inherit(&mut process, live)?;
     Ok(process)
+}
+
+/// What confines the container confines a process whose document does not say otherwise.
+fn inherit(process: &mut Process, live: &Live) -> Result<()> {
+    let spec = live.spec()?;
+    let Some(own) = spec.process() else { return Ok(()) };
+    if process.capabilities().is_none() {
+        process.set_capabilities(own.capabilities().clone());
+    }
+    if process.apparmor_profile().as_ref().is_none_or(String::is_empty) {
+        process.set_apparmor_profile(own.apparmor_profile().clone());
+    }
+    if process.selinux_label().as_ref().is_none_or(String::is_empty) {
+        process.set_selinux_label(own.selinux_label().clone());
+    }
+    Ok(())
 }
 
 /// The container's own process with what the flags change.

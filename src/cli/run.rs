@@ -24,6 +24,8 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
     let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);
     let started = launch::announce(&args.launch, &created)
+        // Before the payload can write to the same stream.
+        .and_then(|()| if args.launch.id.is_none() { launch::print_id(&id) } else { Ok(()) })
         .and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;
@@ -33,9 +35,6 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
     }
     if let Some(stage2) = &mut created.stage2 {
         stage2.release();
-    }
-    if args.launch.id.is_none() {
-        launch::print_id(&id)?;
     }
     Ok(0)
 }

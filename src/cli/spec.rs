@@ -13,7 +13,7 @@ pub fn spec(args: SpecArgs) -> Result<i32> {
     let rootless = args.rootless.then(|| (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
     let mut file = match File::options().write(true).create_new(true).open(&path) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            bail!("file {} exists: remove it first", path.display())
+            bail!("file {} exists. Remove it first", path.display())
         }
         other => other.map_err(|error| errno_of(&error)).on("create", path.display())?,
     };

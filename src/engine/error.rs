@@ -1,12 +1,13 @@
 //! The typed refusal of an engine.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// The engine cannot do this at all; another may.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeatureNotSupported {
     pub engine: &'static str,
-    pub feature: &'static str,
+    pub feature: Cow<'static, str>,
 }
 
 impl fmt::Display for FeatureNotSupported {

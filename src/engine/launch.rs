@@ -106,6 +106,14 @@ pub enum Outcome<'a> {
     Deleted { container: &'a Container },
 }
 
+/// What an engine without a stage2 made of an `exec`.
+pub enum Execution {
+    /// A child of this process, which runs the program already.
+    Process(InitProcess),
+    /// There is no process, and never was: this is how it ended.
+    Pretended(ExitStatus),
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {

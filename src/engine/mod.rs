@@ -1,13 +1,19 @@
 //! Engines: what an isolation technique has to do, behind one trait, and the table of those there are.
 
 pub mod error;
+pub mod join;
 pub mod launch;
+#[cfg(feature = "engine-libcontainer")]
+pub mod libcontainer;
+pub mod live;
+pub mod mock;
+pub mod native;
 pub mod oci;
 pub mod table;
 
 pub use error::FeatureNotSupported;
 pub use launch::{
-    Container, Creation, ExecConfig, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome, SpawnRequest,
+    Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome, SpawnRequest,
 };
 pub use table::{Capabilities, PROVIDERS, Provider, find};
 
@@ -78,6 +84,15 @@ pub trait EngineOperations {
     /// # Errors
     /// The kernel's.
     fn status(&self, container: &Container) -> Result<Status>;
+
+    /// `exec`, asked first: an engine without a stage2 runs the process itself and says what there is now. With one it
+    /// answers `None`, and [`Self::prepare_exec`] and [`Self::enter_container`] follow.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the request; why the program could not be executed.
+    fn exec_directly(&mut self, _container: &Container, _exec: &mut ExecConfig) -> Result<Option<Execution>> {
+        Ok(None)
+    }
 
     /// `exec`, stage1 part: decides how a process joins the container.
     ///
@@ -158,7 +173,7 @@ pub trait EngineOperations {
 
     /// The typed refusal of this engine.
     fn unsupported(&self, feature: &'static str) -> anyhow::Error {
-        FeatureNotSupported { engine: self.name(), feature }.into()
+        FeatureNotSupported { engine: self.name(), feature: feature.into() }.into()
     }
 }
 

@@ -42,7 +42,13 @@ pub struct Provider {
     pub schema: fn() -> Value,
 }
 
-pub static PROVIDERS: &[&Provider] = &[&super::oci::PROVIDER];
+pub static PROVIDERS: &[&Provider] = &[
+    &super::oci::PROVIDER,
+    &super::native::PROVIDER,
+    &super::mock::PROVIDER,
+    #[cfg(feature = "engine-libcontainer")]
+    &super::libcontainer::PROVIDER,
+];
 
 /// The engine of that name.
 ///

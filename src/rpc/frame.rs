@@ -81,8 +81,9 @@ pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
     let mut buffer = vec![0; HEADER + INLINE];
     let (length, mut fds) = loop {
         match socket::receive(&socket, &mut buffer) {
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Ok(None),
+            // The peer has gone without reading everything. The kernel says so once, before it hands out what the peer
+            // had written: which may be why it has gone.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             other => break other.on("receive", "message")?,
         }
     };

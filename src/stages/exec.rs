@@ -55,7 +55,7 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     let mut stage2 = Stage2::spawn(&request, inherited)?;
     let console = match join(&mut live, &mut exec, &mut stage2) {
         Ok(console) => console,
-        Err(error) => return Err(stage2.explain(error)),
+        Err(error) => return Err(stage2.explain(error, None)),
     };
     let warnings = stage2.rpc.take_warnings();
     let mut joined = Joined { stage2, console, warnings };

@@ -3,6 +3,7 @@
 
 use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::engine::oci::hooks;
+use crate::rpc::operation::HookOperation;
 use crate::state::{NotFound, Record, StateDir, Status};
 use crate::sys::Errno;
 use anyhow::{Context, Result, bail};
@@ -119,17 +120,17 @@ fn raw_hooks(container: &Container) -> Result<oci_spec::runtime::Hooks> {
 /// Which hook failed; the spec has it logged, and the others run all the same.
 pub fn run_poststop(spec: &Spec, record: &Record) -> Result<()> {
     let hooks = hooks::operations(spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_ref()));
-    poststop(&hooks, record)
+    poststop(&hooks, record, Some(&record.bundle))
 }
 
-fn poststop(operations: &[crate::rpc::operation::HookOperation], record: &Record) -> Result<()> {
-    if operations.is_empty() {
+fn poststop(hooks: &[HookOperation], record: &Record, directory: Option<&Path>) -> Result<()> {
+    if hooks.is_empty() {
         return Ok(());
     }
     let state = serde_json::to_string(&record.oci_state(Status::Stopped, 0))?;
     let mut outcome = Ok(());
-    for operation in operations {
-        let result = hooks::run("poststop", std::slice::from_ref(operation), &state, Some(&record.bundle));
+    for hook in hooks {
+        let result = hooks::run("poststop", std::slice::from_ref(hook), &state, directory);
         outcome = outcome.and(result);
     }
     outcome
@@ -184,14 +185,15 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
         Status::Created => {}
         status => bail!("cannot delete container {id} that is not stopped: {status}"),
     }
-    delete_open(live)
+    delete_open(live, None)
 }
 
-/// Removes a container that is open, killing what still runs.
+/// Removes a container that is open, killing what still runs. Poststop hooks run in `directory`, by default in the
+/// caller's.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn delete_open(mut live: Live) -> Result<()> {
+pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<()> {
     let hooks = raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
     if live.status()? != Status::Stopped {
         kill_and_wait(&mut live)?;
@@ -200,7 +202,7 @@ pub fn delete_open(mut live: Live) -> Result<()> {
     let Live { container: Container { state, record }, .. } = live;
     state.remove()?;
     // The specification has a failed poststop hook logged, not undone: there is nothing left to fail.
-    let _ = poststop(&hooks, &record);
+    let _ = poststop(&hooks, &record, directory);
     Ok(())
 }
 
@@ -275,6 +277,7 @@ pub fn resume(root: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Result<()> {
-    delete_open(Live { container, engine })
+    let bundle = container.record.bundle.clone();
+    delete_open(Live { container, engine }, Some(&bundle))
 }
 

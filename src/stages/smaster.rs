@@ -35,7 +35,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
         Ok(built) => built,
         Err(error) => {
             let error = match &undo.stage2 {
-                Some(stage2) => stage2.explain(error),
+                Some(stage2) => stage2.explain(error, memory_limit(&launch)),
                 None => error,
             };
             drop(undo);
@@ -149,6 +149,10 @@ fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
         annotations: BTreeMap::from_iter(annotations),
         engine_state: launch.engine_state.clone(),
     }
+}
+
+fn memory_limit(launch: &LaunchConfig) -> Option<i64> {
+    launch.bundle.spec.linux().as_ref()?.resources().as_ref()?.memory().as_ref()?.limit()
 }
 
 /// poststop belongs to a container that was created as far as its runtime hooks, even if the creation failed after.

@@ -4,12 +4,14 @@ use super::sealed;
 use crate::config::envelope::Sealed;
 use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
+use crate::rpc::client::Stage2Ended;
 use crate::sys::clone::{self, Arena, Command};
 use crate::sys::{On, fd, process, socket};
 use anyhow::Result;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -51,12 +53,22 @@ impl Stage2 {
         Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
     }
 
-    /// Explains an error by what became of stage2, where that says more.
-    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        match self.arena.failure() {
-            Some(errno) if error.is::<crate::rpc::client::Stage2Ended>() => {
-                anyhow::anyhow!("execute rtx init: {}", crate::sys::describe(errno))
-            }
+    /// Explains an error by what became of stage2, where that says more. `memory_limit` is the container's, in bytes.
+    pub fn explain(&self, error: anyhow::Error, memory_limit: Option<i64>) -> anyhow::Error {
+        if !error.is::<Stage2Ended>() {
+            return error;
+        }
+        if let Some(errno) = self.arena.failure() {
+            return anyhow::anyhow!("execute rtx init: {}", crate::sys::describe(errno));
+        }
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        let ended = crate::sys::retry(|| waitid(Id::PIDFd(self.init.pidfd.as_fd()), flags));
+        match (ended, memory_limit) {
+            (Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)), Some(limit)) if limit > 0 => error.context(format!(
+                "unable to set memory limit to {limit} (/linux/resources/memory/limit): init itself was killed, needing more"
+            )),
+            (Ok(WaitStatus::Signaled(_, signal, _)), _) => error.context(format!("init was killed by {signal}")),
+            (Ok(WaitStatus::Exited(_, code)), _) => error.context(format!("init exited with {code}")),
             _ => error,
         }
     }

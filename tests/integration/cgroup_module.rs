@@ -28,10 +28,11 @@ fn resources(json: &str) -> LinuxResources {
 
 /// A process that joins by the descriptors, as a container's first process does, and sleeps.
 fn joined(created: &Created) -> Child {
-    let fds = created.join_fds().expect("join_fds");
+    let tasks = created.task_files().expect("task_files");
     let path = |fd: i32, rest: &str| format!("/proc/{}/fd/{fd}{rest}", std::process::id());
-    let mut files: Vec<String> = fds.tasks.iter().map(|fd| path(fd.as_raw_fd(), "")).collect();
-    files.extend(fds.unified.iter().map(|fd| path(fd.as_raw_fd(), "/cgroup.procs")));
+    let mut files: Vec<String> = tasks.iter().map(|fd| path(fd.as_raw_fd(), "")).collect();
+    let unified = created.unified_directory().expect("unified_directory");
+    files.extend(unified.iter().map(|fd| path(fd.as_raw_fd(), "/cgroup.procs")));
     let script = "for file; do echo 0 > $file || exit 1; done; echo joined; exec sleep 100";
     let mut child =
         Command::new("sh").args(["-c", script, "sh"]).args(files).stdout(Stdio::piped()).spawn().expect("sh");

@@ -82,7 +82,7 @@ fn fit_process(process: &mut Value) {
     if let Some(capabilities) = process.get_mut("capabilities").and_then(Value::as_object_mut) {
         for set in names::CAPABILITY_SETS {
             if let Some(Value::Array(list)) = capabilities.get_mut(*set) {
-                list.retain_mut(fit_capability);
+                list.retain(is_capability);
             }
         }
     }
@@ -99,15 +99,8 @@ fn fit_process(process: &mut Value) {
 }
 
 /// False for a name that is no capability.
-fn fit_capability(name: &mut Value) -> bool {
-    let known =
-        name.as_str().and_then(|name| names::CAPABILITIES.iter().find(|known| known.eq_ignore_ascii_case(name)));
-    if let Some(known) = known
-        && name.as_str() != Some(known)
-    {
-        *name = (*known).into();
-    }
-    known.is_some()
+fn is_capability(name: &Value) -> bool {
+    name.as_str().is_some_and(|name| names::CAPABILITIES.contains(&name))
 }
 
 fn fit_linux(linux: &mut Map<String, Value>) {

@@ -126,14 +126,8 @@ fn check_capabilities(report: &mut Report, capabilities: &Value, at: &str) {
         for (index, name) in list(capabilities, set).iter().enumerate() {
             let Some(name) = name.as_str() else { continue };
             let at = || format!("{at}/{set}/{index}");
-            match names::CAPABILITIES.iter().position(|known| known.eq_ignore_ascii_case(name)) {
-                Some(bit) => {
-                    *mask |= 1 << bit;
-                    let known = names::CAPABILITIES[bit];
-                    if known != name {
-                        report.warning(at(), format!("{name} is taken for {known}"), format!("write {known}"));
-                    }
-                }
+            match names::CAPABILITIES.iter().position(|known| *known == name) {
+                Some(bit) => *mask |= 1 << bit,
                 None => report.warning(
                     at(),
                     format!("ignoring unknown or unavailable capabilities: [{}]", name.escape_debug()),

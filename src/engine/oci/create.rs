@@ -2,11 +2,12 @@
 
 use super::cgroup::{self, Placement};
 use super::engine::OciEngine;
-use super::{devices, hooks, mounts, namespaces, process, seccomp};
+use super::hooks::{self, CreationHooks};
+use super::{devices, mounts, namespaces, process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::client::Batch;
-use crate::rpc::operation::{DeviceOperation, EnterRoot, HookOperation, Operation, RootOperation};
+use crate::rpc::operation::{DeviceOperation, EnterRoot, Operation, RootOperation};
 use crate::rpc::RpcClient;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::pidfd_open;
@@ -23,15 +24,8 @@ pub struct Plan {
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
     seccomp: Option<LinuxSeccomp>,
-    hooks: Hooks,
+    hooks: CreationHooks,
     privileged: bool,
-}
-
-#[derive(Default)]
-struct Hooks {
-    prestart: Vec<HookOperation>,
-    create_runtime: Vec<HookOperation>,
-    create_container: Vec<HookOperation>,
 }
 
 const MS_REC: u64 = libc::MS_REC;
@@ -47,9 +41,8 @@ impl Plan {
         let mut plan = process::plan(process, &launch.options, keyring)?;
         plan.personality = linux.personality().as_ref().map(process::personality);
         plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
-        let all_hooks = spec.hooks().clone().unwrap_or_default();
-        launch.oci_config =
-            OciConfig { process: plan, start_container: hooks::operations(all_hooks.start_container().as_ref()) };
+        let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
+        launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = Starter {
             new_user_namespace: namespaces.makes(libc::CLONE_NEWUSER),
             oom_score_adj: process.oom_score_adj(),
@@ -58,8 +51,6 @@ impl Plan {
             ..Starter::default()
         };
         let placement = plan_cgroups(launch, &linux)?;
-        #[allow(deprecated)]
-        let prestart = hooks::operations(all_hooks.prestart().as_ref());
         Ok(Self {
             namespaces,
             placement,
@@ -67,11 +58,7 @@ impl Plan {
             mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory),
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
             seccomp: linux.seccomp().clone(),
-            hooks: Hooks {
-                prestart,
-                create_runtime: hooks::operations(all_hooks.create_runtime().as_ref()),
-                create_container: hooks::operations(all_hooks.create_container().as_ref()),
-            },
+            hooks: CreationHooks::new(&spec),
             privileged: caps::has_sys_admin(),
         })
     }
@@ -82,11 +69,15 @@ impl Plan {
 }
 
 /// A configuration without `linux` asks for nothing that `linux` could say; oci-spec's default asks for much.
-fn no_linux() -> Linux {
+pub fn no_linux() -> Linux {
     serde_json::from_str("{}").unwrap_or_default()
 }
 
-fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<Placement>> {
+/// Where the container's cgroups will be; `None` where none are wanted.
+///
+/// # Errors
+/// A path that cannot be a container's.
+pub fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<Placement>> {
     if launch.options.no_cgroup {
         return Ok(None);
     }
@@ -158,10 +149,10 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if let Some(created) = &engine.cgroup {
         created.apply(&plan.resources)?;
     }
-    run_runtime_hooks(plan, creation)?;
+    plan.hooks.run_at_runtime(creation)?;
     let Some(Stage2 { rpc, .. }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
     let mut batch = Batch::default();
-    enter_root(plan, launch, &mut batch, &creation_state(creation.record, init_pid_in_container(plan))?)?;
+    enter_root(plan, launch, &mut batch, &hooks::creation_state(creation.record, init_pid_in_container(plan))?)?;
     rpc.send(batch)
 }
 
@@ -221,17 +212,23 @@ fn prepare_root(
         false => None,
     };
     // A slave hears of the host's later mounts and tells it nothing. Where the bundle asks for another propagation the
-    // copy starts without any.
-    let propagation = if propagation(spec).is_some() { libc::MS_PRIVATE } else { libc::MS_SLAVE };
+    // root starts without any, so that what is mounted in it while it is built stays in it.
+    let wanted = propagation(spec).map(|flags| flags & !MS_REC);
+    let root_propagation = match wanted {
+        None | Some(libc::MS_SLAVE) => libc::MS_SLAVE,
+        Some(_) => libc::MS_PRIVATE,
+    };
     let path = launch.bundle.rootfs.display().to_string();
-    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation, mount }));
+    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
     if !mount {
         return Ok(());
     }
     let cgroups = engine.cgroup.as_ref().map(|created| created.placement().open().container_mounts());
     let around = mounts::Surroundings {
         privileged: plan.privileged,
-        cgroup_namespace: plan.namespaces.makes(libc::CLONE_NEWCGROUP),
+        cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
+        // With a shared root the container's mounts are meant to reach the host where the host's are shared.
+        propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
         cgroups: cgroups.as_deref().unwrap_or_default(),
         pure_v2: engine.cgroup.as_ref().is_none_or(|created| created.placement().is_pure_v2()),
     };
@@ -265,7 +262,7 @@ fn prepare_dev(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<
 }
 
 /// `process.consoleSize` in characters; 0 and 0 where it says nothing.
-fn console_size(spec: &Spec) -> (u16, u16) {
+pub fn console_size(spec: &Spec) -> (u16, u16) {
     let size = spec.process().as_ref().and_then(|process| process.console_size());
     let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
     size.map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())))
@@ -282,23 +279,6 @@ fn propagation(spec: &Spec) -> Option<u64> {
         _ => return None,
     };
     Some(flags)
-}
-
-/// prestart and createRuntime run in the host's namespaces, when the container's are there with all their mounts.
-fn run_runtime_hooks(plan: &Plan, creation: &mut Creation<'_>) -> Result<()> {
-    if plan.hooks.prestart.is_empty() && plan.hooks.create_runtime.is_empty() {
-        return Ok(());
-    }
-    let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { return Ok(()) };
-    rpc.drain()?;
-    let state = creation_state(creation.record, init.pid)?;
-    let directory = Some(creation.launch.bundle.directory.as_path());
-    hooks::run("prestart", &plan.hooks.prestart, &state, directory)?;
-    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, directory)
-}
-
-fn creation_state(record: &crate::state::Record, pid: i32) -> Result<String> {
-    Ok(serde_json::to_string(&record.oci_state(crate::state::Status::Creating, pid))?)
 }
 
 /// What a hook in the container's namespaces sees as init's pid.

@@ -1,19 +1,20 @@
 //! Joining a container: the namespaces and cgroups of its init, then the same last steps as for init itself.
 
-use super::cgroup::Cgroup;
 use super::create::follow_move;
-use super::engine::{OciEngine, engine_state, namespace_flags};
+use super::engine::{OciEngine, namespace_flags};
 use super::{process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::engine::join::{join_files, saved_spec};
+use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
 use crate::sys::{On, caps};
-use anyhow::{Context, Result, bail};
-use nix::fcntl::{OFlag, openat};
+use anyhow::{Result, bail};
+use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::LinuxSeccomp;
 use std::os::fd::OwnedFd;
 
 /// How a process joins.
@@ -68,58 +69,6 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let namespaces = if moves { flags } else { flags & !pid };
     engine.exec = Some(Plan { init, namespaces, moves, tasks, seccomp: profile });
     Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup })
-}
-
-fn saved_spec(container: &Container) -> Result<Spec> {
-    let mut value = serde_json::from_slice(&container.state.config()?)
-        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))?;
-    crate::config::check::normalise(&mut value);
-    serde_json::from_value(value)
-        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))
-}
-
-/// What a process joins the container's cgroups by: a `tasks` file for each v1 hierarchy, the v2 directory. A sub-cgroup
-/// is a path below the container's, for all hierarchies or as `controller:path`.
-fn join_files(cgroup: &Cgroup, sub_cgroups: &[String]) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
-    let mut tasks = Vec::new();
-    let mut unified = None;
-    for place in &cgroup.placement().places {
-        let mut directory = place.directory();
-        if let Some(sub) = sub_cgroup(sub_cgroups, |controllers| {
-            controllers.split(',').any(|name| place.has(name) || place.controllers == name)
-        })? {
-            directory.push(sub);
-        }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let open = match nix::fcntl::open(&directory, flags, Mode::empty()) {
-            // A rootless container may have no cgroup in this hierarchy.
-            Err(nix::errno::Errno::ENOENT) if sub_cgroups.is_empty() => continue,
-            other => other.on("open the cgroup", directory.display())?,
-        };
-        if place.is_unified() {
-            unified = Some(open);
-        } else {
-            let file = openat(&open, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-            tasks.push(file.on("open", format_args!("{}/tasks", directory.display()))?);
-        }
-    }
-    Ok((tasks, unified))
-}
-
-fn sub_cgroup(sub_cgroups: &[String], is_for: impl Fn(&str) -> bool) -> Result<Option<String>> {
-    for sub in sub_cgroups {
-        let path = match sub.split_once(':') {
-            Some((controllers, path)) if is_for(controllers) => path,
-            Some(_) => continue,
-            None => sub,
-        };
-        let path = path.trim_start_matches('/');
-        if path.split('/').any(|part| part == "..") {
-            bail!("--cgroup {sub}: a sub-cgroup is below the container's own");
-        }
-        return Ok(Some(path.to_owned()));
-    }
-    Ok(None)
 }
 
 /// Asks stage2 to join.

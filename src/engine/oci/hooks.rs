@@ -1,11 +1,14 @@
 //! Hooks (runtime-spec config.md, POSIX-platform hooks): programs that run at fixed moments with the container's state
 //! on their standard input.
 
+use crate::engine::Creation;
+use crate::engine::launch::Stage2;
 use crate::rpc::operation::HookOperation;
+use crate::state::{Record, Status};
 use crate::sys::{On, describe, errno_of, process};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Spec};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -26,6 +29,51 @@ pub fn operation(hook: &Hook) -> HookOperation {
 /// All hooks of one moment.
 pub fn operations(hooks: Option<&Vec<Hook>>) -> Vec<HookOperation> {
     hooks.map(|hooks| hooks.iter().map(operation).collect()).unwrap_or_default()
+}
+
+/// The hooks that run while a container is made.
+#[derive(Default)]
+pub struct CreationHooks {
+    pub prestart: Vec<HookOperation>,
+    pub create_runtime: Vec<HookOperation>,
+    pub create_container: Vec<HookOperation>,
+}
+
+impl CreationHooks {
+    pub fn new(spec: &Spec) -> Self {
+        let hooks = spec.hooks().clone().unwrap_or_default();
+        #[allow(deprecated)]
+        let prestart = operations(hooks.prestart().as_ref());
+        Self {
+            prestart,
+            create_runtime: operations(hooks.create_runtime().as_ref()),
+            create_container: operations(hooks.create_container().as_ref()),
+        }
+    }
+
+    /// prestart and createRuntime run in the host's namespaces, when the container's are there with all their mounts.
+    ///
+    /// # Errors
+    /// What stage2 failed with until now; which hook failed.
+    pub fn run_at_runtime(&self, creation: &mut Creation<'_>) -> Result<()> {
+        if self.prestart.is_empty() && self.create_runtime.is_empty() {
+            return Ok(());
+        }
+        let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { return Ok(()) };
+        rpc.drain()?;
+        let state = creation_state(creation.record, init.pid)?;
+        let directory = Some(creation.launch.bundle.directory.as_path());
+        run("prestart", &self.prestart, &state, directory)?;
+        run("createRuntime", &self.create_runtime, &state, directory)
+    }
+}
+
+/// The state that a hook reads while the container is made.
+///
+/// # Errors
+/// None that can happen: it is the serialisation's.
+pub fn creation_state(record: &Record, pid: i32) -> Result<String> {
+    Ok(serde_json::to_string(&record.oci_state(Status::Creating, pid))?)
 }
 
 /// Runs the hooks of one moment in order, until one fails.

@@ -1,7 +1,7 @@
 //! The `oci` engine: Linux namespaces and cgroups, one kernel idea a file.
 
 pub mod cgroup;
-mod create;
+pub(in crate::engine) mod create;
 mod devices;
 mod engine;
 mod exec;
@@ -9,7 +9,8 @@ pub mod hooks;
 mod mounts;
 mod namespaces;
 pub mod process;
-mod seccomp;
-mod stage2;
+pub(in crate::engine) mod seccomp;
+pub(in crate::engine) mod stage2;
 
-pub use engine::{OciEngine, PROVIDER, signal_init, start_through_barrier, wait_for};
+pub use super::live::wait_for;
+pub use engine::{OciEngine, PROVIDER};

@@ -7,7 +7,7 @@ use crate::config::mount_options::{self, MountOptions};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource, Operation};
-use crate::sys::mount::{Attributes, attr, clone_tree};
+use crate::sys::mount::{Attributes, attr, clone_tree, set_attributes};
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result};
 use nix::fcntl::AT_FDCWD;
@@ -36,12 +36,17 @@ enum Kind {
     New { kind: String, source: Option<String> },
 }
 
+/// No program, device or set-id file belongs into a cgroup file system, whatever the options say.
+const CGROUP_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+
 /// What the mounts of one container depend on beside themselves.
 pub struct Surroundings<'a> {
     /// smaster may clone mounts of its own mount namespace.
     pub privileged: bool,
     pub cgroup_namespace: bool,
     pub cgroups: &'a [ContainerMount],
+    /// Propagation that a clone of a host's mount gets (`MS_*`), 0 to leave it in the host's peer group.
+    pub propagation: u64,
     /// No v1 hierarchy is mounted.
     pub pure_v2: bool,
 }
@@ -158,7 +163,7 @@ impl Plan {
                 Ok(())
             }
             Kind::Bind { source, recursive } => {
-                let source = source_of(batch, rpc, source, *recursive, around.privileged)
+                let source = source_of(batch, rpc, source, *recursive, around)
                     .with_context(|| format!("{}: failed to fulfil mount request", self.pointer))?;
                 batch.push(self.operation(source));
                 Ok(())
@@ -175,7 +180,7 @@ impl Plan {
             batch.push(self.operation(MountSource::FileSystem(file_system)));
             return Ok(());
         }
-        let source = source_of(batch, rpc, Path::new("/sys/fs/cgroup"), true, false)?;
+        let source = source_of(batch, rpc, Path::new("/sys/fs/cgroup"), true, around)?;
         batch.push(self.operation(source));
         Ok(())
     }
@@ -186,9 +191,10 @@ impl Plan {
         let readonly = self.options.attr_set & attr::RDONLY != 0;
         let mut root = self.file_system("tmpfs", Some("tmpfs"));
         root.flags.retain(|flag| flag != "ro");
+        root.data.insert(0, ("mode".into(), Some("755".into())));
         let mut operation = self.operation(MountSource::FileSystem(root));
         if let Operation::Mount(mount) = &mut operation {
-            mount.attributes.set &= !attr::RDONLY;
+            mount.attributes.set = (mount.attributes.set | CGROUP_ATTRIBUTES) & !attr::RDONLY;
         }
         batch.push(operation);
         for cgroup in around.cgroups.iter().filter(|cgroup| !cgroup.controllers.is_empty()) {
@@ -197,12 +203,15 @@ impl Plan {
                 MountSource::FileSystem(hierarchy(&cgroup.controllers))
             } else {
                 let directory = cgroup.mount.join(&cgroup.path);
-                source_of(batch, rpc, &directory, true, around.privileged)
+                source_of(batch, rpc, &directory, true, around)
                     .with_context(|| format!("{}: the cgroup of {}", self.pointer, cgroup.name))?
             };
             let mut operation = self.operation(source);
             if let Operation::Mount(mount) = &mut operation {
                 mount.destination.clone_from(&destination);
+                if around.cgroup_namespace {
+                    mount.attributes.set |= CGROUP_ATTRIBUTES;
+                }
             }
             batch.push(operation);
             for alias in &cgroup.aliases {
@@ -237,9 +246,9 @@ fn source_of(
     rpc: &mut RpcClient,
     path: &Path,
     recursive: bool,
-    privileged: bool,
+    around: &Surroundings,
 ) -> Result<MountSource> {
-    if !privileged {
+    if !around.privileged {
         return Ok(MountSource::HostPath { path: path.display().to_string(), recursive });
     }
     if batch.is_full(1) {
@@ -248,6 +257,11 @@ fn source_of(
         rpc.drain()?;
     }
     let tree = clone_path(path, recursive)?;
+    if around.propagation != 0 {
+        // In the peer group of the host's mount, what the container mounts below would appear on the host.
+        let propagation = Attributes { propagation: around.propagation, ..Attributes::default() };
+        set_attributes(&tree, propagation, true).on("set the propagation of", path.display())?;
+    }
     let stat = fstat(&tree).on("stat", path.display())?;
     let directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
     Ok(MountSource::Tree { fd: batch.fd(tree), directory })

@@ -90,9 +90,16 @@ impl Plan {
         self.joins(user) || self.makes(user) && !self.joined.is_empty()
     }
 
+    /// What stage2 makes itself. In a new user namespace the IPC namespace too: the root of its message queues belongs
+    /// to whoever makes it, and that is nobody before the ids are mapped.
+    fn late(&self) -> i32 {
+        let ipc = if self.makes(libc::CLONE_NEWUSER) { libc::CLONE_NEWIPC } else { 0 };
+        self.new & (LATE | ipc)
+    }
+
     /// `CLONE_NEW*` of the clone itself.
     pub fn clone_flags(&self) -> u64 {
-        if self.moves() { 0 } else { (self.new & !LATE) as u64 }
+        if self.moves() { 0 } else { (self.new & !self.late()) as u64 }
     }
 
     /// The pid namespace that stage2 is born in, where smaster may enter it for that.
@@ -119,14 +126,14 @@ impl Plan {
             batch.push(Operation::JoinNamespace { fd, kind: *kind, path: path.display().to_string() });
         }
         if self.moves() {
-            batch.push(Operation::MoveToNamespaces { kinds: self.new & !LATE });
+            batch.push(Operation::MoveToNamespaces { kinds: self.new & !self.late() });
         }
         Ok(())
     }
 
     /// What is made late, in the first batch that follows the cgroups.
     pub fn make_late(&self, batch: &mut Batch) {
-        let kinds = self.new & LATE;
+        let kinds = self.late();
         if kinds != 0 {
             batch.push(Operation::Unshare { kinds });
         }

@@ -7,6 +7,7 @@ use crate::sys::{Errno, On, describe, process};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{Gid, Uid};
+use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -165,6 +166,23 @@ pub fn reopen_null() -> Result<()> {
         replace(&null).on("dup", "/dev/null")?;
     }
     Ok(())
+}
+
+/// Of several values for one variable the last counts: some programs would find the first, others the last.
+pub fn keep_last_of_each(env: &mut Vec<String>) {
+    let mut places = std::collections::HashMap::new();
+    let mut kept: Vec<String> = Vec::with_capacity(env.len());
+    for entry in env.drain(..) {
+        let name = entry.split('=').next().unwrap_or_default().to_owned();
+        match places.entry(name) {
+            Entry::Occupied(place) => kept[*place.get()] = entry,
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(entry);
+            }
+        }
+    }
+    *env = kept;
 }
 
 /// `HOME` from the container's passwd file, where the configuration does not set it.

@@ -22,6 +22,8 @@ pub struct Payload {
     common: Common,
     config: OciConfig,
     root: Option<Root>,
+    /// Where the host has the root, as long as stage2 sees the host: hooks start there.
+    root_path: Option<PathBuf>,
     terminal: Option<OwnedFd>,
     /// Opened before the container's own /proc is the only one.
     proc: OwnedFd,
@@ -40,6 +42,7 @@ impl Payload {
             common: request.common,
             config: request.oci_config,
             root: None,
+            root_path: None,
             terminal: None,
             proc: sysctl::open_proc()?,
             program: PathBuf::new(),
@@ -76,6 +79,7 @@ impl Perform for Payload {
             Operation::OpenRoot(operation) => {
                 let tree = operation.tree.map(|index| context.take(index)).transpose()?;
                 self.root = Some(Root::open(&operation, tree)?);
+                self.root_path = Some(PathBuf::from(operation.path));
                 Ok(())
             }
             Operation::Mount(operation) => mounts::mount(self.root()?, &operation, context),
@@ -96,7 +100,9 @@ impl Perform for Payload {
             Operation::Device(device) => devices::make(self.root()?, &device, context),
             Operation::StandardLinks => devices::standard_links(self.root()?),
             Operation::OpenConsole { rows, columns, bind } => self.open_console(rows, columns, bind, context),
-            Operation::RunHooks { point, hooks, state } => hooks::run(&point, &hooks, &state, None),
+            Operation::RunHooks { point, hooks, state } => {
+                hooks::run(&point, &hooks, &state, self.root_path.as_deref().filter(|path| path.is_dir()))
+            }
             Operation::EnterRoot { how, propagation } => {
                 self.root()?.enter(how)?;
                 if let Some(propagation) = propagation {
@@ -207,6 +213,7 @@ impl PayloadOperations for Payload {
             bail!("the seccomp program did not arrive");
         }
         let plan = &mut self.config.process;
+        identity::keep_last_of_each(&mut plan.env);
         identity::set_home(&mut plan.env, plan.uid);
         identity::adopt(plan, &self.proc, &mut context.warnings)?;
         let Some(program) = plan.args.first() else { bail!("args must not be empty") };

@@ -1,0 +1,194 @@
+//! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
+//! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
+
+use super::oci::cgroup::{Cgroup, OomWatch, Placement};
+use super::{Container, ExitStatus, InitProcess};
+use crate::rpc::Failure;
+use crate::rpc::frame::{self, Kind};
+use crate::state::{Liveness, Status};
+use crate::sys::{Errno, On, process};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use oci_spec::runtime::LinuxResources;
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
+
+/// What the record of a container keeps for these engines.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EngineState {
+    /// Absent where no cgroups were wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Placement>,
+}
+
+/// The engine's part of the record.
+///
+/// # Errors
+/// Where it is damaged.
+pub fn engine_state(container: &Container) -> Result<EngineState> {
+    match &container.record.engine_state {
+        Some(state) => serde_json::from_str(state.get())
+            .with_context(|| format!("the state of container {:?} is damaged", container.record.id)),
+        None => Ok(EngineState::default()),
+    }
+}
+
+fn cgroup(container: &Container) -> Result<Cgroup> {
+    match engine_state(container)?.cgroup {
+        Some(placement) => Ok(placement.open()),
+        None => bail!("container {:?} has no cgroup", container.record.id),
+    }
+}
+
+/// What has become of the container.
+///
+/// # Errors
+/// Where its record is damaged.
+pub fn status(container: &Container) -> Result<Status> {
+    let Some(init) = &container.record.init else { return Ok(Status::Creating) };
+    if init.liveness() != Liveness::Alive {
+        return Ok(Status::Stopped);
+    }
+    if !container.record.complete {
+        return Ok(Status::Creating);
+    }
+    if engine_state(container)?.cgroup.is_some_and(|placement| placement.open().is_frozen().unwrap_or(false)) {
+        return Ok(Status::Paused);
+    }
+    Ok(if container.state.has_barrier() { Status::Created } else { Status::Running })
+}
+
+/// Sends a signal to init, or to every process of the container.
+///
+/// # Errors
+/// `ESRCH` where there is nothing to signal.
+pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
+    match engine_state(container)?.cgroup.filter(|_| all) {
+        Some(placement) => {
+            let signal = Signal::try_from(signal).on("signal", signal)?;
+            placement.open().kill_all(signal)
+        }
+        None => signal_init(container, signal),
+    }
+}
+
+/// Sends a signal to init, by its pidfd.
+///
+/// # Errors
+/// `ESRCH` where it has ended.
+pub fn signal_init(container: &Container, signal: i32) -> Result<()> {
+    let Some(init) = &container.record.init else { bail!("container not running") };
+    let pidfd = init.open().on("signal init of", &container.record.id)?;
+    process::pidfd_signal(&pidfd, signal).on("signal init of", &container.record.id)?;
+    Ok(())
+}
+
+/// Stops every process.
+///
+/// # Errors
+/// The kernel's; where the container has no cgroup.
+pub fn pause(container: &Container) -> Result<()> {
+    cgroup(container)?.freeze()
+}
+
+/// Lets every process run on.
+///
+/// # Errors
+/// As [`pause`].
+pub fn resume(container: &Container) -> Result<()> {
+    cgroup(container)?.thaw()
+}
+
+/// The pids of all processes; of init alone where there is no cgroup to find others by.
+///
+/// # Errors
+/// The kernel's.
+pub fn processes(container: &Container) -> Result<Vec<i32>> {
+    match engine_state(container)?.cgroup {
+        Some(placement) => Ok(placement.open().pids()?.into_iter().map(|pid| pid.as_raw()).collect()),
+        None => Ok(container.record.init.iter().map(|init| init.pid).collect()),
+    }
+}
+
+/// The `data` of runc's stats event.
+///
+/// # Errors
+/// As [`pause`].
+pub fn stats(container: &Container) -> Result<serde_json::Value> {
+    Ok(serde_json::to_value(cgroup(container)?.stats()?)?)
+}
+
+/// What becomes readable when the container ran out of memory.
+///
+/// # Errors
+/// As [`pause`].
+pub fn out_of_memory_events(container: &Container) -> Result<OomWatch> {
+    cgroup(container)?.watch_oom()
+}
+
+/// Changes limits.
+///
+/// # Errors
+/// What the kernel refused, by file and value.
+pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
+    cgroup(container)?.update(resources)
+}
+
+/// Removes the cgroups, and what still runs in them.
+///
+/// # Errors
+/// What could not be removed, by name.
+pub fn remove_cgroups(container: &Container) -> Result<()> {
+    match engine_state(container)?.cgroup {
+        Some(placement) => placement.open().remove(),
+        None => Ok(()),
+    }
+}
+
+/// Waits for the container's init, which a stage2 became.
+///
+/// # Errors
+/// Where there is none; the kernel's.
+pub fn monitor(init: Option<&InitProcess>) -> Result<ExitStatus> {
+    match init {
+        Some(init) => wait_for(init),
+        None => bail!("the container's init is not a child of this process"),
+    }
+}
+
+/// Waits for a child, and reaps it.
+///
+/// # Errors
+/// `ECHILD` where it is no child of this process.
+pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
+    loop {
+        match waitid(Id::PIDFd(init.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::Signaled(signal as i32)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).on("wait for", "init")?,
+        }
+    }
+}
+
+/// Tells a stage2 that waits at its start barrier to go on, and waits until it has executed its program.
+///
+/// # Errors
+/// Why the program could not be executed; where the container was started before, or has stopped.
+pub fn start_through_barrier(container: &Container) -> Result<()> {
+    let barrier = match container.state.dial_barrier() {
+        Err(Errno::ENOENT) => bail!("cannot start an already running container"),
+        Err(Errno::ECONNREFUSED) => bail!("cannot start a container that has stopped"),
+        other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
+    };
+    frame::send(&barrier, Kind::Start, &(), &[])?;
+    let answer = frame::receive(&barrier)?;
+    container.state.remove_barrier();
+    match answer {
+        None => Ok(()),
+        Some(answer) if answer.kind == Kind::Failed => Err(answer.parse::<Failure>()?.into()),
+        Some(answer) => bail!("rtx expected the program to be executed and received {:?}", answer.kind),
+    }
+}

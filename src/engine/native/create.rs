@@ -1,0 +1,113 @@
+//! Making a plain process that waits to be started.
+
+use super::NativeEngine;
+use crate::config::envelope::{OciConfig, ProcessPlan, SeccompPlan, Starter};
+use crate::engine::launch::Stage2;
+use crate::engine::oci::cgroup::Placement;
+use crate::engine::oci::hooks::{self, CreationHooks};
+use crate::engine::oci::{create as oci, process, seccomp};
+use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
+use crate::rpc::client::Batch;
+use crate::rpc::operation::Operation;
+use anyhow::{Result, bail};
+use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
+
+/// Everything that can be decided before the process exists.
+pub struct Plan {
+    pub placement: Option<Placement>,
+    resources: LinuxResources,
+    seccomp: Option<LinuxSeccomp>,
+    hooks: CreationHooks,
+}
+
+impl Plan {
+    pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
+        let spec = launch.bundle.spec.clone();
+        let linux = spec.linux().clone().unwrap_or_else(oci::no_linux);
+        let Some(process) = spec.process() else { bail!("process property must not be empty") };
+        let mut plan = process_plan(process, &launch.options, &launch.id)?;
+        plan.personality = linux.personality().as_ref().map(process::personality);
+        plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+        let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
+        launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
+        launch.starter = starter(process, &launch.options);
+        Ok(Self {
+            placement: oci::plan_cgroups(launch, &linux)?,
+            resources: linux.resources().clone().unwrap_or_default(),
+            seccomp: linux.seccomp().clone(),
+            hooks: CreationHooks::new(&spec),
+        })
+    }
+}
+
+/// As the oci engine has it, but that a plain process whose configuration says nothing of capabilities keeps those of
+/// its user.
+pub fn process_plan(process: &Process, options: &LaunchOptions, id: &str) -> Result<ProcessPlan> {
+    let mut plan = process::plan(process, options, format!("_ses.{id}"))?;
+    if process.capabilities().is_none() {
+        plan.capabilities = None;
+    }
+    Ok(plan)
+}
+
+/// What stage2 needs before anything else.
+pub fn starter(process: &Process, options: &LaunchOptions) -> Starter {
+    Starter {
+        oom_score_adj: process.oom_score_adj(),
+        preserve_fds: options.preserve_fds,
+        listen_fds: options.listen_fds,
+        ..Starter::default()
+    }
+}
+
+/// Makes the cgroups, because the child is born in one of them.
+pub fn prepare_spawn(engine: &mut NativeEngine) -> Result<SpawnRequest> {
+    let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
+    if let Some(placement) = &plan.placement {
+        engine.cgroup = Some(placement.create()?);
+    }
+    let cgroup = match &engine.cgroup {
+        Some(created) => created.unified_directory()?,
+        None => None,
+    };
+    Ok(SpawnRequest { cgroup, ..SpawnRequest::default() })
+}
+
+/// The whole construction, in order.
+pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<()> {
+    let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
+    let launch = creation.launch;
+    let mut batch = Batch::default();
+    if let Some(created) = &engine.cgroup {
+        let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
+        batch.push(Operation::JoinCgroups { tasks });
+    }
+    if launch.oci_config.process.terminal {
+        let (rows, columns) = oci::console_size(&launch.bundle.spec);
+        batch.push(Operation::OpenConsole { rows, columns, bind: false });
+    }
+    send(creation, batch)?;
+    if let Some(created) = &engine.cgroup {
+        created.apply(&plan.resources)?;
+    }
+    plan.hooks.run_at_runtime(creation)?;
+    let mut batch = Batch::default();
+    if !plan.hooks.create_container.is_empty() {
+        let pid = creation.stage2.as_ref().map_or(0, |stage2| stage2.init.pid);
+        let state = hooks::creation_state(creation.record, pid)?;
+        let (point, hooks) = ("createContainer".to_owned(), plan.hooks.create_container.clone());
+        batch.push(Operation::RunHooks { point, hooks, state });
+    }
+    if let Some(profile) = &plan.seccomp {
+        let fd = batch.fd(seccomp::program(profile, &launch.root)?);
+        batch.push(Operation::SeccompProgram { fd });
+    }
+    send(creation, batch)
+}
+
+fn send(creation: &mut Creation<'_>, batch: Batch) -> Result<()> {
+    match &mut creation.stage2 {
+        Some(Stage2 { rpc, .. }) => rpc.send(batch),
+        None => bail!("the native engine needs a stage2"),
+    }
+}

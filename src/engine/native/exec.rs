@@ -1,0 +1,67 @@
+//! A further process in the cgroups of a plain process.
+
+use super::create::{process_plan, starter};
+use super::NativeEngine;
+use crate::config::envelope::{OciConfig, SeccompPlan};
+use crate::engine::join::{join_files, saved_spec};
+use crate::engine::live::engine_state;
+use crate::engine::oci::{process, seccomp};
+use crate::engine::{Container, ExecConfig, SpawnRequest};
+use crate::rpc::RpcClient;
+use crate::rpc::client::Batch;
+use crate::rpc::operation::Operation;
+use crate::sys::On;
+use anyhow::{Result, bail};
+use oci_spec::runtime::LinuxSeccomp;
+use std::os::fd::OwnedFd;
+
+/// How a process joins.
+pub struct Plan {
+    tasks: Vec<OwnedFd>,
+    seccomp: Option<LinuxSeccomp>,
+}
+
+/// Decides how the process joins, and opens what it needs for that.
+///
+/// # Errors
+/// Where the container's init has ended.
+pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut ExecConfig) -> Result<SpawnRequest> {
+    let Some(identity) = &container.record.init else { bail!("cannot exec in a container that has no process") };
+    identity.open().on("open", format_args!("init of {}", container.record.id))?;
+    let spec = saved_spec(container)?;
+    let linux = spec.linux().as_ref();
+    let mut plan = process_plan(&exec.process, &exec.options, &container.record.id)?;
+    plan.personality = linux.and_then(|linux| linux.personality().as_ref()).map(process::personality);
+    let profile = linux.and_then(|linux| linux.seccomp().clone());
+    plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+    exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
+    exec.starter = starter(&exec.process, &exec.options);
+    let (tasks, cgroup) = match engine_state(container)?.cgroup {
+        Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
+        None => (Vec::new(), None),
+    };
+    engine.exec = Some(Plan { tasks, seccomp: profile });
+    Ok(SpawnRequest { cgroup, ..SpawnRequest::default() })
+}
+
+/// Asks stage2 to join.
+///
+/// # Errors
+/// Whatever failed, here or in stage2.
+pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, rpc: &mut RpcClient) -> Result<()> {
+    let Some(plan) = engine.exec.take() else { bail!("the native engine was not prepared for an exec") };
+    let mut batch = Batch::default();
+    let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    batch.push(Operation::JoinCgroups { tasks });
+    if exec.oci_config.process.terminal {
+        let size = exec.process.console_size().unwrap_or_default();
+        let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+        let (rows, columns) = (clamp(size.height()), clamp(size.width()));
+        batch.push(Operation::OpenConsole { rows, columns, bind: false });
+    }
+    if let Some(profile) = &plan.seccomp {
+        let fd = batch.fd(seccomp::program(profile, &exec.root)?);
+        batch.push(Operation::SeccompProgram { fd });
+    }
+    rpc.send(batch)
+}
