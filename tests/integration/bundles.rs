@@ -81,7 +81,7 @@ fn shell_is_interactive() {
     terminal.send("tty; touch /no; touch /tmp/yes && echo $((40 + 2)); exit 5\n");
     terminal.wait_for("42");
     assert_eq!(running.wait().code, 5);
-    let seen = terminal.text();
+    let seen = terminal.settled_text();
     assert!(seen.contains("/dev/pts/0") && seen.contains("Read-only file system"), "{seen}");
 }
 
