@@ -32,15 +32,14 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
         root: context.root.clone(),
         warnings: Vec::new(),
     };
-    let mut joined = |joined: &Joined| {
-        context.warn(&joined.warnings);
+    let mut joined = |joined: Joined| {
+        context.warn(joined.warnings);
         let announcement = Announcement {
             console_socket: args.console_socket.as_deref(),
             pidfd_socket: args.pidfd_socket.as_deref(),
             pid_file: args.pid_file.as_deref(),
         };
-        let init = &joined.stage2.init;
-        announcement.send(Some((init.pid, &init.pidfd)), joined.console.as_ref())
+        announcement.send(Some((joined.init.pid, &joined.init.pidfd)), joined.console)
     };
     let options = ExecOptions { detach: args.detach, no_subreaper: false, joined: &mut joined };
     let status = exec::exec(live, exec, options)?;

@@ -5,6 +5,7 @@ use super::launch_args::LaunchArgs;
 use super::{Context, inherited, output};
 use crate::stages::smaster::Created;
 use crate::stages::stage1::{self, Prepared, Request};
+use crate::sys::On;
 use anyhow::{Context as _, Result};
 use std::path::Path;
 
@@ -42,8 +43,17 @@ pub fn announce(args: &LaunchArgs, created: &Created) -> Result<()> {
         pidfd_socket: args.pidfd_socket.as_deref(),
         pid_file: args.pid_file.as_deref(),
     };
-    let process = created.stage2.as_ref().map(|stage2| (stage2.init.pid, &stage2.init.pidfd));
-    announcement.send(process, created.console.as_ref())
+    if let Some(stage2) = &created.stage2 {
+        return announcement.send(Some((stage2.init.pid, &stage2.init.pidfd)), created.console.as_ref());
+    }
+    // An engine that makes its processes itself, or has none.
+    match &created.container.record.init {
+        Some(init) => {
+            let pidfd = init.open().on("open", format_args!("init of {}", created.container.record.id))?;
+            announcement.send(Some((init.pid, &pidfd)), None)
+        }
+        None => announcement.send(None, None),
+    }
 }
 
 /// Prints the id of a new container that nobody gave a name.

@@ -4,7 +4,7 @@ use super::Context;
 use super::args::UpdateArgs;
 use crate::stages::update;
 use crate::sys::{On, errno_of};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
@@ -62,7 +62,17 @@ fn read(path: &Path) -> Result<Value> {
         }
     };
     result.map_err(|error| errno_of(&error)).on("read", &name).context("--resources")?;
-    serde_json::from_slice(&text).with_context(|| format!("--resources: {name} is not valid JSON"))
+    serde_json::from_slice(&text)
+        .map_err(|error| anyhow!("--resources: {name} is not valid JSON: {}", explain(&text, &error)))
+}
+
+/// What is wrong with JSON, with the character that does not belong there, as runc names it.
+fn explain(text: &[u8], error: &serde_json::Error) -> String {
+    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+    match line.and_then(|line| line.get(error.column().checked_sub(1)?)) {
+        Some(byte) if error.is_syntax() && byte.is_ascii_graphic() => format!("invalid character {:?}: {error}", char::from(*byte)),
+        _ => error.to_string(),
+    }
 }
 
 /// Schemata belong to resctrl groups, which no engine makes.

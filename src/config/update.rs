@@ -80,7 +80,7 @@ fn given(request: &Map<String, Value>) -> Map<String, Value> {
         let names = ZERO_IS_ABSENT.iter().find(|(name, _)| name == section).map_or(&[][..], |(_, names)| names);
         limits.retain(|name, value| {
             let is_zero = *value == json!(0) || *value == json!("");
-            !value.is_null() && !(is_zero && names.contains(&name.as_str()))
+            !(value.is_null() || is_zero && names.contains(&name.as_str()))
         });
     }
     given

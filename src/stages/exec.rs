@@ -8,7 +8,7 @@ use super::spawn::Stage2;
 use super::stage1::check_console_socket;
 use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::wait_for;
-use crate::engine::{ExecConfig, ExitStatus};
+use crate::engine::{ExecConfig, Execution, ExitStatus, InitProcess};
 use crate::state::Status;
 use crate::sys::{On, process};
 use anyhow::{Result, bail};
@@ -16,10 +16,10 @@ use serde_json::value::RawValue;
 use std::os::fd::OwnedFd;
 
 /// A process that has joined and is about to become its program.
-pub struct Joined {
-    pub stage2: Stage2,
-    pub console: Option<OwnedFd>,
-    pub warnings: Vec<String>,
+pub struct Joined<'a> {
+    pub init: &'a InitProcess,
+    pub console: Option<&'a OwnedFd>,
+    pub warnings: &'a [String],
 }
 
 /// What `exec` wants beside the process.
@@ -27,7 +27,7 @@ pub struct ExecOptions<'a> {
     pub detach: bool,
     pub no_subreaper: bool,
     /// Called when the process has joined and before it executes its program.
-    pub joined: &'a mut dyn FnMut(&Joined) -> Result<()>,
+    pub joined: &'a mut dyn FnMut(Joined<'_>) -> Result<()>,
 }
 
 /// Runs a process in a container: to its end, or with `detach` until it has executed its program.
@@ -46,6 +46,9 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     let terminal = exec.process.terminal().unwrap_or(false);
     check_console_socket(terminal, &exec.options)?;
     let caller = if terminal && !options.detach { Some(Terminal::find()?) } else { None };
+    if let Some(execution) = live.engine.exec_directly(&live.container, &mut exec)? {
+        return watch_direct(execution, options);
+    }
     let request = live.engine.prepare_exec(&live.container, &mut exec)?;
     if !options.detach && !options.no_subreaper {
         process::set_child_subreaper(true).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
@@ -58,14 +61,28 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
         Err(error) => return Err(stage2.explain(error, None)),
     };
     let warnings = stage2.rpc.take_warnings();
-    let mut joined = Joined { stage2, console, warnings };
-    (options.joined)(&joined)?;
-    joined.stage2.rpc.wait_executed()?;
-    joined.stage2.release();
+    (options.joined)(Joined { init: &stage2.init, console: console.as_ref(), warnings: &warnings })?;
+    stage2.rpc.wait_executed()?;
+    stage2.release();
     let Some(signals) = signals else { return Ok(None) };
-    let mut relay = foreground::relay(joined.console.take(), caller)?;
-    foreground::watch(&joined.stage2.init, relay.as_mut(), &signals)?;
-    wait_for(&joined.stage2.init).map(Some)
+    let mut relay = foreground::relay(console, caller)?;
+    foreground::watch(&stage2.init, relay.as_mut(), &signals)?;
+    wait_for(&stage2.init).map(Some)
+}
+
+/// The rest for an engine that starts processes itself, or only pretends to.
+fn watch_direct(execution: Execution, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {
+    match execution {
+        Execution::Pretended(status) => Ok((!options.detach).then_some(status)),
+        Execution::Process(init) => {
+            (options.joined)(Joined { init: &init, console: None, warnings: &[] })?;
+            if options.detach {
+                return Ok(None);
+            }
+            foreground::watch(&init, None, &Signals::catch()?)?;
+            wait_for(&init).map(Some)
+        }
+    }
 }
 
 fn join(live: &mut Live, exec: &mut ExecConfig, stage2: &mut Stage2) -> Result<Option<OwnedFd>> {

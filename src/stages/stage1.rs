@@ -91,7 +91,7 @@ pub fn check_console_socket(terminal: bool, options: &LaunchOptions) -> Result<(
         }
         (true, true, true) => bail!("cannot use console socket if rtx will not detach or allocate tty: leave out --console-socket"),
         (false, _, true) => {
-            bail!("cannot use console socket if rtx will not detach or allocate tty: set /process/terminal, or leave out --console-socket")
+            bail!("cannot use console socket if rtx will not detach or allocate tty: ask for a terminal, or leave out --console-socket")
         }
         _ => Ok(()),
     }

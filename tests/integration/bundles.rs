@@ -49,6 +49,18 @@ fn has_engine(runtime: &Runtime, name: &str) -> bool {
     engine().is_none() && listed.lines().any(|line| line.split_whitespace().next() == Some(name))
 }
 
+/// A container that a failing test would leave behind.
+struct Running<'a> {
+    runtime: &'a Runtime,
+    id: String,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.runtime.run(&["delete", "--force", &self.id]);
+    }
+}
+
 #[test]
 fn hello_greets() {
     let runtime = Runtime::under_test();
@@ -62,26 +74,31 @@ fn shell_is_interactive() {
     let runtime = Runtime::under_test();
     let path = bundle(&runtime, "shell").display().to_string();
     let terminal = Terminal::open(24, 80);
-    let call = runtime.invoke(&["run", "--bundle", &path, &id("shell")]).through(&["setsid", "--ctty"]);
+    let container = Running { runtime: &runtime, id: id("shell") };
+    let call = runtime.invoke(&["run", "--bundle", &path, &container.id]).through(&["setsid", "--ctty"]);
     let running = call.stdin(terminal.slave()).stdout(terminal.slave()).stderr(terminal.slave()).start();
     terminal.wait_for("shell:/# ");
     terminal.send("tty; touch /no; touch /tmp/yes && echo $((40 + 2)); exit 5\n");
     terminal.wait_for("42");
     assert_eq!(running.wait().code, 5);
-    let seen = terminal.text();
+    let seen = terminal.settled_text();
     assert!(seen.contains("/dev/pts/0") && seen.contains("Read-only file system"), "{seen}");
 }
 
 #[test]
 fn service_stops_when_it_is_told_to() {
     let runtime = Runtime::under_test();
-    let (path, id) = (bundle(&runtime, "service").display().to_string(), id("service"));
+    let path = bundle(&runtime, "service").display().to_string();
     let log = directory().join("service/data/log");
+    if let Err(error) = std::fs::File::options().create(true).append(true).open(&log) {
+        skip!("{} cannot be written to: {error}", log.display());
+    }
+    let container = Running { runtime: &runtime, id: id("service") };
     let before = read_lossy(&log).len();
-    let running = runtime.invoke(&["run", "--bundle", &path, &id]).start();
+    let running = runtime.invoke(&["run", "--bundle", &path, &container.id]).start();
     let up = || read_lossy(&log).get(before..).is_some_and(|new| new.contains("beat 1\n")).then_some(());
     poll_until(Duration::from_secs(15), up).expect("the service's first beat");
-    runtime.run(&["kill", &id, "TERM"]).ok();
+    runtime.run(&["kill", &container.id, "TERM"]).ok();
     let output = running.wait().ok();
     assert!(output.stdout.contains("service started as process ") && output.stdout.contains("\nstopping after "));
     assert!(read_lossy(&log).ends_with("beats\n"));

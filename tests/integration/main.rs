@@ -3,6 +3,7 @@
 mod bundles;
 mod cgroup_module;
 mod cli;
+mod contract;
 mod differential;
 mod errors;
 mod leaks;

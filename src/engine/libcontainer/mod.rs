@@ -2,6 +2,7 @@
 //! compare with: whatever this engine and `oci` do differently is a mistake in one of them. It has no stage2, because
 //! libcontainer forks its own processes. What libcontainer keeps lies in `libcontainer/` in the state directory.
 
+mod executor;
 mod refused;
 
 use super::{
@@ -175,7 +176,12 @@ impl EngineOperations for LibcontainerEngine {
     }
 
     fn resume(&mut self, container: &mut Container) -> Result<()> {
-        theirs(container)?.resume().context("libcontainer: resume")
+        let mut theirs = theirs(container)?;
+        // A SIGKILL to a paused container has thawed it already.
+        if theirs.status() != ContainerStatus::Paused {
+            return Ok(());
+        }
+        theirs.resume().context("libcontainer: resume")
     }
 
     fn processes(&self, container: &Container) -> Result<Vec<i32>> {
@@ -197,7 +203,8 @@ fn builder(id: &str, root: &Path, options: &LaunchOptions) -> Result<ContainerBu
         .validate_id()?
         .with_root_path(root)?
         .with_console_socket(options.console_socket.as_ref())
-        .with_preserved_fds(descriptors))
+        .with_preserved_fds(descriptors)
+        .with_executor(executor::CleanExecutor::new()))
 }
 
 fn engine_state(container: &Container) -> Result<EngineState> {

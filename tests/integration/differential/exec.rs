@@ -119,7 +119,7 @@ cases! {
     flow exit_code => |r| command(r, nothing, &[], &["sh", "-c", "exit 42"]);
     flow exit_by_signal => |r| command(r, nothing, &[], &["sh", "-c", "kill -9 $$"]);
     flow cgroup_is_the_containers => |r| command(r, nothing, &[], &["cat", "/proc/self/cgroup"]);
-    flow sees_the_others => |r| command(r, nothing, &[], &["sh", "-c", "cat /proc/1/cmdline | tr '\\0' ' '; ls -d /proc/[0-9]* | wc -l"]);
+    flow sees_the_others => |r| command(r, nothing, &[], &["sh", "-c", "read -r name < /proc/1/comm; set -- /proc/[0-9]*; echo $name $#"]);
     flow descriptors => |r| command(r, nothing, &[], &["sh", "-c", "ls /proc/self/fd"]);
     flow in_sub_cgroup_missing => |r| command(r, nothing, &["--cgroup", "pids:nosuch"], &["true"]);
     flow process_label => |r| command(r, nothing, &["--process-label", "system_u:system_r:svirt_t:s0"], &["true"]);
@@ -151,7 +151,7 @@ cases! {
             terminal.wait_for("end");
             report.add("name", json!(name));
             report.add("exit", json!(reap(&pid_file)));
-            report.add("seen", json!(terminal.text()));
+            report.add("seen", json!(terminal.settled_text()));
         }
     });
     flow terminal_in_foreground => |r| inside(r, nothing, |container, report| {
@@ -160,6 +160,6 @@ cases! {
         let output = call.through(&["setsid", "--ctty"]).stdin(terminal.slave()).stdout(terminal.slave()).stderr(terminal.slave()).run();
         report.step("exec", &output);
         terminal.wait_for("end");
-        report.add("seen", json!(terminal.text()));
+        report.add("seen", json!(terminal.settled_text()));
     });
 }

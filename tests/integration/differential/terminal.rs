@@ -30,7 +30,7 @@ fn by_socket(runtime: &Runtime, build: impl Fn(&mut Bundle)) -> Value {
         report.step("start", &container.start());
         report.add("exit", json!(container.wait_exit()));
         terminal.wait_for("end");
-        report.add("seen", json!(terminal.text()));
+        report.add("seen", json!(terminal.settled_text()));
     }
     report.finish(&container)
 }
@@ -46,7 +46,7 @@ fn foreground(runtime: &Runtime, script: &str, act: impl Fn(&Terminal)) -> Value
     act(&terminal);
     let mut report = Report::default();
     report.step("run", &running.wait());
-    report.add("seen", json!(terminal.text()));
+    report.add("seen", json!(terminal.settled_text()));
     report.add("restored", json!(before == terminal.settings()));
     report.finish(&container)
 }

@@ -78,6 +78,20 @@ impl Terminal {
         String::from_utf8_lossy(&self.seen.lock().expect("the collected output")).into_owned()
     }
 
+    /// Everything that was printed, once nothing has come for a while: whoever printed has ended, and the reader may
+    /// lag behind.
+    pub fn settled_text(&self) -> String {
+        let mut before = self.text();
+        loop {
+            std::thread::sleep(Duration::from_millis(60));
+            let now = self.text();
+            if now == before {
+                return now;
+            }
+            before = now;
+        }
+    }
+
     /// Waits until `text` was printed.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
