@@ -67,6 +67,11 @@ impl Host {
         &self.dir
     }
 
+    /// The flag that puts a container's or a pod's cgroups where the keeper will remove what stays of them.
+    pub fn cgroup_parent(&self) -> String {
+        format!("--cgroup-parent=/{}", self.dir.file_name().expect("a directory name").display())
+    }
+
     fn root_command(&self) -> String {
         self.dir.join("podman").display().to_string()
     }

@@ -25,10 +25,6 @@ chmod 700 "$dir/user/xdg"
 # The user must reach the runtime, and its name must end in /rtx.
 : > "$dir/rtx"
 mount --bind "$runtime" "$dir/rtx"
-parents=
-for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    if [ ! -e "$hierarchy/libpod_parent" ]; then parents="$parents $hierarchy/libpod_parent"; fi
-done
 
 echo ready
 read -r _ || true
@@ -44,7 +40,8 @@ for process in /proc/[0-9]*; do
     pid=${process#/proc/}
     if [ "$pid" != $$ ] && tr '\0' ' ' < "$process/cmdline" 2> /dev/null | grep -q "conmon.*$dir/"; then kill -9 "$pid"; fi
 done
-for parent in $parents; do rmdir "$parent/conmon" "$parent"; done 2> /dev/null
+# podman and runtimes leave the parents of their cgroups. All of ours are below one of the directory's name.
+find /sys/fs/cgroup -depth -type d -path "*/${dir##*/}*" -exec rmdir {} + 2> /dev/null
 while read -r _ _ _ _ point _; do
     case $point in "$dir"/*) umount -l "$point" ;; esac
 done < /proc/self/mountinfo 2> /dev/null

@@ -105,7 +105,8 @@ fn rm_removes_the_stopped_and_by_force_the_running() {
 fn nothing_of_rtx_survives_create_but_init() {
     let host = podman!();
     let container = Named::new(host);
-    let args = ["create", "--network", "none", "--name", &container.name, IMAGE, "sleep", "600"];
+    let parent = host.cgroup_parent();
+    let args = ["create", "--network", "none", &*parent, "--name", &container.name, IMAGE, "sleep", "600"];
     host.podman(&args).ok();
     container.podman(&["init"], &[]).ok();
     let (id, pid) = (container.inspect(".Id"), container.inspect(".State.Pid"));

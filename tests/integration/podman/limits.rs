@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Named, podman};
+use super::{NO_CGROUPS, Named, podman};
 use crate::support::children::poll_until;
 
 /// Prints the file of cgroup v1 or, where there is none, the one of v2.
@@ -73,7 +73,7 @@ fn ulimits() {
 fn no_cgroups() {
     let host = podman!();
     let container = Named::new(host);
-    container.start(&["--cgroups=disabled"], "ls /sys/fs/cgroup; cat /proc/self/cgroup; echo up; exec sleep 600");
+    container.start(&[NO_CGROUPS], "ls /sys/fs/cgroup; cat /proc/self/cgroup; echo up; exec sleep 600");
     let logs = container.podman(&["logs"], &[]).ok().stdout;
     let id = container.inspect(".Id");
     assert!(crate::support::leftover::cgroups(&id).is_empty());

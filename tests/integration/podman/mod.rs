@@ -17,6 +17,9 @@ use crate::support::children::poll_until;
 use crate::support::runtime::{Invocation, next_number};
 use host::{Host, IMAGE};
 
+/// The flag that leaves a container in podman's own cgroups.
+const NO_CGROUPS: &str = "--cgroups=disabled";
+
 /// A name for a container, or a pod, that is removed at the end of a test, however that comes.
 struct Named {
     host: &'static Host,
@@ -40,7 +43,10 @@ impl Named {
 
     /// Prepares `podman run` without a network.
     fn run_call(&self, flags: &[&str], words: &[&str]) -> Invocation {
-        let fixed = ["run", "--network", "none", "--name", &self.name];
+        let parent = self.host.cgroup_parent();
+        // podman refuses a parent for what gets no cgroup.
+        let place = if flags.contains(&NO_CGROUPS) { NO_CGROUPS } else { &parent };
+        let fixed = ["run", "--network", "none", "--name", &*self.name, place];
         self.host.call(&[&fixed, flags, &[IMAGE], words].concat())
     }
 

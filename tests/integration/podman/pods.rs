@@ -12,7 +12,8 @@ struct Pod {
 impl Pod {
     fn new(host: &'static Host, flags: &[&str]) -> Pod {
         let pod = Pod { host, name: format!("pod-{}-{}", std::process::id(), next_number()) };
-        host.podman(&[&["pod", "create", "--name", &*pod.name], flags].concat()).ok();
+        let parent = host.cgroup_parent();
+        host.podman(&[&["pod", "create", &*parent, "--name", &*pod.name], flags].concat()).ok();
         pod
     }
 
@@ -57,7 +58,9 @@ fn two_containers_share_the_infra_containers_namespaces() {
 fn two_containers_without_an_infra_container() {
     let host = podman!();
     let pod = Pod::new(host, &["--infra=false"]);
-    let (first, second) = (pod.member(&["--network", "none"]), pod.member(&["--network", "none"]));
+    let parent = host.cgroup_parent();
+    let flags = ["--network", "none", &*parent];
+    let (first, second) = (pod.member(&flags), pod.member(&flags));
     assert_ne!(namespace(&first, "pid"), namespace(&second, "pid"));
     host.podman(&["pod", "pause", &pod.name]).ok();
     assert_eq!(second.inspect(".State.Status"), "paused");
