@@ -8,5 +8,6 @@ mod differential;
 mod errors;
 mod leaks;
 mod newer;
+mod podman;
 mod support;
 mod verbs;

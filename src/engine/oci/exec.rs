@@ -10,7 +10,8 @@ use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
-use crate::sys::{On, caps};
+use crate::sys::On;
+use crate::sys::process::can_return_to_pid_namespace;
 use anyhow::{Result, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -52,8 +53,9 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     };
     let flags = namespace_flags(&spec);
     let pid = libc::CLONE_NEWPID;
-    // Without privileges the right to join comes with the user namespace, which smaster never enters.
-    let moves = flags & pid != 0 && !caps::has_sys_admin();
+    // Without privileges the right to join comes with the user namespace, which smaster never enters; and as root of
+    // one that kept its maker's pid namespace, as rootless podman's, smaster could join but not return.
+    let moves = flags & pid != 0 && !can_return_to_pid_namespace();
     let pid_namespace = match flags & pid != 0 && !moves {
         true => {
             let path = format!("/proc/{}/ns/pid", identity.pid);
