@@ -22,6 +22,7 @@ use crate::rpc::{RpcClient, server};
 use crate::state::Status;
 use anyhow::Result;
 use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
 
 /// The operations of an engine that run in stage1 and smaster. Behind each stands who calls it.
 ///
@@ -185,9 +186,10 @@ pub trait PayloadOperations: Perform {
     /// Whatever failed.
     fn finish(&mut self, context: &mut server::Context) -> Result<()>;
 
-    /// After the start barrier: becomes the payload.
+    /// After the start barrier: becomes the payload. `caller` is the only descriptor of rtx's own that may still be open
+    /// when the program is looked up and executed.
     ///
     /// # Errors
     /// Why the program could not be executed.
-    fn start_process(&mut self) -> Result<Infallible>;
+    fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible>;
 }

@@ -54,7 +54,7 @@ fn become_payload(number: i32) -> Result<Infallible> {
         }
         None => socket,
     };
-    let Err(error) = engine.start_process();
+    let Err(error) = engine.start_process(caller.as_fd());
     frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[])?;
     Err(error)
 }

@@ -102,11 +102,12 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
         ("/mounts", has(spec.mounts().as_ref().map(Vec::len))),
         ("/linux/maskedPaths", has(linux.masked_paths().as_ref().map(Vec::len))),
         ("/linux/readonlyPaths", has(linux.readonly_paths().as_ref().map(Vec::len))),
+        ("/linux/devices", has(linux.devices().as_ref().map(Vec::len))),
         ("/root/readonly", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false))),
     ];
     match wanted.iter().find(|(_, wanted)| *wanted) {
         Some((pointer, _)) => bail!(
-            "{pointer} needs a mount namespace, or what is mounted would stay on the host: add {{\"type\": \"mount\"}} to /linux/namespaces"
+            "{pointer} needs a mount namespace, or what is made for it would stay on the host: add {{\"type\": \"mount\"}} to /linux/namespaces"
         ),
         None => Ok(()),
     }
@@ -220,9 +221,33 @@ fn prepare_root(
     };
     let path = launch.bundle.rootfs.display().to_string();
     batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
-    if !mount {
-        return Ok(());
+    if mount {
+        add_mounts(plan, engine, batch, rpc, wanted)?;
+        prepare_dev(plan, batch)?;
+        let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
+        if !cwd.is_empty() {
+            batch.push(Operation::Directory { path: cwd, mode: 0o755 });
+        }
     }
+    if launch.oci_config.process.terminal {
+        let (rows, columns) = console_size(spec);
+        batch.push(Operation::OpenConsole { rows, columns, bind: mount });
+    }
+    let linux = spec.linux().as_ref();
+    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
+        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        batch.push(Operation::Sysctl { entries });
+    }
+    Ok(())
+}
+
+fn add_mounts(
+    plan: &Plan,
+    engine: &OciEngine,
+    batch: &mut Batch,
+    rpc: &mut RpcClient,
+    wanted: Option<u64>,
+) -> Result<()> {
     let cgroups = engine.cgroup.as_ref().map(|created| created.placement().open().container_mounts());
     let around = mounts::Surroundings {
         privileged: plan.privileged,
@@ -235,28 +260,14 @@ fn prepare_root(
     for mount in &plan.mounts {
         mount.add(batch, rpc, &around)?;
     }
-    prepare_dev(plan, launch, batch)?;
-    let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
-    if !cwd.is_empty() {
-        batch.push(Operation::Directory { path: cwd, mode: 0o755 });
-    }
-    let linux = spec.linux().as_ref();
-    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
-        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        batch.push(Operation::Sysctl { entries });
-    }
     Ok(())
 }
 
-fn prepare_dev(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
+fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
     let is_hosts = plan.mounts.iter().any(mounts::Plan::is_bind_on_dev);
     if !is_hosts {
         devices::add(&plan.devices, batch, plan.user_namespace(), plan.privileged)?;
         batch.push(Operation::StandardLinks);
-    }
-    if launch.oci_config.process.terminal {
-        let (rows, columns) = console_size(&launch.bundle.spec);
-        batch.push(Operation::OpenConsole { rows, columns, bind: true });
     }
     Ok(())
 }
