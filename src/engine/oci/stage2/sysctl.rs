@@ -45,7 +45,12 @@ pub fn write_proc(proc: impl AsFd, path: &str, value: &str) -> Result<()> {
 pub fn set(entries: &[(String, String)]) -> Result<()> {
     let proc = open_proc()?;
     for (name, value) in entries {
-        write_proc(&proc, &format!("sys/{}", path_of(name)), value)?;
+        let path = path_of(name);
+        // stage1 has refused such a name; this is where it would do harm.
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            bail!("sysctl {name:?} is not a name");
+        }
+        write_proc(&proc, &format!("sys/{path}"), value)?;
     }
     Ok(())
 }
