@@ -81,7 +81,11 @@ fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     match root.open_with(destination, flags, resolve::NO_SYMLINKS) {
         Ok(fd) => Ok(fd),
-        Err(Errno::ENOENT) => root.target(destination, Target::Directory),
+        Err(Errno::ENOENT) => {
+            root.target(destination, Target::Directory)?;
+            // Again and strictly: a link may have been put there meanwhile (CVE-2023-27561).
+            Ok(root.open_with(destination, flags, resolve::NO_SYMLINKS).on("open", format_args!("/{destination}"))?)
+        }
         Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
             Err(errno).on("open", format_args!("/{destination}")).context("must be mounted on an ordinary directory")
         }
