@@ -14,7 +14,7 @@ use std::path::Path;
 
 pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
     let mut options = context.launch_options();
-    inherited::count(args.preserve_fds, &mut options)?;
+    inherited::count(context.inherited, args.preserve_fds, &mut options)?;
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
     options.foreground = !args.detach;
     let live = Live::open(&context.root, &args.id)?;
