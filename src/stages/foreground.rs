@@ -68,7 +68,7 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<ExitStatus> {
     if options.keep && outcome.is_ok() {
         return outcome;
     }
-    let removed = lifecycle::destroy(container, engine);
+    let removed = lifecycle::destroy_unlocked(container, engine);
     let status = outcome?;
     removed.context("remove the container after its end")?;
     Ok(status)
@@ -116,8 +116,8 @@ pub fn watch(init: &InitProcess, mut relay: Option<&mut Relay>, signals: &Signal
         if ready[1].contains(PollFlags::POLLIN) {
             pass_signals(init, relay.as_deref(), signals);
         }
-        if let (Some(terminal), [_, _, master, input]) = (&mut relay, ready.as_slice())
-            && !terminal.pump(*master, *input)?
+        if let (Some(terminal), [_, _, master, input @ ..]) = (&mut relay, ready.as_slice())
+            && !terminal.pump(*master, input.first().copied().unwrap_or(PollFlags::empty()))?
         {
             relay = None;
         }

@@ -272,6 +272,19 @@ pub fn resume(root: &Path, id: &str) -> Result<()> {
     }
 }
 
+/// Removes a container that this command made and let others change since. Where one of them has removed it, its id may
+/// be a new container's, and there is nothing left to do.
+///
+/// # Errors
+/// What could not be removed.
+pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>) -> Result<()> {
+    let Container { state, record } = container;
+    match state.lock_again()? {
+        Some(state) => destroy(Container { state, record }, engine),
+        None => Ok(()),
+    }
+}
+
 /// Removes a container that this command made, from the foreground.
 ///
 /// # Errors

@@ -46,11 +46,12 @@ impl Stage2 {
             cgroup: request.cgroup.as_ref().map(AsFd::as_fd),
             ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
         };
-        let child = in_pid_namespace(request.pid_namespace.as_ref(), || {
-            clone::spawn(command).on("clone", "a process in new namespaces").map_err(Into::into)
-        })?;
-        let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
-        Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
+        in_pid_namespace(request.pid_namespace.as_ref(), || {
+            let child = clone::spawn(command).on("clone", "a process in new namespaces")?;
+            // From here on an error ends the child before the memory that it runs on is freed.
+            let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
+            Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
+        })
     }
 
     /// Explains an error by what became of stage2, where that says more. `memory_limit` is the container's, in bytes.

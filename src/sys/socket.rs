@@ -87,3 +87,13 @@ pub fn dial(path: &Path, kind: SockType) -> nix::Result<OwnedFd> {
     retry(|| connect(socket.as_raw_fd(), &UnixAddr::new(path)?))?;
     Ok(socket)
 }
+
+/// Whether somebody listens at `path`, without waiting and without saying anything.
+///
+/// # Errors
+/// As [`dial`]; `EAGAIN` where somebody does, and others are waiting to be heard.
+pub fn probe(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+}
