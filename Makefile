@@ -36,7 +36,7 @@ build: build-needs
 build-needs:
 	@contrib/build/packages $(BUILD_PACKAGES)
 	@command -v $(CARGO) >/dev/null || { \
-		echo "no cargo: install Rust 1.88 or later, see https://rustup.rs" >&2; exit 1; }
+		echo "no cargo: install Rust 1.90 or later, see https://rustup.rs" >&2; exit 1; }
 
 run: build
 	@contrib/build/packages $(RUN_PACKAGES)

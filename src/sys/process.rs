@@ -1,6 +1,8 @@
 //! Calls about processes that nix lacks: pidfds, prctl(2), the session keyring, setns(2) by number.
 
 use super::{check, fd::own};
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// pidfd_open(2).
@@ -37,6 +39,14 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
 pub fn setns(fd: impl AsFd, kinds: i32) -> nix::Result<()> {
     // SAFETY: the call takes only integers.
     check(libc::c_long::from(unsafe { libc::setns(fd.as_fd().as_raw_fd(), kinds) })).map(drop)
+}
+
+/// Whether this process may enter another pid namespace for its children and come back. setns(2) wants CAP_SYS_ADMIN in
+/// the user namespace that owns the one it goes to, so root of a user namespace that kept its maker's pid namespace may
+/// not. Asked by going to where we are, which changes nothing.
+pub fn can_return_to_pid_namespace() -> bool {
+    let own = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    own.is_ok_and(|own| setns(&own, libc::CLONE_NEWPID).is_ok())
 }
 
 /// unshare(2).

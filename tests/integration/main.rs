@@ -10,5 +10,6 @@ mod escapes;
 mod interrupted;
 mod leaks;
 mod newer;
+mod podman;
 mod support;
 mod verbs;

@@ -1,6 +1,6 @@
 //! Building a container: what stage1 decides, and the order in which smaster asks stage2 for it.
 
-use super::cgroup::{self, Placement};
+use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::{devices, mounts, namespaces, process, seccomp};
@@ -248,19 +248,32 @@ fn add_mounts(
     rpc: &mut RpcClient,
     wanted: Option<u64>,
 ) -> Result<()> {
-    let cgroups = engine.cgroup.as_ref().map(|created| created.placement().open().container_mounts());
+    let membership = match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
+        true => cgroup_membership(plan, engine)?,
+        false => Placement::default(),
+    };
+    let cgroups = membership.container_mounts();
     let around = mounts::Surroundings {
         privileged: plan.privileged,
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
-        cgroups: cgroups.as_deref().unwrap_or_default(),
-        pure_v2: engine.cgroup.as_ref().is_none_or(|created| created.placement().is_pure_v2()),
+        cgroups: &cgroups,
+        pure_v2: membership.is_pure_v2(),
     };
     for mount in &plan.mounts {
         mount.add(batch, rpc, &around)?;
     }
     Ok(())
+}
+
+/// The cgroups that a cgroup mount shows. They are looked up anew only where not all that were planned could be made.
+fn cgroup_membership(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
+    let made = engine.cgroup.as_ref().map(Created::placement);
+    match (made, &plan.placement) {
+        (Some(made), Some(planned)) if !made.places.is_empty() && made.places.len() == planned.places.len() => Ok(made.clone()),
+        (made, _) => cgroup::membership(made),
+    }
 }
 
 fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {

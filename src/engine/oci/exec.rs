@@ -10,7 +10,8 @@ use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
-use crate::sys::{On, caps, errno_of};
+use crate::sys::process::can_return_to_pid_namespace;
+use crate::sys::{On, errno_of};
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxSeccomp;
 use std::os::fd::OwnedFd;
@@ -52,8 +53,9 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     };
     let flags = namespace_flags(&spec);
     let pid = libc::CLONE_NEWPID;
-    // Without privileges the right to join comes with the user namespace, which smaster never enters.
-    let moves = flags & pid != 0 && !caps::has_sys_admin();
+    // Without privileges the right to join comes with the user namespace, which smaster never enters; and as root of
+    // one that kept its maker's pid namespace, as rootless podman's, smaster could join but not return.
+    let moves = flags & pid != 0 && !can_return_to_pid_namespace();
     // By the pidfd as well, and not by a path of /proc, which could be another process's by now.
     let pid_namespace = match flags & pid != 0 && !moves {
         true => Some(init.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "the pidfd of init")?),

@@ -96,6 +96,11 @@ impl Plan {
         self.destination == "dev" && matches!(self.kind, Kind::Bind { .. })
     }
 
+    /// Whether this mount shows the container its cgroups.
+    pub fn is_cgroup(&self) -> bool {
+        matches!(self.kind, Kind::Cgroup)
+    }
+
     /// Whether the mount may become read-only only when the devices have been made.
     fn is_late_readonly(&self) -> bool {
         let writable_until_late = match &self.kind {

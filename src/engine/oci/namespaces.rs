@@ -3,11 +3,13 @@
 //! As a rule one clone3(2) makes all of them. Two kinds wait: a cgroup namespace shows the cgroup that its maker is in,
 //! so stage2 makes it after it has joined its own; time offsets are set in between, too. And where a user namespace is
 //! joined, or one is made while others are joined, order decides over privileges: stage2 then starts in the host's
-//! namespaces, joins, and goes on as a new process in the new ones.
+//! namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace is joined that
+//! smaster could not return from.
 
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
 use crate::sys::On;
+use crate::sys::process::can_return_to_pid_namespace;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -25,6 +27,8 @@ pub struct Plan {
     pub joined: Vec<(i32, PathBuf)>,
     pub uid_mappings: Vec<LinuxIdMapping>,
     pub gid_mappings: Vec<LinuxIdMapping>,
+    /// A pid namespace is joined, and smaster could not return from a visit to it.
+    no_return: bool,
     /// Lines of /proc/self/timens_offsets.
     pub time_offsets: Option<String>,
 }
@@ -61,6 +65,7 @@ impl Plan {
                 None => plan.new |= flag,
             }
         }
+        plan.no_return = plan.joins(libc::CLONE_NEWPID) && !can_return_to_pid_namespace();
         // The user namespace first: it is what gives the right to join the others.
         plan.joined.sort_by_key(|(flag, _)| *flag != libc::CLONE_NEWUSER);
         plan.time_offsets = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()).map(|offsets| {
@@ -87,7 +92,7 @@ impl Plan {
     /// Whether stage2 starts in the host's namespaces and moves.
     pub fn moves(&self) -> bool {
         let user = libc::CLONE_NEWUSER;
-        self.joins(user) || self.makes(user) && !self.joined.is_empty()
+        self.joins(user) || self.makes(user) && !self.joined.is_empty() || self.no_return
     }
 
     /// What stage2 makes itself. In a new user namespace the IPC namespace too: the root of its message queues belongs

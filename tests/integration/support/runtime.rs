@@ -133,7 +133,8 @@ pub struct Invocation {
 }
 
 impl Invocation {
-    fn new(words: Vec<String>, dir: PathBuf) -> Invocation {
+    /// A call of any program, with its outputs in files of `dir`.
+    pub fn new(words: Vec<String>, dir: PathBuf) -> Invocation {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let env = vec![("PATH".to_owned(), path.to_owned())];
         Invocation { words, env, dir, cwd: None, stdin: None, stdout: None, stderr: None }

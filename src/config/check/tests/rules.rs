@@ -94,7 +94,7 @@ fn environment_and_user() {
 fn capabilities() {
     let at = "/process/capabilities";
     warning(&format!("{at}/bounding"), json!(["CAP_NOSUCH"]), &format!("{at}/bounding/0"), "[CAP_NOSUCH]");
-    warning(&format!("{at}/bounding"), json!(["cap_kill"]), &format!("{at}/bounding/0"), "CAP_KILL");
+    warning(&format!("{at}/bounding"), json!(["cap_kill"]), &format!("{at}/bounding/0"), "[cap_kill]");
     error(&format!("{at}/effective"), json!(["CAP_KILL"]), "CAP_KILL is not in the permitted set");
     warning(&format!("{at}/inheritable"), json!(["CAP_KILL"]), &format!("{at}/inheritable"), "bounding");
     let findings = check(&with(&format!("{at}/ambient"), json!(["CAP_KILL"])), None);

@@ -23,21 +23,6 @@ pub struct Cgroup {
     placement: Placement,
 }
 
-/// One directory of the cgroup mount inside the container. config-linux.md, "Default Filesystems" of v1 hosts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerMount {
-    /// Its name below /sys/fs/cgroup: `cpu,cpuacct`, `systemd`, `unified`.
-    pub name: String,
-    /// The option that mounts the v1 hierarchy: `cpu,cpuacct`, `name=systemd`. Empty for cgroup v2.
-    pub controllers: String,
-    /// Symbolic links to `name` that programs expect: `cpu` and `cpuacct`.
-    pub aliases: Vec<String>,
-    /// Where the host has it mounted.
-    pub mount: PathBuf,
-    /// The container's cgroup below that mount.
-    pub path: PathBuf,
-}
-
 impl Cgroup {
     pub(super) fn new(mut placement: Placement) -> Self {
         // A placement comes from a file. Whatever is in there, the root of a hierarchy, or a path out of it, is not a
@@ -58,23 +43,6 @@ impl Cgroup {
     /// True if any of the directories exists.
     pub fn exists(&self) -> bool {
         self.placement.places.iter().any(|place| place.directory().is_dir())
-    }
-
-    /// What a `cgroup` mount of the container shows, v1 hierarchies first. On a pure v2 host it is one entry.
-    pub fn container_mounts(&self) -> Vec<ContainerMount> {
-        let mounts = self.placement.places.iter().map(|place| {
-            let name = place.mount.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let parts = place.controllers.split(',').filter(|part| *part != name && !place.controllers.contains('='));
-            let aliases = if place.controllers.contains(',') { parts.map(str::to_owned).collect() } else { Vec::new() };
-            ContainerMount {
-                name,
-                controllers: place.controllers.clone(),
-                aliases,
-                mount: place.mount.clone(),
-                path: place.path.clone(),
-            }
-        });
-        mounts.collect()
     }
 
     /// Every process of the container, those in cgroups that it made itself too, in ascending order.

@@ -17,12 +17,14 @@ mod live;
 mod oom;
 mod placement;
 mod remove;
+mod shown;
 mod stats;
 mod stats_v1;
 mod stats_v2;
 
 pub use create::Created;
-pub use live::{Cgroup, ContainerMount};
+pub use live::Cgroup;
 pub use oom::OomWatch;
 pub use placement::{Place, Placement, Request, SystemdManagerUnavailable, plan};
+pub use shown::{ContainerMount, membership};
 pub use stats::Stats;

@@ -129,11 +129,13 @@ pub fn plan(request: &Request) -> Result<Placement> {
 
 /// Where the path of the request starts from.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+pub(super) enum Wanted {
     /// The top of each hierarchy.
     Absolute(PathBuf),
     /// This process's own cgroup in each hierarchy.
     Relative(PathBuf),
+    /// No path: this process's own cgroup.
+    Own,
 }
 
 /// Cleans `cgroupsPath` as runc does: `..` cannot climb above its start. No path means one relative path, the id.
@@ -157,7 +159,7 @@ fn wanted_path(path: Option<&Path>, id: &str) -> Result<Wanted> {
 }
 
 /// One place a hierarchy.
-fn places(hierarchies: &[Hierarchy], wanted: &Wanted) -> Vec<Place> {
+pub(super) fn places(hierarchies: &[Hierarchy], wanted: &Wanted) -> Vec<Place> {
     let pure_v2 = hierarchies.iter().all(Hierarchy::is_unified);
     let mut places: Vec<Place> = hierarchies
         .iter()
@@ -169,6 +171,7 @@ fn places(hierarchies: &[Hierarchy], wanted: &Wanted) -> Vec<Place> {
                 // controllers to the children of such a one (cgroups(7), "no internal processes").
                 Wanted::Relative(path) if pure_v2 => own.parent().unwrap_or(Path::new("")).join(path),
                 Wanted::Relative(path) => own.join(path),
+                Wanted::Own => own.to_path_buf(),
             };
             Place { controllers: hierarchy.controllers.clone(), mount: hierarchy.mount.clone(), path }
         })

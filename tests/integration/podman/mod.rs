@@ -1,0 +1,96 @@
+//! rtx as the runtime of the packaged podman, through conmon, as root and as an ordinary user. podman never mentions
+//! rtx's name on its own: these tests see what a user of podman sees.
+
+mod codes;
+mod host;
+mod lifecycle;
+mod limits;
+mod options;
+mod pods;
+mod rootless;
+mod terminals;
+
+use std::time::Duration;
+
+use crate::support::Output;
+use crate::support::children::poll_until;
+use crate::support::runtime::{Invocation, next_number};
+use host::{Host, IMAGE};
+
+/// The flag that leaves a container in podman's own cgroups.
+const NO_CGROUPS: &str = "--cgroups=disabled";
+
+/// A name for a container, or a pod, that is removed at the end of a test, however that comes.
+struct Named {
+    host: &'static Host,
+    name: String,
+}
+
+impl Named {
+    fn new(host: &'static Host) -> Named {
+        Named { host, name: format!("rtxpod-{}-{}", std::process::id(), next_number()) }
+    }
+
+    /// Prepares `podman VERB FLAGS NAME WORDS`.
+    fn call(&self, verb: &[&str], words: &[&str]) -> Invocation {
+        self.host.call(&[verb, &[&*self.name], words].concat())
+    }
+
+    /// `podman VERB FLAGS NAME WORDS`.
+    fn podman(&self, verb: &[&str], words: &[&str]) -> Output {
+        self.call(verb, words).run()
+    }
+
+    /// Prepares `podman run` without a network.
+    fn run_call(&self, flags: &[&str], words: &[&str]) -> Invocation {
+        let parent = self.host.cgroup_parent();
+        // podman refuses a parent for what gets no cgroup.
+        let place = if flags.contains(&NO_CGROUPS) { NO_CGROUPS } else { &parent };
+        let fixed = ["run", "--network", "none", "--name", &*self.name, place];
+        self.host.call(&[&fixed, flags, &[IMAGE], words].concat())
+    }
+
+    /// `podman run` without a network.
+    fn run(&self, flags: &[&str], words: &[&str]) -> Output {
+        self.run_call(flags, words).run()
+    }
+
+    /// `podman run --detach` of a shell script, which is past its `echo up` when this returns.
+    #[track_caller]
+    fn start(&self, flags: &[&str], script: &str) {
+        self.run(&[&["--detach"], flags].concat(), &["sh", "-c", script]).ok();
+        self.wait_logs("up");
+    }
+
+    /// Waits until the log contains `text`.
+    #[track_caller]
+    fn wait_logs(&self, text: &str) {
+        let seen = || self.podman(&["logs"], &[]).stdout.contains(text).then_some(());
+        assert!(poll_until(Duration::from_secs(10), seen).is_some(), "{text:?} never came: {:?}", self.podman(&["logs"], &[]));
+    }
+
+    /// One property of `podman inspect`.
+    fn inspect(&self, property: &str) -> String {
+        let format = format!("{{{{{property}}}}}");
+        self.podman(&["inspect", "--format", &format], &[]).ok().stdout.trim().to_owned()
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        self.podman(&["rm", "--force", "--ignore", "--time", "0"], &[]);
+    }
+}
+
+/// podman with rtx, or the end of the test that says why not.
+macro_rules! podman {
+    () => {{
+        $crate::support::needs_root!();
+        match $crate::podman::host::host() {
+            Ok(host) => host,
+            Err(reason) => $crate::support::skip!("{reason}"),
+        }
+    }};
+}
+
+pub(crate) use podman;

@@ -1,0 +1,59 @@
+//! `run -it` and `exec -it` on a real pseudo terminal: conmon takes the container's from rtx, podman copies and resizes.
+
+use super::{Named, podman};
+use crate::support::runtime::Invocation;
+use crate::support::terminal::Terminal;
+
+/// Gives a call the terminal for its streams and as its controlling one, so that a change of size is heard.
+fn on(terminal: &Terminal, call: Invocation) -> Invocation {
+    let call = call.through(&["setsid", "--ctty", "--wait"]).env("TERM", "dumb");
+    call.stdin(terminal.slave()).stdout(terminal.slave()).stderr(terminal.slave())
+}
+
+/// What is typed arrives, the size is the terminal's, a change of it too, and the exit code comes back.
+fn converse(terminal: &Terminal, call: Invocation) {
+    let running = on(terminal, call).start();
+    terminal.wait_for("ready");
+    terminal.send("hello\n");
+    terminal.wait_for("<hello>");
+    terminal.wait_for("size 30 100");
+    terminal.resize(41, 121);
+    terminal.wait_for("now 41 121");
+    terminal.send("end\n");
+    assert_eq!(running.wait().code, 9, "{}", terminal.text());
+}
+
+/// Waits for the first size too: podman sets it shortly after the start.
+const SCRIPT: &str = "test -t 0 && test -t 1 && test -t 2 || exit 1
+until test \"$(stty size)\" = '30 100'; do sleep 0.05; done
+echo ready; read line; echo \"<$line>\"; echo size $(stty size)
+until test \"$(stty size)\" = '41 121'; do sleep 0.05; done
+echo now $(stty size); read line; exit 9";
+
+#[test]
+fn run() {
+    let host = podman!();
+    let terminal = Terminal::open(30, 100);
+    let before = terminal.settings();
+    let container = Named::new(host);
+    converse(&terminal, container.run_call(&["--interactive", "--tty"], &["sh", "-c", SCRIPT]));
+    assert_eq!(terminal.settings(), before.replace("rows 30; columns 100", "rows 41; columns 121"));
+}
+
+#[test]
+fn exec() {
+    let host = podman!();
+    let container = Named::new(host);
+    container.start(&[], "echo up; exec sleep 600");
+    let terminal = Terminal::open(30, 100);
+    converse(&terminal, container.call(&["exec", "--interactive", "--tty"], &["sh", "-c", SCRIPT]));
+}
+
+/// A terminal in the background goes to the log, with the terminal's line ends.
+#[test]
+fn detached() {
+    let host = podman!();
+    let container = Named::new(host);
+    container.start(&["--tty"], "tty; echo up; exec sleep 600");
+    assert_eq!(container.podman(&["logs"], &[]).ok().stdout, "/dev/pts/0\r\nup\r\n");
+}
