@@ -25,7 +25,9 @@ pub fn count(found: u32, preserve_fds: u32, options: &mut LaunchOptions) -> Resu
     // list is then no mistake.
     if options.preserve_fds < preserve_fds && listen_fds == 0 {
         let missing = 3 + found;
-        bail!("unable to stat preserved-fd {missing} (of {preserve_fds}): it is not open; --preserve-fds counts from 3");
+        bail!(
+            "unable to stat preserved-fd {missing} (of {preserve_fds}): it is not open; --preserve-fds counts from 3"
+        );
     }
     Ok(())
 }

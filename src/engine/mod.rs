@@ -13,7 +13,8 @@ pub mod table;
 
 pub use error::FeatureNotSupported;
 pub use launch::{
-    Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome, SpawnRequest,
+    Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome,
+    SpawnRequest,
 };
 pub use table::{Capabilities, PROVIDERS, Provider, find};
 
@@ -107,12 +108,7 @@ pub trait EngineOperations {
     ///
     /// # Errors
     /// Whatever failed, here or in stage2.
-    fn enter_container(
-        &mut self,
-        _exec: &ExecConfig,
-        _init: &mut InitProcess,
-        _rpc: &mut RpcClient,
-    ) -> Result<()> {
+    fn enter_container(&mut self, _exec: &ExecConfig, _init: &mut InitProcess, _rpc: &mut RpcClient) -> Result<()> {
         Err(self.unsupported("exec"))
     }
 

@@ -1,9 +1,9 @@
 //! The foreground mode: this command stays until the process has ended, passes signals on, and relays the terminal.
 
+use super::lifecycle;
 use super::relay::{Relay, Terminal};
 use super::smaster::{self, Created};
 use super::stage1::Prepared;
-use super::lifecycle;
 use crate::engine::{ExitStatus, InitProcess};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result};
@@ -24,7 +24,9 @@ impl Signals {
     pub fn catch() -> Result<Self> {
         let mut set = SigSet::all();
         // A fault of this command is its own, and a broken pipe shows as an error.
-        for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGPIPE] {
+        for signal in
+            [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGPIPE]
+        {
             set.remove(signal);
         }
         set.thread_block().on("block", "signals")?;

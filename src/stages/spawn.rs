@@ -9,8 +9,8 @@ use crate::sys::clone::{self, Arena, Command};
 use crate::sys::{On, fd, process, socket};
 use anyhow::Result;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::ffi::CString;
@@ -95,8 +95,8 @@ impl Drop for Stage2 {
 /// other child of it.
 fn in_pid_namespace<T>(namespace: Option<&OwnedFd>, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(namespace) = namespace else { return spawn() };
-    let own = open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .on("open", "/proc/self/ns/pid")?;
+    let own =
+        open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc/self/ns/pid")?;
     process::setns(namespace, libc::CLONE_NEWPID).on("join", "the pid namespace")?;
     let result = spawn();
     process::setns(&own, libc::CLONE_NEWPID).on("return to", "the own pid namespace")?;

@@ -2,8 +2,8 @@
 
 use super::sealed;
 use crate::config::envelope::{Envelope, VERSION};
-use crate::engine::table::{self, PayloadRequest};
 use crate::engine::PayloadOperations;
+use crate::engine::table::{self, PayloadRequest};
 use crate::rpc::frame::{self, Frame, Kind};
 use crate::rpc::server::{self, Context};
 use crate::rpc::{Failure, Reply};

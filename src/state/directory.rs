@@ -150,7 +150,11 @@ impl StateDir {
             format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
         })?;
         if record.version != Record::VERSION {
-            bail!("the state of container {:?} is of version {}, which this rtx does not read", self.id, record.version);
+            bail!(
+                "the state of container {:?} is of version {}, which this rtx does not read",
+                self.id,
+                record.version
+            );
         }
         Ok(record)
     }
@@ -312,8 +316,12 @@ fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
     let is_others = stat.st_uid != nix::unistd::geteuid().as_raw() && stat.st_uid != 0;
     let is_open_to_all = stat.st_mode & libc::S_IWOTH != 0 && stat.st_mode & libc::S_ISVTX == 0;
     if is_others || is_open_to_all {
-        let why = if is_others { format!("belongs to user {}", stat.st_uid) } else { "can be written by every user".into() };
-        bail!("the state directory {} {why}: choose one of your own with --root, or run rtx as that user", path.display());
+        let why =
+            if is_others { format!("belongs to user {}", stat.st_uid) } else { "can be written by every user".into() };
+        bail!(
+            "the state directory {} {why}: choose one of your own with --root, or run rtx as that user",
+            path.display()
+        );
     }
     Ok(())
 }

@@ -91,8 +91,7 @@ pub fn duplicate_above(fd: impl AsFd, minimum: RawFd) -> nix::Result<OwnedFd> {
 fn each_open(first: u32, mut visit: impl FnMut(RawFd)) -> nix::Result<()> {
     let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| super::errno_of(&error))?;
     // Collected first: the descriptor of the listing is among them, and must not be closed while it is read.
-    let numbers: Vec<u32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let numbers: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     numbers.into_iter().filter(|number| *number >= first).for_each(|number| visit(number as RawFd));
     Ok(())
 }

@@ -28,10 +28,7 @@ pub fn send(socket: impl AsFd, body: &[&[u8]], fds: &[RawFd]) -> nix::Result<()>
     let parts: Vec<IoSlice> = body.iter().map(|part| IoSlice::new(part)).collect();
     let rights = [ControlMessage::ScmRights(fds)];
     let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    retry(|| {
-        sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
-    })
-    .map(drop)
+    retry(|| sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
 }
 
 /// One message into `buffer`: its length (0 at end-of-file) and the descriptors that came with it.

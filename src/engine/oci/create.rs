@@ -6,9 +6,9 @@ use super::hooks::{self, CreationHooks};
 use super::{devices, mounts, namespaces, process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
+use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, EnterRoot, Operation, RootOperation};
-use crate::rpc::RpcClient;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, caps};
@@ -271,7 +271,9 @@ fn add_mounts(
 fn cgroup_membership(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
     let made = engine.cgroup.as_ref().map(Created::placement);
     match (made, &plan.placement) {
-        (Some(made), Some(planned)) if !made.places.is_empty() && made.places.len() == planned.places.len() => Ok(made.clone()),
+        (Some(made), Some(planned)) if !made.places.is_empty() && made.places.len() == planned.places.len() => {
+            Ok(made.clone())
+        }
         (made, _) => cgroup::membership(made),
     }
 }

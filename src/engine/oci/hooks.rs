@@ -113,9 +113,8 @@ fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Resul
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A hook that times out is killed with all that it started.
     command.process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
+    let mut child =
+        command.spawn().map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
     let outcome = converse(&mut child, hook, state.as_bytes());
     if !matches!(outcome, Ok(Some(_))) {
         let group = nix::unistd::Pid::from_raw(child.id() as i32);
@@ -228,7 +227,9 @@ mod tests {
         // It never reads a state that is larger than a pipe.
         let large = "x".repeat(1 << 20);
         let (result, time) = run_shell("sleep 30", Some(1), &large);
-        assert!(result.unwrap_err().to_string().contains("ran past specified timeout") && time < Duration::from_secs(9));
+        assert!(
+            result.unwrap_err().to_string().contains("ran past specified timeout") && time < Duration::from_secs(9)
+        );
         // What it started keeps its output open.
         let (result, time) = run_shell("sleep 12 & echo why; exit 3", None, "{}");
         let error = result.unwrap_err().to_string();

@@ -28,7 +28,9 @@ pub fn make(root: &Root, device: &DeviceOperation, context: &mut Context) -> Res
         Ok(()) => own(&parent, name, device).with_context(|| format!("device {shown}")),
         Err(Errno::EEXIST) => {
             if !is_that_device(&parent, name, device, kind) {
-                context.warnings.push(format!("{shown} exists in the root file system and is left as it is, which is not the device asked for"));
+                context.warnings.push(format!(
+                    "{shown} exists in the root file system and is left as it is, which is not the device asked for"
+                ));
             }
             Ok(())
         }

@@ -2,8 +2,8 @@
 
 use super::{console, devices, identity, masks, mounts, program, root::Root, root::Target, sysctl};
 use crate::config::envelope::{Common, OciConfig};
-use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::engine::oci::hooks;
+use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
 use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
@@ -257,4 +257,3 @@ impl PayloadOperations for Payload {
         bail!("exec {shown:?}: {}", describe(errno))
     }
 }
-

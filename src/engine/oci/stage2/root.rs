@@ -45,7 +45,8 @@ impl Root {
     pub fn open(operation: &RootOperation, tree: Option<OwnedFd>) -> Result<Self> {
         let shown = &operation.path;
         if !operation.mount {
-            let fd = open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+            let fd =
+                open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
             return Ok(Self { fd: fd.on("open the root file system", shown)? });
         }
         let fd = match tree {

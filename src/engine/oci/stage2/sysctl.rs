@@ -16,7 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// # Errors
 /// Where /proc is missing or of another type.
 pub fn open_proc() -> Result<OwnedFd> {
-    let proc = open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc")?;
+    let proc =
+        open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc")?;
     if fstatfs(&proc).on("statfs", "/proc")?.filesystem_type() != PROC_SUPER_MAGIC {
         bail!("/proc is not a proc file system");
     }
@@ -58,9 +59,18 @@ pub fn set(entries: &[(String, String)]) -> Result<()> {
 /// The first separator decides: with `/` first, dots belong to the names of interfaces.
 fn path_of(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => {
-            name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }
