@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use nix::sys::socket::SockType;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
@@ -44,14 +44,24 @@ fn send_fd(path: &Path, name: &str, fd: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Whoever reads the file finds the whole number or no file.
+/// Whoever reads the file finds the whole number or no file. The temporary file is a new one: in a directory of several
+/// users a link may be waiting under its name.
 fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut name = OsString::from(".");
     name.push(path.file_name().context("it names no file")?);
+    name.push(format!(".{}", std::process::id()));
     let temporary = directory.join(name);
     let result = (|| {
-        let mut file = File::options().write(true).create(true).truncate(true).open(&temporary)?;
+        let create = || File::options().write(true).create_new(true).open(&temporary);
+        let mut file = match create() {
+            // Of a killed rtx that had the same pid.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                std::fs::remove_file(&temporary)?;
+                create()?
+            }
+            other => other?,
+        };
         write!(file, "{pid}")?;
         std::fs::rename(&temporary, path)
     })();

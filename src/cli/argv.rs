@@ -190,8 +190,8 @@ pub fn usage_error(err: clap::Error) -> (i32, String) {
         ErrorKind::InvalidSubcommand => {
             let name = context(&err, ContextKind::InvalidSubcommand);
             let program = if command.is_empty() { "rtx".to_owned() } else { format!("rtx {command}") };
-            let hint = nearest(&err, ContextKind::SuggestedSubcommand)
-                .unwrap_or_else(|| format!(" (see '{program} --help')"));
+            let hint =
+                nearest(&err, ContextKind::SuggestedSubcommand).unwrap_or_else(|| format!(" (see '{program} --help')"));
             return (3, format!("No help topic for '{name}'{hint}"));
         }
         ErrorKind::UnknownArgument if argument.starts_with('-') => {

@@ -8,9 +8,8 @@ use anyhow::{Context, Result};
 
 /// Prints a line a finding; the exit code is 1 if there is an error among them.
 pub fn check(args: CheckArgs) -> Result<i32> {
-    let directory = std::fs::canonicalize(&args.bundle).map_err(|error| {
-        anyhow::anyhow!("chdir {}: {}", args.bundle.display(), describe(errno_of(&error)))
-    })?;
+    let directory = std::fs::canonicalize(&args.bundle)
+        .map_err(|error| anyhow::anyhow!("chdir {}: {}", args.bundle.display(), describe(errno_of(&error))))?;
     let path = directory.join("config.json");
     let raw = std::fs::read(&path).map_err(|error| errno_of(&error)).on("read", path.display())?;
     let value = serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;

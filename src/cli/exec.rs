@@ -14,7 +14,7 @@ use std::path::Path;
 
 pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
     let mut options = context.launch_options();
-    inherited::count(args.preserve_fds, &mut options)?;
+    inherited::count(context.inherited, args.preserve_fds, &mut options)?;
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
     options.foreground = !args.detach;
     let live = Live::open(&context.root, &args.id)?;
@@ -50,8 +50,7 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
 /// `--no-new-privs` are taken.
 fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
     let raw = std::fs::read(path).map_err(|error| errno_of(&error)).on("read", path.display())?;
-    let mut value =
-        serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
+    let mut value = serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
     findings::refuse(check::check_process(&value)).with_context(|| format!("--process {}", path.display()))?;
     check::normalise_process(&mut value);
     let mut process: Process =

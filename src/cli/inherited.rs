@@ -4,27 +4,31 @@ use crate::engine::LaunchOptions;
 use crate::sys::fd;
 use anyhow::{Result, bail};
 
-/// Counts what is inherited. Has to be called before this process opens anything of its own: its descriptors would take
-/// the numbers of those that are missing.
+/// How many descriptors from 3 upwards this process was started with, up to the first that is missing. Has to be called
+/// before it opens any of its own, which would take the missing one's number and be passed on in its place.
+pub fn find() -> u32 {
+    (3..).take_while(|number| fd::is_open(*number)).count() as u32
+}
+
+/// Counts what is passed on of the `found` descriptors that were inherited.
 ///
 /// # Errors
-/// Where a descriptor that is to be preserved is not open.
-pub fn count(preserve_fds: u32, options: &mut LaunchOptions) -> Result<()> {
+/// Where a descriptor that is to be passed on is not open.
+pub fn count(found: u32, preserve_fds: u32, options: &mut LaunchOptions) -> Result<()> {
     let listen_fds = listen_fds();
-    // podman names the same sockets twice, in LISTEN_FDS and by --preserve-fds: what is missing at the end of the second
-    // list is then no mistake.
-    let mut found = 0;
-    for number in 3 + listen_fds..3 + listen_fds + preserve_fds {
-        if fd::is_open(number as i32) {
-            found += 1;
-        } else if listen_fds == 0 {
-            bail!("unable to stat preserved-fd {number} (of {preserve_fds}): it is not open; --preserve-fds counts from 3");
-        } else {
-            break;
-        }
+    if listen_fds > found {
+        bail!("LISTEN_FDS={listen_fds}: descriptor {} is not open; LISTEN_FDS counts from 3", 3 + found);
     }
     options.listen_fds = listen_fds;
-    options.preserve_fds = found;
+    options.preserve_fds = preserve_fds.min(found - listen_fds);
+    // podman names the same sockets twice, in LISTEN_FDS and by --preserve-fds: what is missing at the end of the second
+    // list is then no mistake.
+    if options.preserve_fds < preserve_fds && listen_fds == 0 {
+        let missing = 3 + found;
+        bail!(
+            "unable to stat preserved-fd {missing} (of {preserve_fds}): it is not open; --preserve-fds counts from 3"
+        );
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 /// Everything that is wrong with the request.
 pub fn prepare(context: &Context, args: &LaunchArgs, foreground: bool) -> Result<Prepared> {
     let mut options = context.launch_options();
-    inherited::count(args.preserve_fds, &mut options)?;
+    inherited::count(context.inherited, args.preserve_fds, &mut options)?;
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
     options.foreground = foreground;
     options.no_pivot = args.no_pivot;

@@ -44,16 +44,18 @@ pub struct Context {
     pub config: RtxConfig,
     /// The state directory.
     pub root: PathBuf,
+    /// How many descriptors from 3 upwards the caller left open.
+    pub inherited: u32,
 }
 
 impl Context {
-    fn new(globals: Globals) -> Result<Self> {
+    fn new(globals: Globals, inherited: u32) -> Result<Self> {
         let config = rtx_config::load(globals.config.as_deref())?;
         let root = globals.root.clone().or_else(|| config.root.clone()).unwrap_or_else(state::default_root);
         if root.as_os_str().is_empty() {
             bail!("--root must not be empty");
         }
-        Ok(Self { globals, config, root: std::path::absolute(root)? })
+        Ok(Self { globals, config, root: std::path::absolute(root)?, inherited })
     }
 
     /// The part of a launch that the global flags decide.
@@ -83,6 +85,7 @@ impl Context {
 /// Runs the command line. Returns the exit code.
 pub fn main(arguments: Vec<OsString>) -> i32 {
     // Nothing that a caller left open reaches a container or a hook, unless it was asked for.
+    let inherited = inherited::find();
     let _ = crate::sys::fd::cloexec_from(3);
     let cli = match args::parse(arguments.clone()) {
         Ok(cli) => cli,
@@ -94,7 +97,7 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
     };
     let report = Report::new(cli.globals.log.as_deref(), cli.globals.log_format);
     match report {
-        Ok(report) => run(cli, &report),
+        Ok(report) => run(cli, &report, inherited),
         Err(error) => Report::default().fail(&report::explain(&error), 1),
     }
 }
@@ -105,7 +108,7 @@ fn print_help(help: &clap::Error) -> i32 {
     0
 }
 
-fn run(cli: Cli, report: &Report) -> i32 {
+fn run(cli: Cli, report: &Report, inherited: u32) -> i32 {
     let Cli { globals, command } = cli;
     let Some(command) = command else {
         if globals.version {
@@ -119,7 +122,7 @@ fn run(cli: Cli, report: &Report) -> i32 {
         return 0;
     };
     let (what, failure_code) = describe(&command);
-    match Context::new(globals).and_then(|context| dispatch(&context, command)) {
+    match Context::new(globals, inherited).and_then(|context| dispatch(&context, command)) {
         Ok(code) => code,
         Err(error) => report.fail(&format!("{what}: {}", report::explain(&error)), failure_code),
     }

@@ -70,7 +70,9 @@ fn read(path: &Path) -> Result<Value> {
 fn explain(text: &[u8], error: &serde_json::Error) -> String {
     let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
     match line.and_then(|line| line.get(error.column().checked_sub(1)?)) {
-        Some(byte) if error.is_syntax() && byte.is_ascii_graphic() => format!("invalid character {:?}: {error}", char::from(*byte)),
+        Some(byte) if error.is_syntax() && byte.is_ascii_graphic() => {
+            format!("invalid character {:?}: {error}", char::from(*byte))
+        }
         _ => error.to_string(),
     }
 }

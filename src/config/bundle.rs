@@ -30,9 +30,7 @@ impl Bundle {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 bail!("JSON specification file config.json not found in {}", directory.display())
             }
-            other => other
-                .map_err(|error| errno_of(&error))
-                .on("read", directory.join("config.json").display())?,
+            other => other.map_err(|error| errno_of(&error)).on("read", directory.join("config.json").display())?,
         };
         Self::parse(directory, raw)
     }

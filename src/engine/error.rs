@@ -12,7 +12,11 @@ pub struct FeatureNotSupported {
 
 impl fmt::Display for FeatureNotSupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "engine {:?} does not support {}; `rtx engine list` shows what each engine can do", self.engine, self.feature)
+        write!(
+            f,
+            "engine {:?} does not support {}; `rtx engine list` shows what each engine can do",
+            self.engine, self.feature
+        )
     }
 }
 

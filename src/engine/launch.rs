@@ -6,8 +6,8 @@ use crate::rpc::RpcClient;
 use crate::state::{Record, StateDir};
 use serde_json::value::RawValue;
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// How a caller wants a container or a process launched: what the command line says beside the bundle.
 #[derive(Debug, Clone, Default)]

@@ -57,7 +57,7 @@ pub fn status(container: &Container) -> Result<Status> {
     if engine_state(container)?.cgroup.is_some_and(|placement| placement.open().is_frozen().unwrap_or(false)) {
         return Ok(Status::Paused);
     }
-    Ok(if container.state.has_barrier() { Status::Created } else { Status::Running })
+    Ok(if container.state.is_waiting() { Status::Created } else { Status::Running })
 }
 
 /// Sends a signal to init, or to every process of the container.
@@ -180,7 +180,10 @@ pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
 pub fn start_through_barrier(container: &Container) -> Result<()> {
     let barrier = match container.state.dial_barrier() {
         Err(Errno::ENOENT) => bail!("cannot start an already running container"),
-        Err(Errno::ECONNREFUSED) => bail!("cannot start a container that has stopped"),
+        Err(Errno::ECONNREFUSED) if status(container)? == Status::Stopped => {
+            bail!("cannot start a container that has stopped")
+        }
+        Err(Errno::ECONNREFUSED) => bail!("cannot start an already running container"),
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
     frame::send(&barrier, Kind::Start, &(), &[])?;

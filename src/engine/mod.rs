@@ -13,7 +13,8 @@ pub mod table;
 
 pub use error::FeatureNotSupported;
 pub use launch::{
-    Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome, SpawnRequest,
+    Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome,
+    SpawnRequest,
 };
 pub use table::{Capabilities, PROVIDERS, Provider, find};
 
@@ -22,6 +23,7 @@ use crate::rpc::{RpcClient, server};
 use crate::state::Status;
 use anyhow::Result;
 use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
 
 /// The operations of an engine that run in stage1 and smaster. Behind each stands who calls it.
 ///
@@ -106,12 +108,7 @@ pub trait EngineOperations {
     ///
     /// # Errors
     /// Whatever failed, here or in stage2.
-    fn enter_container(
-        &mut self,
-        _exec: &ExecConfig,
-        _init: &mut InitProcess,
-        _rpc: &mut RpcClient,
-    ) -> Result<()> {
+    fn enter_container(&mut self, _exec: &ExecConfig, _init: &mut InitProcess, _rpc: &mut RpcClient) -> Result<()> {
         Err(self.unsupported("exec"))
     }
 
@@ -185,9 +182,10 @@ pub trait PayloadOperations: Perform {
     /// Whatever failed.
     fn finish(&mut self, context: &mut server::Context) -> Result<()>;
 
-    /// After the start barrier: becomes the payload.
+    /// After the start barrier: becomes the payload. `caller` is the only descriptor of rtx's own that may still be open
+    /// when the program is looked up and executed.
     ///
     /// # Errors
     /// Why the program could not be executed.
-    fn start_process(&mut self) -> Result<Infallible>;
+    fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible>;
 }

@@ -141,6 +141,7 @@ impl RpcClient {
                 Ok(Reply { failure: Some(failure), .. }) => Err(failure.into()),
                 _ => Err(error),
             },
+            Ok(None) => Err(Stage2Ended.into()),
             _ => Err(error),
         }
     }

@@ -12,47 +12,93 @@ pub type FdIndex = usize;
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Operation {
     /// Writes `0` to each cgroup v1 `tasks` file.
-    JoinCgroups { tasks: Vec<FdIndex> },
+    JoinCgroups {
+        tasks: Vec<FdIndex>,
+    },
     /// setns(2) of a namespace that exists already.
-    JoinNamespace { fd: FdIndex, kind: i32, path: String },
+    JoinNamespace {
+        fd: FdIndex,
+        kind: i32,
+        path: String,
+    },
     /// unshare(2): namespaces that cannot be made by the clone, because they depend on what was joined before.
-    Unshare { kinds: i32 },
+    Unshare {
+        kinds: i32,
+    },
     /// Goes on as a new process, a sibling of this one, in new namespaces: for a pid namespace below a user namespace
     /// that had to be joined first.
-    MoveToNamespaces { kinds: i32 },
+    MoveToNamespaces {
+        kinds: i32,
+    },
     /// Time offsets of a new time namespace (time_namespaces(7)), as lines of /proc/self/timens_offsets.
-    TimeOffsets { lines: String },
+    TimeOffsets {
+        lines: String,
+    },
     /// User and group 0 of the user namespace, whose maps smaster has written.
     BecomeRoot,
     LoopbackUp,
-    Hostname { name: String },
-    Domainname { name: String },
+    Hostname {
+        name: String,
+    },
+    Domainname {
+        name: String,
+    },
     /// Propagation of every mount of this mount namespace, so that nothing done here is seen outside.
-    Isolate { propagation: u64 },
+    Isolate {
+        propagation: u64,
+    },
     /// The root file system becomes a mount of its own; what follows is relative to it.
     OpenRoot(RootOperation),
     Mount(MountOperation),
-    Symlink { target: String, path: String },
+    Symlink {
+        target: String,
+        path: String,
+    },
     /// A directory, with its parents, where it is missing.
-    Directory { path: String, mode: u32 },
+    Directory {
+        path: String,
+        mode: u32,
+    },
     Device(DeviceOperation),
     /// /dev/ptmx, /dev/fd, /dev/std*.
     StandardLinks,
     /// A pseudoterminal of the container's own devpts becomes standard input, output and error; the reply carries its
     /// master.
-    OpenConsole { rows: u16, columns: u16, bind: bool },
+    OpenConsole {
+        rows: u16,
+        columns: u16,
+        bind: bool,
+    },
     /// Runs hooks in the container's namespaces; `state` goes to their standard input.
-    RunHooks { point: String, hooks: Vec<HookOperation>, state: String },
+    RunHooks {
+        point: String,
+        hooks: Vec<HookOperation>,
+        state: String,
+    },
     /// The root file system becomes `/`.
-    EnterRoot { how: EnterRoot, propagation: Option<u64> },
+    EnterRoot {
+        how: EnterRoot,
+        propagation: Option<u64>,
+    },
     /// Makes mounts read-only that had to be writable until now: "" is the root itself.
-    MakeReadonly { paths: Vec<String>, attributes: Attributes },
-    MaskPaths { paths: Vec<String> },
-    ReadonlyPaths { paths: Vec<String> },
+    MakeReadonly {
+        paths: Vec<String>,
+        attributes: Attributes,
+    },
+    MaskPaths {
+        paths: Vec<String>,
+    },
+    ReadonlyPaths {
+        paths: Vec<String>,
+    },
     /// The compiled seccomp program, to be read from the descriptor and loaded last.
-    SeccompProgram { fd: FdIndex },
+    SeccompProgram {
+        fd: FdIndex,
+    },
     /// Writes below /proc/sys.
-    Sysctl { entries: Vec<(String, String)> },
+    Sysctl {
+        entries: Vec<(String, String)>,
+    },
 }
 
 /// How the new root becomes `/`.

@@ -1,9 +1,9 @@
 //! The foreground mode: this command stays until the process has ended, passes signals on, and relays the terminal.
 
+use super::lifecycle;
 use super::relay::{Relay, Terminal};
 use super::smaster::{self, Created};
 use super::stage1::Prepared;
-use super::lifecycle;
 use crate::engine::{ExitStatus, InitProcess};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result};
@@ -24,7 +24,9 @@ impl Signals {
     pub fn catch() -> Result<Self> {
         let mut set = SigSet::all();
         // A fault of this command is its own, and a broken pipe shows as an error.
-        for signal in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGPIPE] {
+        for signal in
+            [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGPIPE]
+        {
             set.remove(signal);
         }
         set.thread_block().on("block", "signals")?;
@@ -68,7 +70,7 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<ExitStatus> {
     if options.keep && outcome.is_ok() {
         return outcome;
     }
-    let removed = lifecycle::destroy(container, engine);
+    let removed = lifecycle::destroy_unlocked(container, engine);
     let status = outcome?;
     removed.context("remove the container after its end")?;
     Ok(status)
@@ -116,8 +118,8 @@ pub fn watch(init: &InitProcess, mut relay: Option<&mut Relay>, signals: &Signal
         if ready[1].contains(PollFlags::POLLIN) {
             pass_signals(init, relay.as_deref(), signals);
         }
-        if let (Some(terminal), [_, _, master, input]) = (&mut relay, ready.as_slice())
-            && !terminal.pump(*master, *input)?
+        if let (Some(terminal), [_, _, master, input @ ..]) = (&mut relay, ready.as_slice())
+            && !terminal.pump(*master, input.first().copied().unwrap_or(PollFlags::empty()))?
         {
             relay = None;
         }

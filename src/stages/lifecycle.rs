@@ -1,8 +1,8 @@
 //! What later commands do with a container that an earlier one made: each opens its record, asks its engine, and holds
 //! its lock while it changes something.
 
-use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::engine::oci::hooks;
+use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::rpc::operation::HookOperation;
 use crate::state::{NotFound, Record, StateDir, Status};
 use crate::sys::Errno;
@@ -194,7 +194,8 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<()> {
-    let hooks = raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
+    let hooks =
+        raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
     if live.status()? != Status::Stopped {
         kill_and_wait(&mut live)?;
     }
@@ -272,6 +273,19 @@ pub fn resume(root: &Path, id: &str) -> Result<()> {
     }
 }
 
+/// Removes a container that this command made and let others change since. Where one of them has removed it, its id may
+/// be a new container's, and there is nothing left to do.
+///
+/// # Errors
+/// What could not be removed.
+pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>) -> Result<()> {
+    let Container { state, record } = container;
+    match state.lock_again()? {
+        Some(state) => destroy(Container { state, record }, engine),
+        None => Ok(()),
+    }
+}
+
 /// Removes a container that this command made, from the foreground.
 ///
 /// # Errors
@@ -280,4 +294,3 @@ pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Resul
     let bundle = container.record.bundle.clone();
     delete_open(Live { container, engine }, Some(&bundle))
 }
-

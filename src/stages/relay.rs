@@ -86,13 +86,15 @@ impl Relay {
         self.terminal.copy_size(&self.master);
     }
 
-    /// What to wait for: the master, and standard input as long as what came from it has been taken.
-    pub fn poll_fds<'a>(&'a self, stdin: BorrowedFd<'a>) -> [PollFd<'a>; 2] {
+    /// What to wait for: the master, and standard input as long as what came from it has been taken. Without a wish for
+    /// more it is left out, because poll(2) reports a hang-up to those who asked for nothing, again and again.
+    pub fn poll_fds<'a>(&'a self, stdin: BorrowedFd<'a>) -> Vec<PollFd<'a>> {
         let mut events = PollFlags::POLLIN;
         events.set(PollFlags::POLLOUT, !self.pending.is_empty());
         let wants_input = self.stdin_open && self.pending.is_empty();
-        let input = if wants_input { PollFlags::POLLIN } else { PollFlags::empty() };
-        [PollFd::new(self.master.as_fd(), events), PollFd::new(stdin, input)]
+        let mut fds = vec![PollFd::new(self.master.as_fd(), events)];
+        fds.extend(wants_input.then(|| PollFd::new(stdin, PollFlags::POLLIN)));
+        fds
     }
 
     /// Moves what can be moved. `false` when the container's side is closed.

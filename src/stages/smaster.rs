@@ -85,11 +85,10 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let request = engine.prepare_spawn(launch)?;
     if let Some(request) = &request {
         let inherited = launch.options.preserve_fds + launch.options.listen_fds;
-        let mut spawned = Stage2::spawn(request, inherited)?;
+        let spawned = stage2.insert(Stage2::spawn(request, inherited)?);
         launch.starter.sealed = spawned.sealed;
         let barrier = state.make_barrier()?;
-        configure(&mut spawned, launch, engine.name(), &record, &barrier)?;
-        *stage2 = Some(spawned);
+        configure(spawned, launch, engine.name(), &record, &barrier)?;
     }
     let mut creation = Creation {
         launch,
@@ -105,6 +104,9 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         stage2.rpc.finish()?;
         let pid = stage2.init.pid;
         record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
+        // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
+        // --force` has to know whom to end; written meanwhile, it costs no time.
+        state.write_record(&record)?;
         console = stage2.rpc.wait()?.pop();
         warnings.append(&mut stage2.rpc.take_warnings());
     }

@@ -9,8 +9,8 @@ use crate::sys::clone::{self, Arena, Command};
 use crate::sys::{On, fd, process, socket};
 use anyhow::Result;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::ffi::CString;
@@ -46,11 +46,12 @@ impl Stage2 {
             cgroup: request.cgroup.as_ref().map(AsFd::as_fd),
             ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
         };
-        let child = in_pid_namespace(request.pid_namespace.as_ref(), || {
-            clone::spawn(command).on("clone", "a process in new namespaces").map_err(Into::into)
-        })?;
-        let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
-        Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
+        in_pid_namespace(request.pid_namespace.as_ref(), || {
+            let child = clone::spawn(command).on("clone", "a process in new namespaces")?;
+            // From here on an error ends the child before the memory that it runs on is freed.
+            let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
+            Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
+        })
     }
 
     /// Explains an error by what became of stage2, where that says more. `memory_limit` is the container's, in bytes.
@@ -94,8 +95,8 @@ impl Drop for Stage2 {
 /// other child of it.
 fn in_pid_namespace<T>(namespace: Option<&OwnedFd>, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
     let Some(namespace) = namespace else { return spawn() };
-    let own = open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
-        .on("open", "/proc/self/ns/pid")?;
+    let own =
+        open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc/self/ns/pid")?;
     process::setns(namespace, libc::CLONE_NEWPID).on("join", "the pid namespace")?;
     let result = spawn();
     process::setns(&own, libc::CLONE_NEWPID).on("return to", "the own pid namespace")?;

@@ -89,9 +89,13 @@ pub fn check_console_socket(terminal: bool, options: &LaunchOptions) -> Result<(
         (true, false, false) => {
             bail!("cannot allocate tty if rtx will detach without setting console socket: give --console-socket")
         }
-        (true, true, true) => bail!("cannot use console socket if rtx will not detach or allocate tty: leave out --console-socket"),
+        (true, true, true) => {
+            bail!("cannot use console socket if rtx will not detach or allocate tty: leave out --console-socket")
+        }
         (false, _, true) => {
-            bail!("cannot use console socket if rtx will not detach or allocate tty: ask for a terminal, or leave out --console-socket")
+            bail!(
+                "cannot use console socket if rtx will not detach or allocate tty: ask for a terminal, or leave out --console-socket"
+            )
         }
         _ => Ok(()),
     }

@@ -2,8 +2,8 @@
 
 use super::sealed;
 use crate::config::envelope::{Envelope, VERSION};
-use crate::engine::table::{self, PayloadRequest};
 use crate::engine::PayloadOperations;
+use crate::engine::table::{self, PayloadRequest};
 use crate::rpc::frame::{self, Frame, Kind};
 use crate::rpc::server::{self, Context};
 use crate::rpc::{Failure, Reply};
@@ -54,7 +54,7 @@ fn become_payload(number: i32) -> Result<Infallible> {
         }
         None => socket,
     };
-    let Err(error) = engine.start_process();
+    let Err(error) = engine.start_process(caller.as_fd());
     frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[])?;
     Err(error)
 }

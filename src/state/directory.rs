@@ -1,10 +1,12 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
 use super::{NotFound, Record};
+use crate::sys::socket::{dial, listener, probe};
 use crate::sys::{Errno, On, describe};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
+use nix::sys::socket::SockType;
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -14,6 +16,9 @@ use std::path::{Path, PathBuf};
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
 const BARRIER: &str = "start.sock";
+/// The start barrier from the moment that a `start` has found somebody behind it. What a killed `start` leaves under this
+/// name does not say whether the program runs: whether somebody still listens does.
+const STARTING: &str = "starting.sock";
 
 /// The open state directory of a container. Commands that change the container hold its lock.
 pub struct StateDir {
@@ -41,6 +46,7 @@ impl StateDir {
             other => other,
         }
         .on("open", root.display())?;
+        check_owner(&parent, root)?;
         match mkdirat(&parent, id, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
             other => other.on("mkdir", root.join(id).display())?,
@@ -76,7 +82,7 @@ impl StateDir {
                 Ok(lock) => lock,
             };
             // Whoever held the lock before may have removed the directory: then this one is another's or nobody's.
-            if fstat(&*lock).is_ok_and(|stat| stat.st_nlink > 0) {
+            if is_there(&lock) {
                 return Ok(Self { id: id.to_owned(), parent, directory: Directory::Locked(lock) });
             }
         }
@@ -91,6 +97,27 @@ impl StateDir {
         {
             let _ = lock.unlock();
         }
+    }
+
+    /// Takes the lock again that [`Self::unlock`] gave up. `None` where the container has been removed meanwhile: what has
+    /// its id now is another one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn lock_again(self) -> Result<Option<Self>> {
+        let Self { id, parent, directory } = self;
+        let mut file = match directory {
+            Directory::Locked(_) => return Ok(Some(Self { id, parent, directory })),
+            Directory::Open(file) => file,
+        };
+        let lock = loop {
+            match Flock::lock(file, FlockArg::LockExclusive) {
+                Err((same, Errno::EINTR)) => file = same,
+                Err((_, errno)) => return Err(errno).on("lock", id)?,
+                Ok(lock) => break lock,
+            }
+        };
+        Ok(is_there(&lock).then_some(Self { id, parent, directory: Directory::Locked(lock) }))
     }
 
     fn file(&self) -> &File {
@@ -123,7 +150,11 @@ impl StateDir {
             format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
         })?;
         if record.version != Record::VERSION {
-            bail!("the state of container {:?} is of version {}, which this rtx does not read", self.id, record.version);
+            bail!(
+                "the state of container {:?} is of version {}, which this rtx does not read",
+                self.id,
+                record.version
+            );
         }
         Ok(record)
     }
@@ -165,25 +196,37 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn make_barrier(&self) -> Result<OwnedFd> {
-        Ok(crate::sys::socket::listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
+        Ok(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
     }
 
-    /// Connects to the start barrier.
+    /// Connects to the start barrier, of which [`Self::is_waiting`] then knows that a start has begun.
     ///
     /// # Errors
-    /// `ENOENT` where the container was started before, `ECONNREFUSED` where its init is gone.
+    /// `ENOENT` where the container was started before, `ECONNREFUSED` where nobody waits behind it any more.
     pub fn dial_barrier(&self) -> nix::Result<OwnedFd> {
-        crate::sys::socket::dial(&self.short_path(BARRIER), nix::sys::socket::SockType::SeqPacket)
+        match dial(&self.short_path(BARRIER), SockType::SeqPacket) {
+            Err(Errno::ENOENT) => dial(&self.short_path(STARTING), SockType::SeqPacket),
+            Ok(socket) => {
+                renameat(self.file(), BARRIER, self.file(), STARTING)?;
+                Ok(socket)
+            }
+            refused => refused,
+        }
     }
 
     /// Whether the container still waits to be started.
-    pub fn has_barrier(&self) -> bool {
-        nix::sys::stat::fstatat(self.file(), BARRIER, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    pub fn is_waiting(&self) -> bool {
+        let is_there = |name| fstatat(self.file(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
+        // A full backlog has a listener as well.
+        is_there(BARRIER)
+            || is_there(STARTING) && matches!(probe(&self.short_path(STARTING)), Ok(()) | Err(Errno::EAGAIN))
     }
 
     /// Removes the start barrier: the container has been started.
     pub fn remove_barrier(&self) {
-        let _ = unlinkat(self.file(), BARRIER, UnlinkatFlags::NoRemoveDir);
+        for name in [STARTING, BARRIER] {
+            let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
+        }
     }
 
     /// Removes the directory and all that is in it.
@@ -191,7 +234,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn remove(self) -> Result<()> {
-        for name in [RECORD, CONFIG, BARRIER] {
+        for name in [RECORD, CONFIG, BARRIER, STARTING] {
             let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
         }
         match unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
@@ -253,17 +296,45 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
 }
 
 fn open_parent(root: &Path, id: &str) -> Result<OwnedFd> {
-    match open_directory(root) {
-        Err(Errno::ENOENT | Errno::ENOTDIR) => Err(NotFound { id: id.to_owned() }.into()),
-        other => Ok(other.on("open", root.display())?),
+    let parent = match open_directory(root) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(NotFound { id: id.to_owned() }.into()),
+        other => other.on("open", root.display())?,
+    };
+    check_owner(&parent, root)?;
+    Ok(parent)
+}
+
+/// Whether a directory still has a name.
+fn is_there(directory: &File) -> bool {
+    fstat(directory).is_ok_and(|stat| stat.st_nlink > 0)
+}
+
+/// Refuses a directory that another user could have filled: state names cgroups to remove and processes to end. The
+/// default of an unprivileged user lies in /tmp, where anybody may have been first.
+fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
+    let stat = fstat(directory).on("stat", path.display())?;
+    let is_others = stat.st_uid != nix::unistd::geteuid().as_raw() && stat.st_uid != 0;
+    let is_open_to_all = stat.st_mode & libc::S_IWOTH != 0 && stat.st_mode & libc::S_ISVTX == 0;
+    if is_others || is_open_to_all {
+        let why =
+            if is_others { format!("belongs to user {}", stat.st_uid) } else { "can be written by every user".into() };
+        bail!(
+            "the state directory {} {why}: choose one of your own with --root, or run rtx as that user",
+            path.display()
+        );
     }
+    Ok(())
 }
 
 fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     match openat(parent.as_fd(), id, flags, Mode::empty()) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Err(NotFound { id: id.to_owned() }.into()),
-        other => Ok(other.on("open", root.join(id).display())?.into()),
+        other => {
+            let child = other.on("open", root.join(id).display())?;
+            check_owner(&child, &root.join(id))?;
+            Ok(child.into())
+        }
     }
 }
 

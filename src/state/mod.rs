@@ -6,7 +6,7 @@ mod record;
 mod root;
 
 pub use directory::{StateDir, exists, list};
-pub use identity::{BootId, ProcessIdentity, Liveness};
+pub use identity::{BootId, Liveness, ProcessIdentity};
 pub use record::{Record, Status};
 pub use root::{default_root, is_rootless};
 

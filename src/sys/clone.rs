@@ -203,10 +203,7 @@ fn raise_ambient() {
     (data[2], data[5]) = (data[1], data[4]);
     call(libc::SYS_capset, [header.as_ptr() as usize, data.as_ptr() as usize, 0, 0, 0]);
     for number in 0..64 {
-        call(
-            libc::SYS_prctl,
-            [libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_RAISE as usize, number, 0, 0],
-        );
+        call(libc::SYS_prctl, [libc::PR_CAP_AMBIENT as usize, libc::PR_CAP_AMBIENT_RAISE as usize, number, 0, 0]);
     }
 }
 

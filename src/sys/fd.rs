@@ -40,6 +40,37 @@ pub fn cloexec_from(first: u32) -> nix::Result<()> {
     }
 }
 
+/// Closes every descriptor from 3 upwards that is not in `keep`. For a process that is about to execute another program
+/// and has nothing open any more that it will close itself.
+///
+/// # Errors
+/// The kernel's.
+pub fn close_all_but(keep: &[RawFd]) -> nix::Result<()> {
+    let mut kept: Vec<u32> = keep.iter().filter_map(|number| u32::try_from(*number).ok()).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept.into_iter().filter(|number| *number >= 3) {
+        if first < number {
+            close_range(first, number - 1)?;
+        }
+        first = number + 1;
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> nix::Result<()> {
+    // SAFETY: the call takes only integers. By the contract of `close_all_but` nobody uses these descriptors again.
+    match check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }) {
+        Ok(_) => Ok(()),
+        Err(_) => each_open(first, |fd| {
+            if fd as u32 <= last {
+                // SAFETY: as above.
+                unsafe { libc::close(fd) };
+            }
+        }),
+    }
+}
+
 /// Lets a descriptor survive execve(2).
 ///
 /// # Errors
@@ -59,13 +90,9 @@ pub fn duplicate_above(fd: impl AsFd, minimum: RawFd) -> nix::Result<OwnedFd> {
 
 fn each_open(first: u32, mut visit: impl FnMut(RawFd)) -> nix::Result<()> {
     let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| super::errno_of(&error))?;
-    for entry in entries.flatten() {
-        if let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
-            && number >= first
-        {
-            visit(number as RawFd);
-        }
-    }
+    // Collected first: the descriptor of the listing is among them, and must not be closed while it is read.
+    let numbers: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    numbers.into_iter().filter(|number| *number >= first).for_each(|number| visit(number as RawFd));
     Ok(())
 }
 

@@ -42,8 +42,7 @@ struct MountAttr {
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN over the caller's mount namespace; `EINVAL` where `dir` is in another one.
 pub fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
-    let flags =
-        OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     // SAFETY: the path is NUL-terminated; the call touches no other memory.
     own(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_fd().as_raw_fd(), path.as_ptr(), flags) })
 }
@@ -156,14 +155,7 @@ fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<
     let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: key and value are null or NUL-terminated.
     check(unsafe {
-        libc::syscall(
-            libc::SYS_fsconfig,
-            context.as_fd().as_raw_fd(),
-            command,
-            pointer(key),
-            pointer(value),
-            0,
-        )
+        libc::syscall(libc::SYS_fsconfig, context.as_fd().as_raw_fd(), command, pointer(key), pointer(value), 0)
     })
     .map(drop)
 }
@@ -175,9 +167,7 @@ fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<
 pub fn fsmount(context: impl AsFd, attributes: u64) -> nix::Result<OwnedFd> {
     const FSMOUNT_CLOEXEC: u32 = 1;
     // SAFETY: the call takes only integers.
-    own(unsafe {
-        libc::syscall(libc::SYS_fsmount, context.as_fd().as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32)
-    })
+    own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_fd().as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32) })
 }
 
 /// What the file system said about the last failure on this context, if it said anything.

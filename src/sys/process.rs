@@ -117,8 +117,7 @@ pub fn join_session_keyring(name: &std::ffi::CStr) -> nix::Result<()> {
     let key = check(unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, name.as_ptr()) })?;
     let mut buffer = [0u8; 512];
     // SAFETY: the kernel writes at most the length given.
-    let length =
-        check(unsafe { libc::syscall(libc::SYS_keyctl, DESCRIBE, key, buffer.as_mut_ptr(), buffer.len()) })?;
+    let length = check(unsafe { libc::syscall(libc::SYS_keyctl, DESCRIBE, key, buffer.as_mut_ptr(), buffer.len()) })?;
     let text = String::from_utf8_lossy(&buffer[..(length as usize).min(buffer.len())]);
     // The description is "type;uid;gid;permissions;name", the permissions in hexadecimal.
     if let Some(permissions) = text.split(';').nth(3).and_then(|field| u32::from_str_radix(field, 16).ok()) {

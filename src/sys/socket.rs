@@ -28,10 +28,7 @@ pub fn send(socket: impl AsFd, body: &[&[u8]], fds: &[RawFd]) -> nix::Result<()>
     let parts: Vec<IoSlice> = body.iter().map(|part| IoSlice::new(part)).collect();
     let rights = [ControlMessage::ScmRights(fds)];
     let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
-    retry(|| {
-        sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)
-    })
-    .map(drop)
+    retry(|| sendmsg::<()>(socket.as_fd().as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)).map(drop)
 }
 
 /// One message into `buffer`: its length (0 at end-of-file) and the descriptors that came with it.
@@ -86,4 +83,14 @@ pub fn dial(path: &Path, kind: SockType) -> nix::Result<OwnedFd> {
     let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
     retry(|| connect(socket.as_raw_fd(), &UnixAddr::new(path)?))?;
     Ok(socket)
+}
+
+/// Whether somebody listens at `path`, without waiting and without saying anything.
+///
+/// # Errors
+/// As [`dial`]; `EAGAIN` where somebody does, and others are waiting to be heard.
+pub fn probe(path: &Path) -> nix::Result<()> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }

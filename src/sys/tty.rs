@@ -21,10 +21,8 @@ pub fn open_peer(master: impl AsFd) -> nix::Result<OwnedFd> {
 pub fn unlock(master: impl AsFd) -> nix::Result<()> {
     let locked: libc::c_int = 0;
     // SAFETY: the ioctl reads one int.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSPTLCK, &raw const locked)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSPTLCK, &raw const locked) }))
+        .map(drop)
 }
 
 /// The number of the pseudoterminal: N of /dev/pts/N (`TIOCGPTN`).
@@ -34,9 +32,7 @@ pub fn unlock(master: impl AsFd) -> nix::Result<()> {
 pub fn number(master: impl AsFd) -> nix::Result<u32> {
     let mut number: libc::c_uint = 0;
     // SAFETY: the ioctl writes one unsigned int.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number)
-    }))?;
+    check(libc::c_long::from(unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number) }))?;
     Ok(number)
 }
 
@@ -56,10 +52,8 @@ pub fn make_controlling(terminal: impl AsFd) -> nix::Result<()> {
 pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> nix::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the ioctl reads one winsize.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size)
-    }))
-    .map(drop)
+    check(libc::c_long::from(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }))
+        .map(drop)
 }
 
 /// The window size in characters: rows, columns (`TIOCGWINSZ`).
@@ -69,8 +63,6 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> nix::Result<()>
 pub fn size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the ioctl writes one winsize.
-    check(libc::c_long::from(unsafe {
-        libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size)
-    }))?;
+    check(libc::c_long::from(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) }))?;
     Ok((size.ws_row, size.ws_col))
 }

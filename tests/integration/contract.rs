@@ -244,7 +244,9 @@ fn ps_lists_the_processes() {
     needs_root!();
     for_each_engine(Payload::Sleep, |subject| {
         let container = subject.running();
-        let Some(output) = subject.done(subject.runtime.run(&["ps", "--format", "json", &container.id])) else { return };
+        let Some(output) = subject.done(subject.runtime.run(&["ps", "--format", "json", &container.id])) else {
+            return;
+        };
         let pids: Vec<i64> = serde_json::from_str(&output.stdout).expect("ps prints a list of pids");
         let pid = container.state().expect("a state")["pid"].as_i64().expect("a pid");
         let expected = if pid == 0 { Vec::new() } else { vec![pid] };
@@ -257,7 +259,9 @@ fn limits_can_be_changed() {
     needs_root!();
     for_each_engine(Payload::Sleep, |subject| {
         let container = subject.running();
-        let Some(_) = subject.done(subject.runtime.run(&["update", "--pids-limit", "77", &container.id])) else { return };
+        let Some(_) = subject.done(subject.runtime.run(&["update", "--pids-limit", "77", &container.id])) else {
+            return;
+        };
         let Some(output) = subject.done(subject.runtime.run(&["events", "--stats", &container.id])) else { return };
         let event: Value = serde_json::from_str(&output.stdout).expect("events prints JSON");
         assert_eq!((&event["type"], &event["id"]), (&json!("stats"), &json!(container.id)));

@@ -6,6 +6,8 @@ mod cli;
 mod contract;
 mod differential;
 mod errors;
+mod escapes;
+mod interrupted;
 mod leaks;
 mod newer;
 mod podman;

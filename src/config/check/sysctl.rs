@@ -16,7 +16,14 @@ pub(super) fn check(report: &mut Report, linux: &Value) {
     let Some(settings) = linux.get("sysctl").and_then(Value::as_object) else { return };
     for key in settings.keys() {
         let name = dotted(key);
-        if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
+        if !is_plain(&name) {
+            // A name becomes a path below /proc/sys: `net/../kernel/core_pattern` would be the host's.
+            report.error(
+                keyed("/linux/sysctl", key),
+                format!("sysctl {key:?} is not a name: it has an empty part, or one that names a directory"),
+                "write it as in net.ipv4.ip_forward",
+            );
+        } else if IPC.contains(&name.as_str()) || name.starts_with("fs.mqueue.") {
             needs(report, linux, key, "ipc");
         } else if name.starts_with("net.") {
             needs(report, linux, key, "network");
@@ -46,6 +53,12 @@ fn needs(report: &mut Report, linux: &Value, key: &str, namespace: &str) {
             format!("add {{\"type\": \"{namespace}\"}} to linux.namespaces"),
         );
     }
+}
+
+/// Whether every part of a dotted name is the name of something.
+fn is_plain(name: &str) -> bool {
+    // What is a `.` in a part is a `/` here.
+    name.split('.').all(|part| !matches!(part, "" | "/" | "//"))
 }
 
 /// sysctl(8): whichever of `.` and `/` comes first separates, and the other one is part of a name, as in

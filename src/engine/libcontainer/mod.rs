@@ -145,7 +145,9 @@ impl EngineOperations for LibcontainerEngine {
         };
         let state = engine_state(container)?;
         let file = state.root.join(format!("process-{}.json", std::process::id()));
-        std::fs::write(&file, serde_json::to_vec(&exec.process)?).map_err(|error| errno_of(&error)).on("write", file.display())?;
+        std::fs::write(&file, serde_json::to_vec(&exec.process)?)
+            .map_err(|error| errno_of(&error))
+            .on("write", file.display())?;
         let result = builder(&container.record.id, &state.root, &exec.options)?
             .as_tenant()
             .with_process(Some(&file))

@@ -7,8 +7,19 @@ use oci_spec::runtime::{Mount, Process, Spec};
 
 /// Options of a bind mount that it drops.
 const DROPPED: &[&str] = &[
-    "sync", "remount", "suid", "dev", "exec", "shared", "rshared", "slave", "rslave", "private", "rprivate",
-    "unbindable", "runbindable",
+    "sync",
+    "remount",
+    "suid",
+    "dev",
+    "exec",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "private",
+    "rprivate",
+    "unbindable",
+    "runbindable",
 ];
 
 /// Refuses a configuration that libcontainer would not do as it says.
@@ -21,7 +32,8 @@ pub fn check(spec: &Spec, options: &LaunchOptions) -> Result<()> {
         refused.push("containers without cgroups".to_owned());
     }
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        refused.extend(dropped_options(mount).map(|option| format!("/mounts/{index}/options {option:?} of a bind mount")));
+        refused
+            .extend(dropped_options(mount).map(|option| format!("/mounts/{index}/options {option:?} of a bind mount")));
     }
     if let Some(process) = spec.process() {
         in_process(process, options, &mut refused);

@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn annotations_script_the_program() {
-        let script = read(&[("exitCode", "7"), ("duration", "200"), ("stdout", "hi\n"), ("fail", "start, kill")]).unwrap();
+        let script =
+            read(&[("exitCode", "7"), ("duration", "200"), ("stdout", "hi\n"), ("fail", "start, kill")]).unwrap();
         assert_eq!((script.exit_code, script.duration), (Some(7), Some(Duration::from_millis(200))));
         assert_eq!(script.stdout, "hi\n");
         assert!(script.may("start").is_err() && script.may("kill").is_err() && script.may("create").is_ok());

@@ -1,7 +1,7 @@
 //! A further process in the cgroups of a plain process.
 
-use super::create::{process_plan, starter};
 use super::NativeEngine;
+use super::create::{process_plan, starter};
 use crate::config::envelope::{OciConfig, SeccompPlan};
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;

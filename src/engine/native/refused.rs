@@ -66,9 +66,6 @@ mod tests {
         assert!(pointers(&spec(plain)).is_empty(), "{:?}", pointers(&spec(plain)));
         let isolated = r#"{ "ociVersion": "1.0.2", "root": { "path": "rootfs", "readonly": true }, "hostname": "box",
             "linux": { "namespaces": [{ "type": "pid" }], "sysctl": { "kernel.msgmax": "1" } } }"#;
-        assert_eq!(
-            pointers(&spec(isolated)),
-            ["/root/readonly", "/hostname", "/linux/namespaces", "/linux/sysctl"]
-        );
+        assert_eq!(pointers(&spec(isolated)), ["/root/readonly", "/hostname", "/linux/namespaces", "/linux/sysctl"]);
     }
 }

@@ -6,9 +6,9 @@ use super::hooks::{self, CreationHooks};
 use super::{devices, mounts, namespaces, process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
+use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, EnterRoot, Operation, RootOperation};
-use crate::rpc::RpcClient;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, caps};
@@ -102,11 +102,12 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
         ("/mounts", has(spec.mounts().as_ref().map(Vec::len))),
         ("/linux/maskedPaths", has(linux.masked_paths().as_ref().map(Vec::len))),
         ("/linux/readonlyPaths", has(linux.readonly_paths().as_ref().map(Vec::len))),
+        ("/linux/devices", has(linux.devices().as_ref().map(Vec::len))),
         ("/root/readonly", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false))),
     ];
     match wanted.iter().find(|(_, wanted)| *wanted) {
         Some((pointer, _)) => bail!(
-            "{pointer} needs a mount namespace, or what is mounted would stay on the host: add {{\"type\": \"mount\"}} to /linux/namespaces"
+            "{pointer} needs a mount namespace, or what is made for it would stay on the host: add {{\"type\": \"mount\"}} to /linux/namespaces"
         ),
         None => Ok(()),
     }
@@ -220,9 +221,33 @@ fn prepare_root(
     };
     let path = launch.bundle.rootfs.display().to_string();
     batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
-    if !mount {
-        return Ok(());
+    if mount {
+        add_mounts(plan, engine, batch, rpc, wanted)?;
+        prepare_dev(plan, batch)?;
+        let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
+        if !cwd.is_empty() {
+            batch.push(Operation::Directory { path: cwd, mode: 0o755 });
+        }
     }
+    if launch.oci_config.process.terminal {
+        let (rows, columns) = console_size(spec);
+        batch.push(Operation::OpenConsole { rows, columns, bind: mount });
+    }
+    let linux = spec.linux().as_ref();
+    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
+        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        batch.push(Operation::Sysctl { entries });
+    }
+    Ok(())
+}
+
+fn add_mounts(
+    plan: &Plan,
+    engine: &OciEngine,
+    batch: &mut Batch,
+    rpc: &mut RpcClient,
+    wanted: Option<u64>,
+) -> Result<()> {
     let membership = match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
         true => cgroup_membership(plan, engine)?,
         false => Placement::default(),
@@ -239,16 +264,6 @@ fn prepare_root(
     for mount in &plan.mounts {
         mount.add(batch, rpc, &around)?;
     }
-    prepare_dev(plan, launch, batch)?;
-    let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
-    if !cwd.is_empty() {
-        batch.push(Operation::Directory { path: cwd, mode: 0o755 });
-    }
-    let linux = spec.linux().as_ref();
-    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
-        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        batch.push(Operation::Sysctl { entries });
-    }
     Ok(())
 }
 
@@ -256,20 +271,18 @@ fn prepare_root(
 fn cgroup_membership(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
     let made = engine.cgroup.as_ref().map(Created::placement);
     match (made, &plan.placement) {
-        (Some(made), Some(planned)) if !made.places.is_empty() && made.places.len() == planned.places.len() => Ok(made.clone()),
+        (Some(made), Some(planned)) if !made.places.is_empty() && made.places.len() == planned.places.len() => {
+            Ok(made.clone())
+        }
         (made, _) => cgroup::membership(made),
     }
 }
 
-fn prepare_dev(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
+fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
     let is_hosts = plan.mounts.iter().any(mounts::Plan::is_bind_on_dev);
     if !is_hosts {
         devices::add(&plan.devices, batch, plan.user_namespace(), plan.privileged)?;
         batch.push(Operation::StandardLinks);
-    }
-    if launch.oci_config.process.terminal {
-        let (rows, columns) = console_size(&launch.bundle.spec);
-        batch.push(Operation::OpenConsole { rows, columns, bind: true });
     }
     Ok(())
 }

@@ -9,12 +9,10 @@ use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
-use crate::rpc::operation::Operation;
-use crate::sys::On;
+use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
 use crate::sys::process::can_return_to_pid_namespace;
+use crate::sys::{On, errno_of};
 use anyhow::{Result, bail};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use oci_spec::runtime::LinuxSeccomp;
 use std::os::fd::OwnedFd;
 
@@ -23,6 +21,8 @@ pub struct Plan {
     init: OwnedFd,
     /// `CLONE_NEW*` that stage2 joins itself.
     namespaces: i32,
+    /// init's root, where no mount namespace leads there.
+    root: Option<String>,
     /// The pid namespace is among them, so that stage2 has to go on as a new process.
     moves: bool,
     tasks: Vec<OwnedFd>,
@@ -56,20 +56,18 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     // Without privileges the right to join comes with the user namespace, which smaster never enters; and as root of
     // one that kept its maker's pid namespace, as rootless podman's, smaster could join but not return.
     let moves = flags & pid != 0 && !can_return_to_pid_namespace();
+    // By the pidfd as well, and not by a path of /proc, which could be another process's by now.
     let pid_namespace = match flags & pid != 0 && !moves {
-        true => {
-            let path = format!("/proc/{}/ns/pid", identity.pid);
-            let file = nix::fcntl::open(path.as_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-            Some(file.on("open", path)?)
-        }
+        true => Some(init.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "the pidfd of init")?),
         false => None,
     };
+    let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
     let (tasks, cgroup) = match engine_state(container)?.cgroup {
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };
     let namespaces = if moves { flags } else { flags & !pid };
-    engine.exec = Some(Plan { init, namespaces, moves, tasks, seccomp: profile });
+    engine.exec = Some(Plan { init, namespaces, root, moves, tasks, seccomp: profile });
     Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup })
 }
 
@@ -82,9 +80,18 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks });
+    let has_root = plan.root.is_some();
+    if let Some(path) = plan.root {
+        // Opened before the pidfd is used: had init ended and its pid become another's, joining would fail.
+        let root = RootOperation { tree: None, path, propagation: 0, mount: false };
+        batch.push(Operation::OpenRoot(root));
+    }
     if plan.namespaces != 0 {
         let fd = batch.fd(plan.init);
         batch.push(Operation::JoinNamespace { fd, kind: plan.namespaces, path: "of the container's init".into() });
+    }
+    if has_root {
+        batch.push(Operation::EnterRoot { how: EnterRoot::Chroot, propagation: None });
     }
     if plan.moves {
         batch.push(Operation::MoveToNamespaces { kinds: 0 });

@@ -7,17 +7,18 @@ use crate::rpc::operation::HookOperation;
 use crate::state::{Record, Status};
 use crate::sys::{On, describe, errno_of, process};
 use anyhow::{Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::{Hook, Spec};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What of a failed hook's output its error shows, in bytes.
-const SHOWN: u64 = 4096;
+const SHOWN: usize = 4096;
 
 /// A hook of the configuration, ready to travel.
 pub fn operation(hook: &Hook) -> HookOperation {
@@ -112,61 +113,128 @@ fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Resul
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A hook that times out is killed with all that it started.
     command.process_group(0);
-    let mut child = command
-        .spawn()
-        .map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A hook does not have to read its input.
-        let _ = stdin.write_all(state.as_bytes());
-    }
-    wait(child, hook)
-}
-
-/// Waits for the hook while reading what it prints, so that it never blocks on a full pipe.
-fn wait(mut child: Child, hook: &HookOperation) -> Result<()> {
-    let deadline = hook.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds.max(0) as u64));
-    let pidfd = process::pidfd_open(child.id() as i32).on("pidfd_open", &hook.path)?;
-    let readers = [
-        child.stdout.take().map(|mut pipe| std::thread::spawn(move || read_shown(&mut pipe))),
-        child.stderr.take().map(|mut pipe| std::thread::spawn(move || read_shown(&mut pipe))),
-    ];
-    let timed_out = loop {
-        let timeout = match deadline {
-            Some(deadline) => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
-            }
-            None => PollTimeout::NONE,
-        };
-        match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => break true,
-            Ok(0) | Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) => break false,
-            Err(errno) => return Err(errno).on("poll", &hook.path)?,
-        }
-    };
-    if timed_out {
+    let mut child =
+        command.spawn().map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
+    let outcome = converse(&mut child, hook, state.as_bytes());
+    if !matches!(outcome, Ok(Some(_))) {
         let group = nix::unistd::Pid::from_raw(child.id() as i32);
         let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     }
     let status = child.wait().map_err(|error| errno_of(&error)).on("wait", &hook.path)?;
-    if timed_out {
+    let Some([stdout, stderr]) = outcome? else {
         bail!("hook ran past specified timeout of {:.1}s: {}", hook.timeout.unwrap_or_default() as f64, hook.path);
-    }
+    };
     if status.success() {
         return Ok(());
     }
-    let [stdout, stderr] = readers.map(|reader| reader.and_then(|reader| reader.join().ok()).unwrap_or_default());
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, signal) => format!("signal {}", signal.unwrap_or_default()),
     };
-    bail!("{}: {how}, stdout: {}, stderr: {}", hook.path, stdout.trim_end(), stderr.trim_end())
+    bail!("{}: {how}, stdout: {}, stderr: {}", hook.path, shown(&stdout), shown(&stderr))
 }
 
-fn read_shown(pipe: &mut impl Read) -> String {
-    let mut shown = Vec::new();
-    let _ = pipe.take(SHOWN).read_to_end(&mut shown);
-    let _ = std::io::copy(pipe, &mut std::io::sink());
-    String::from_utf8_lossy(&shown).replace('\n', "\\n")
+/// Writes the state to the hook and reads what it prints until it has ended: the first bytes of both streams; `None` when
+/// its time is up. A hook need not read its input, and what it leaves running may keep its output open: nothing here waits
+/// for either.
+fn converse(child: &mut Child, hook: &HookOperation, state: &[u8]) -> Result<Option<[Vec<u8>; 2]>> {
+    // A time that no clock reaches is none.
+    let seconds = hook.timeout.map(|seconds| Duration::from_secs(seconds.max(0) as u64));
+    let deadline = seconds.and_then(|seconds| Instant::now().checked_add(seconds));
+    let pidfd = process::pidfd_open(child.id() as i32).on("pidfd_open", &hook.path)?;
+    let mut stdin = child.stdin.take().map(OwnedFd::from);
+    let mut outputs = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
+    for pipe in stdin.iter().chain(outputs.iter().flatten()) {
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).on("fcntl", &hook.path)?;
+    }
+    let (mut left, mut read) = (state, [Vec::new(), Vec::new()]);
+    loop {
+        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(stdin.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
+        fds.extend(outputs.iter().flatten().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut fds, time_left(deadline)) {
+            Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Ok(None),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno).on("poll", &hook.path)?,
+        }
+        let has_ended = fds[0].any().unwrap_or(false);
+        if let Some(pipe) = &stdin
+            && !feed(pipe, &mut left)
+        {
+            stdin = None;
+        }
+        for (output, read) in outputs.iter_mut().zip(&mut read) {
+            if let Some(pipe) = output
+                && !drain(pipe, read)
+            {
+                *output = None;
+            }
+        }
+        if has_ended {
+            return Ok(Some(read));
+        }
+    }
+}
+
+fn time_left(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else { return PollTimeout::NONE };
+    let left = deadline.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
+}
+
+/// Writes what the pipe takes. `false` when nothing is left to write, or nobody reads.
+fn feed(pipe: &OwnedFd, left: &mut &[u8]) -> bool {
+    match nix::unistd::write(pipe, left) {
+        Ok(written) => {
+            *left = &left[written..];
+            !left.is_empty()
+        }
+        Err(errno) => matches!(errno, Errno::EAGAIN | Errno::EINTR),
+    }
+}
+
+/// Reads what is in the pipe, at most what a pipe holds, and keeps its first bytes. `false` at end-of-file.
+fn drain(pipe: &OwnedFd, kept: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; SHOWN];
+    for _ in 0..16 {
+        match nix::unistd::read(pipe, &mut buffer) {
+            Ok(0) => return false,
+            Ok(length) => kept.extend_from_slice(&buffer[..length.min(SHOWN - kept.len())]),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return errno == Errno::EAGAIN,
+        }
+    }
+    true
+}
+
+fn shown(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).replace('\n', "\\n").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_shell(script: &str, timeout: Option<i64>, state: &str) -> (Result<()>, Duration) {
+        let args = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let hook = HookOperation { path: "/bin/sh".into(), args, env: None, timeout };
+        let begin = Instant::now();
+        (run("prestart", &[hook], state, None), begin.elapsed())
+    }
+
+    #[test]
+    fn nothing_that_a_hook_leaves_undone_is_waited_for() {
+        // It never reads a state that is larger than a pipe.
+        let large = "x".repeat(1 << 20);
+        let (result, time) = run_shell("sleep 30", Some(1), &large);
+        assert!(
+            result.unwrap_err().to_string().contains("ran past specified timeout") && time < Duration::from_secs(9)
+        );
+        // What it started keeps its output open.
+        let (result, time) = run_shell("sleep 12 & echo why; exit 3", None, "{}");
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("exit status 3, stdout: why") && time < Duration::from_secs(9), "{error} {time:?}");
+        assert!(run_shell("true", Some(i64::MAX), &large).0.is_ok());
+        assert!(run_shell("test $(wc -c) = 1048576", None, &large).0.is_ok());
+    }
 }

@@ -136,7 +136,13 @@ impl Plan {
         FileSystem {
             kind: kind.to_owned(),
             source: source.map(str::to_owned),
-            flags: self.options.sb_flags.iter().filter(|flag| !(late && **flag == "ro")).map(|flag| (*flag).to_owned()).collect(),
+            flags: self
+                .options
+                .sb_flags
+                .iter()
+                .filter(|flag| !(late && **flag == "ro"))
+                .map(|flag| (*flag).to_owned())
+                .collect(),
             data: self.options.data.clone(),
             copy_up: self.options.tmpcopyup && kind == "tmpfs",
         }

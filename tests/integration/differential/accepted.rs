@@ -47,7 +47,8 @@ pub fn case_done(all: usize) {
         return;
     }
     for entry in entries().iter().filter(|e| !e.used.load(Ordering::Relaxed)) {
-        let line = format!("UNUSED accepted difference: case {}, fields {:?}: {}", entry.case, entry.fields, entry.reason);
+        let line =
+            format!("UNUSED accepted difference: case {}, fields {:?}: {}", entry.case, entry.fields, entry.reason);
         let _ = writeln!(std::io::stderr(), "{line}");
     }
 }

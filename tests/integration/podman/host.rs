@@ -108,7 +108,10 @@ impl Host {
             installed(&["newuidmap", "newgidmap", "setpriv"])?;
             let output = self.as_user(&["unshare", "true"]);
             if output.code != 0 {
-                return Err(format!("podman unshare does not work for an ordinary user here: {}", output.stderr.trim()));
+                return Err(format!(
+                    "podman unshare does not work for an ordinary user here: {}",
+                    output.stderr.trim()
+                ));
             }
             self.pull(&self.user_command());
             Ok(())

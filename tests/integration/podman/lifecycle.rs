@@ -47,7 +47,8 @@ fn exec_runs_beside_the_payload() {
     let host = podman!();
     let container = Named::new(host);
     container.start(&[], "echo up; exec sleep 600");
-    let words = ["sh", "-c", "echo $A $(id -u) $(pwd) $(readlink /proc/1/ns/mnt) $(readlink /proc/self/ns/mnt); exit 4"];
+    let words =
+        ["sh", "-c", "echo $A $(id -u) $(pwd) $(readlink /proc/1/ns/mnt) $(readlink /proc/self/ns/mnt); exit 4"];
     assert_eq!(container.podman(&["exec", "--user", "plain"], &["id", "-u"]).ok().stdout, "1000\n");
     let output = container.podman(&["exec", "--env", "A=b", "--workdir", "/tmp"], &words);
     let fields: Vec<&str> = output.stdout.split_whitespace().collect();
@@ -120,7 +121,8 @@ fn nothing_of_rtx_survives_create_but_init() {
     let comm = std::fs::read_to_string(format!("/proc/{parent}/comm")).expect("the parent's name");
     assert_eq!(comm, "conmon\n");
     container.podman(&["start"], &[]).ok();
-    let is_payload = || crate::support::runtime::read_lossy(format!("/proc/{pid}/cmdline").as_ref()).starts_with("sleep");
+    let is_payload =
+        || crate::support::runtime::read_lossy(format!("/proc/{pid}/cmdline").as_ref()).starts_with("sleep");
     assert!(poll_until(Duration::from_secs(5), || is_payload().then_some(())).is_some());
     assert_eq!(others(), Vec::<String>::new());
 }

@@ -64,8 +64,12 @@ fn update_changes_a_running_container() {
 fn ulimits() {
     let host = podman!();
     let flags = ["--rm", "--ulimit", "nofile=100:200", "--ulimit", "nproc=300:400"];
-    let output = Named::new(host).run(&flags, &["sh", "-c", "ulimit -Sn; ulimit -Hn; grep processes /proc/self/limits"]).ok();
-    assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["100", "200", "Max", "processes", "300", "400", "processes"]);
+    let output =
+        Named::new(host).run(&flags, &["sh", "-c", "ulimit -Sn; ulimit -Hn; grep processes /proc/self/limits"]).ok();
+    assert_eq!(
+        output.stdout.split_whitespace().collect::<Vec<_>>(),
+        ["100", "200", "Max", "processes", "300", "400", "processes"]
+    );
 }
 
 /// `--cgroups=disabled`: the container stays where podman is, and sees just that.

@@ -66,7 +66,11 @@ impl Named {
     #[track_caller]
     fn wait_logs(&self, text: &str) {
         let seen = || self.podman(&["logs"], &[]).stdout.contains(text).then_some(());
-        assert!(poll_until(Duration::from_secs(10), seen).is_some(), "{text:?} never came: {:?}", self.podman(&["logs"], &[]));
+        assert!(
+            poll_until(Duration::from_secs(10), seen).is_some(),
+            "{text:?} never came: {:?}",
+            self.podman(&["logs"], &[])
+        );
     }
 
     /// One property of `podman inspect`.

@@ -22,7 +22,10 @@ fn read_only() {
 #[test]
 fn users_and_groups() {
     let host = podman!();
-    assert_eq!(output(host, &["--user", "1000:1001", "--group-add", "7"], "id -u; id -g; id -G"), "1000\n1001\n1001 7\n");
+    assert_eq!(
+        output(host, &["--user", "1000:1001", "--group-add", "7"], "id -u; id -g; id -G"),
+        "1000\n1001\n1001 7\n"
+    );
     assert_eq!(output(host, &["--user", "plain"], "id -un; echo $HOME"), "plain\n/\n");
 }
 
@@ -70,7 +73,8 @@ fn shared_volumes() {
     host.enter(&["mount", "--make-shared", &path]).ok();
     let container = Named::new(host);
     let flags = ["--volume", &format!("{path}:/data:rshared"), "--cap-add", "sys_admin"];
-    let script = "mkdir /data/below && mount -t tmpfs none /data/below && touch /data/below/seen && echo up; exec sleep 600";
+    let script =
+        "mkdir /data/below && mount -t tmpfs none /data/below && touch /data/below/seen && echo up; exec sleep 600";
     container.start(&flags, script);
     host.enter(&["test", "-e", &format!("{path}/below/seen")]).ok();
     host.enter(&["umount", &format!("{path}/below")]).ok();
@@ -100,7 +104,8 @@ fn devices() {
     if !std::path::Path::new("/dev/fuse").exists() {
         skip!("no /dev/fuse");
     }
-    let script = "stat -c %t:%T /dev/mine; (: < /dev/mine) && echo readable; (: > /dev/mine) 2>/dev/null || echo refused";
+    let script =
+        "stat -c %t:%T /dev/mine; (: < /dev/mine) && echo readable; (: > /dev/mine) 2>/dev/null || echo refused";
     let text = output(host, &["--device", "/dev/fuse:/dev/mine:r"], script);
     assert_eq!(text, "a:e5\nreadable\nrefused\n");
 }
@@ -117,7 +122,10 @@ fn init_process() {
     if let Err(reason) = installed(&["catatonit"]) {
         skip!("{reason}");
     }
-    assert_eq!(output(host, &["--init"], "tr '\\0' ' ' < /proc/1/cmdline; exit 0"), "/run/podman-init -- sh -c tr '\\0' ' ' < /proc/1/cmdline; exit 0 ");
+    assert_eq!(
+        output(host, &["--init"], "tr '\\0' ' ' < /proc/1/cmdline; exit 0"),
+        "/run/podman-init -- sh -c tr '\\0' ' ' < /proc/1/cmdline; exit 0 "
+    );
 }
 
 /// podman leaves descriptor 3 open to conmon and rtx; the container has it, and nothing beyond.
@@ -144,6 +152,10 @@ fn user_namespaces() {
 #[test]
 fn privileged() {
     let host = podman!();
-    let text = output(host, &["--privileged"], "grep Seccomp: /proc/self/status; ls /dev | grep -c . ; mount -t tmpfs none /tmp && echo mounted");
+    let text = output(
+        host,
+        &["--privileged"],
+        "grep Seccomp: /proc/self/status; ls /dev | grep -c . ; mount -t tmpfs none /tmp && echo mounted",
+    );
     assert!(text.contains("Seccomp:\t0") && text.ends_with("mounted\n"), "{text}");
 }

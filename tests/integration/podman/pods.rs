@@ -39,7 +39,8 @@ fn namespace(container: &Named, name: &str) -> String {
 #[test]
 fn two_containers_share_the_infra_containers_namespaces() {
     let host = podman!();
-    let flags = ["--network", "none", "--infra-image", IMAGE, "--infra-command", "sleep 600", "--share", "net,ipc,uts,pid"];
+    let flags =
+        ["--network", "none", "--infra-image", IMAGE, "--infra-command", "sleep 600", "--share", "net,ipc,uts,pid"];
     let pod = Pod::new(host, &flags);
     let (first, second) = (pod.member(&[]), pod.member(&[]));
     for name in ["net", "ipc", "uts", "pid"] {

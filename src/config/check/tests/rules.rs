@@ -220,6 +220,11 @@ fn sysctls() {
     expect(&host("kernel/shmmax"), "/linux/sysctl/kernel~1shmmax", "ipc namespace");
     expect(&host("kernel.hostname"), "/linux/sysctl/kernel.hostname", "hostname");
     assert_eq!(check(&host("kernel.domainname"), None), []);
+    // Both would be written to /proc/sys/net/../kernel/core_pattern.
+    for escape in ["net/../kernel/core_pattern", "net.//.kernel.core_pattern", "net..core"] {
+        let pointer = format!("/linux/sysctl/{}", escape.replace('/', "~1"));
+        expect(&host(escape), &pointer, "is not a name");
+    }
     assert_eq!(sysctl::dotted("net/ipv4/conf/eth0.1/forwarding"), "net.ipv4.conf.eth0/1.forwarding");
     assert_eq!(sysctl::dotted("net.ipv4.conf.eth0/1.forwarding"), "net.ipv4.conf.eth0/1.forwarding");
 }

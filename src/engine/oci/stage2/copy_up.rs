@@ -4,7 +4,9 @@ use crate::sys::{Errno, On};
 use anyhow::Result;
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, UtimensatFlags, fchmodat, fstatat, mkdirat, mknodat, utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use std::ffi::CStr;
@@ -39,13 +41,15 @@ fn copy_entry(from: &OwnedFd, to: impl AsFd, name: &CStr) -> Result<()> {
     match kind {
         SFlag::S_IFDIR => {
             mkdirat(to.as_fd(), name, mode).on("mkdir", &shown)?;
-            let inner = openat(from, name, nofollow | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).on("open", &shown)?;
-            let target =
-                openat(to.as_fd(), name, nofollow | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).on("open", &shown)?;
+            let inner =
+                openat(from, name, nofollow | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).on("open", &shown)?;
+            let target = openat(to.as_fd(), name, nofollow | OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+                .on("open", &shown)?;
             copy_up(inner, target)?;
         }
         SFlag::S_IFREG => {
-            let mut source: File = openat(from, name, nofollow | OFlag::O_RDONLY, Mode::empty()).on("open", &shown)?.into();
+            let mut source: File =
+                openat(from, name, nofollow | OFlag::O_RDONLY, Mode::empty()).on("open", &shown)?.into();
             let flags = nofollow | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
             let mut target: File = openat(to.as_fd(), name, flags, mode).on("create", &shown)?.into();
             std::io::copy(&mut source, &mut target).map_err(|error| crate::sys::errno_of(&error)).on("copy", &shown)?;

@@ -6,7 +6,7 @@ use crate::rpc::server::Context;
 use crate::sys::{Errno, On, mount};
 use anyhow::{Context as _, Result};
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
@@ -28,7 +28,9 @@ pub fn make(root: &Root, device: &DeviceOperation, context: &mut Context) -> Res
         Ok(()) => own(&parent, name, device).with_context(|| format!("device {shown}")),
         Err(Errno::EEXIST) => {
             if !is_that_device(&parent, name, device, kind) {
-                context.warnings.push(format!("{shown} exists in the root file system and is left as it is, which is not the device asked for"));
+                context.warnings.push(format!(
+                    "{shown} exists in the root file system and is left as it is, which is not the device asked for"
+                ));
             }
             Ok(())
         }
@@ -45,8 +47,6 @@ fn own(parent: &OwnedFd, name: &OsStr, device: &DeviceOperation) -> Result<()> {
     if device.uid != 0 || device.gid != 0 {
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
         fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW).on("chown", name.display())?;
-        let mode = Mode::from_bits_truncate(device.mode & 0o7777);
-        fchmodat(parent, name, mode, FchmodatFlags::FollowSymlink).on("chmod", name.display())?;
     }
     Ok(())
 }

@@ -77,16 +77,19 @@ fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {
     let extra = if plan.seccomp.is_some() && !plan.no_new_privileges { 1 << CAP_SYS_ADMIN } else { 0 };
     let (_, held) = caps::get().on("read", "capabilities")?;
     let (effective, permitted) = ((sets.effective | extra) & held, (sets.permitted | extra) & held);
-    caps::set(effective, permitted, sets.inheritable)
-        .on("set", "capabilities")
-        .context("unable to apply caps: this host, or the user namespace, does not grant all that process.capabilities asks for")?;
+    caps::set(effective, permitted, sets.inheritable).on("set", "capabilities").context(
+        "unable to apply caps: this host, or the user namespace, does not grant all that process.capabilities asks for",
+    )?;
     let missing = sets.permitted & !held;
     if missing != 0 {
         bail!("unable to apply caps: operation not permitted: rtx itself does not have {}", names(missing));
     }
     let refused = caps::set_ambient(sets.ambient).on("set", "ambient capabilities")?;
     if refused != 0 {
-        warnings.push(format!("ambient capabilities that are not permitted and inheritable are left out: {}", names(refused)));
+        warnings.push(format!(
+            "ambient capabilities that are not permitted and inheritable are left out: {}",
+            names(refused)
+        ));
     }
     Ok(())
 }
@@ -95,16 +98,17 @@ fn names(set: u64) -> String {
     let names: Vec<String> = (0..64u8)
         .filter(|number| set & (1 << number) != 0)
         .map(|number| {
-            caps::all_names().get(usize::from(number)).map_or_else(|| format!("capability {number}"), |name| (*name).to_owned())
+            caps::all_names()
+                .get(usize::from(number))
+                .map_or_else(|| format!("capability {number}"), |name| (*name).to_owned())
         })
         .collect();
     names.join(", ")
 }
 
 fn enter_directory(cwd: &str) -> Result<()> {
-    nix::unistd::chdir(cwd).map_err(|errno| {
-        anyhow::anyhow!("chdir to cwd ({cwd:?}) set in config.json failed: {}", describe(errno))
-    })
+    nix::unistd::chdir(cwd)
+        .map_err(|errno| anyhow::anyhow!("chdir to cwd ({cwd:?}) set in config.json failed: {}", describe(errno)))
 }
 
 /// A working directory outside the container's root would be a way out (CVE-2024-21626): the kernel names such a one

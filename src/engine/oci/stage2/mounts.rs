@@ -16,8 +16,17 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// What may be mounted over inside /proc: files that programs such as lxcfs replace to show a container its own
 /// limits. Anything else there could hide the masks of /proc from the container's user (CVE-2019-16884).
 const REPLACEABLE_IN_PROC: &[&str] = &[
-    "proc/cpuinfo", "proc/diskstats", "proc/meminfo", "proc/stat", "proc/swaps", "proc/uptime", "proc/loadavg",
-    "proc/slabinfo", "proc/net/dev", "proc/sys/kernel/ns_last_pid", "proc/sys/crypto/fips_enabled",
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/net/dev",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
 ];
 
 /// Performs one mount.
@@ -81,7 +90,11 @@ fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
     match root.open_with(destination, flags, resolve::NO_SYMLINKS) {
         Ok(fd) => Ok(fd),
-        Err(Errno::ENOENT) => root.target(destination, Target::Directory),
+        Err(Errno::ENOENT) => {
+            root.target(destination, Target::Directory)?;
+            // Again and strictly: a link may have been put there meanwhile (CVE-2023-27561).
+            Ok(root.open_with(destination, flags, resolve::NO_SYMLINKS).on("open", format_args!("/{destination}"))?)
+        }
         Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
             Err(errno).on("open", format_args!("/{destination}")).context("must be mounted on an ordinary directory")
         }
@@ -135,7 +148,8 @@ fn explain(errno: Errno, context: &OwnedFd, what: &str) -> anyhow::Error {
 /// Sets all that was asked for, before anyone can see the mount.
 fn dress(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
     if operation.attributes != Attributes::default() {
-        mount::set_attributes(tree, operation.attributes, false).on("set the mount options of", &operation.destination)?;
+        mount::set_attributes(tree, operation.attributes, false)
+            .on("set the mount options of", &operation.destination)?;
     }
     dress_further(tree, operation)
 }

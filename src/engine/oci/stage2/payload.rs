@@ -2,8 +2,8 @@
 
 use super::{console, devices, identity, masks, mounts, program, root::Root, root::Target, sysctl};
 use crate::config::envelope::{Common, OciConfig};
-use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::engine::oci::hooks;
+use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
 use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -25,8 +25,8 @@ pub struct Payload {
     /// Where the host has the root, as long as stage2 sees the host: hooks start there.
     root_path: Option<PathBuf>,
     terminal: Option<OwnedFd>,
-    /// Opened before the container's own /proc is the only one.
-    proc: OwnedFd,
+    /// Opened before the container's own /proc is the only one; closed before the payload's program is.
+    proc: Option<OwnedFd>,
     program: PathBuf,
     filter: Vec<u8>,
     preserve_fds: u32,
@@ -44,7 +44,7 @@ impl Payload {
             root: None,
             root_path: None,
             terminal: None,
-            proc: sysctl::open_proc()?,
+            proc: Some(sysctl::open_proc()?),
             program: PathBuf::new(),
             filter: Vec::new(),
             preserve_fds: request.starter.preserve_fds,
@@ -58,6 +58,10 @@ impl Payload {
             None => bail!("rtx asked for something in the root before it was opened"),
         }
     }
+
+    fn proc(&self) -> Result<&OwnedFd> {
+        self.proc.as_ref().context("/proc is closed already")
+    }
 }
 
 impl Perform for Payload {
@@ -70,7 +74,7 @@ impl Perform for Payload {
             }
             Operation::Unshare { kinds } => Ok(process::unshare(kinds).on("unshare", "namespaces")?),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
-            Operation::TimeOffsets { lines } => sysctl::write_proc(&self.proc, "self/timens_offsets", &lines),
+            Operation::TimeOffsets { lines } => sysctl::write_proc(self.proc()?, "self/timens_offsets", &lines),
             Operation::BecomeRoot => become_root(),
             Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
             Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
@@ -182,10 +186,18 @@ impl Payload {
     }
 
     /// What the payload gets beside the standard streams: sockets of LISTEN_FDS and preserved descriptors, from 3 on.
-    fn pass_descriptors(&mut self) -> Result<()> {
-        fd::cloexec_from(3).on("close_range", "")?;
-        for number in 3..3 + self.listen_fds + self.preserve_fds {
-            fd::keep_number_on_exec(number as i32);
+    ///
+    /// All others are closed and not only marked: execve(2) looks the program up first, and through a directory of the
+    /// host, by way of /proc/self/fd, a link in the image could name a program of the host (CVE-2024-21626).
+    fn pass_descriptors(&mut self, caller: BorrowedFd) -> Result<()> {
+        self.root = None;
+        self.proc = None;
+        self.terminal = None;
+        let inherited = 3..3 + (self.listen_fds + self.preserve_fds) as i32;
+        let keep: Vec<i32> = inherited.clone().chain([caller.as_raw_fd()]).collect();
+        fd::close_all_but(&keep).on("close_range", "")?;
+        for number in inherited {
+            fd::keep_number_on_exec(number);
         }
         Ok(())
     }
@@ -212,22 +224,23 @@ impl PayloadOperations for Payload {
         if self.config.process.seccomp.is_some() && self.filter.is_empty() {
             bail!("the seccomp program did not arrive");
         }
+        let proc = self.proc.as_ref().context("/proc is closed already")?;
         let plan = &mut self.config.process;
         identity::keep_last_of_each(&mut plan.env);
         identity::set_home(&mut plan.env, plan.uid);
-        identity::adopt(plan, &self.proc, &mut context.warnings)?;
+        identity::adopt(plan, proc, &mut context.warnings)?;
         let Some(program) = plan.args.first() else { bail!("args must not be empty") };
         self.program = program::find_program(program, &plan.env)?;
         process::unblock_signals().on("unblock", "signals")?;
         Ok(())
     }
 
-    fn start_process(&mut self) -> Result<Infallible> {
+    fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible> {
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
             hooks::run("startContainer", &self.config.start_container, &state, None)?;
         }
-        self.pass_descriptors()?;
+        self.pass_descriptors(caller)?;
         let strings = |list: &[String]| list.iter().map(super::root::c_string).collect::<Result<Vec<_>>>();
         let mut env = strings(&self.config.process.env)?;
         if self.listen_fds > 0 {
@@ -244,4 +257,3 @@ impl PayloadOperations for Payload {
         bail!("exec {shown:?}: {}", describe(errno))
     }
 }
-

@@ -45,7 +45,8 @@ impl Root {
     pub fn open(operation: &RootOperation, tree: Option<OwnedFd>) -> Result<Self> {
         let shown = &operation.path;
         if !operation.mount {
-            let fd = open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+            let fd =
+                open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
             return Ok(Self { fd: fd.on("open the root file system", shown)? });
         }
         let fd = match tree {
@@ -177,9 +178,13 @@ impl Root {
             }
             match create_entry(&current, &name, wanted, mode) {
                 Err(Errno::EEXIST) if links < MAX_LINKS => {
-                    // A dangling symbolic link: go where it points, from its own directory or from the root.
+                    // A dangling symbolic link: go where it points, from its own directory or from the root. Anything
+                    // else was made by somebody between the two calls, and is there to be opened now.
                     links += 1;
-                    let Ok(target) = readlinkat(&current, &name) else { continue };
+                    let Ok(target) = readlinkat(&current, &name) else {
+                        pending.push(name);
+                        continue;
+                    };
                     let target = Path::new(&target);
                     if target.is_absolute() {
                         done = PathBuf::new();
@@ -239,4 +244,32 @@ pub fn is_directory(fd: impl AsFd) -> nix::Result<bool> {
 pub fn c_string(text: impl AsRef<OsStr>) -> Result<CString> {
     let bytes = text.as_ref().as_bytes();
     CString::new(bytes).map_err(|_| anyhow::anyhow!("{:?} contains a NUL byte", String::from_utf8_lossy(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// Containers that share a root make its missing directories at the same time: each has to end up where it wanted.
+    #[test]
+    fn a_race_for_a_directory_leads_everybody_into_it() {
+        let directory = std::env::temp_dir().join(format!("rtx-root-{}", std::process::id()));
+        for round in 0..200 {
+            let top = directory.join(round.to_string());
+            std::fs::create_dir_all(&top).unwrap();
+            let make = || {
+                let fd = open(&top, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+                let made = Root { fd }.make("a/b/c", Target::Directory, 0o755).unwrap();
+                fstat(&made).unwrap().st_ino
+            };
+            let made = std::thread::scope(|scope| {
+                let racers: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+                racers.into_iter().map(|racer| racer.join().unwrap()).collect::<Vec<_>>()
+            });
+            let wanted = std::fs::metadata(top.join("a/b/c")).unwrap().ino();
+            assert!(made.iter().all(|inode| *inode == wanted), "{made:?} {wanted}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

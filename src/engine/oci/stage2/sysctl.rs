@@ -16,7 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 /// # Errors
 /// Where /proc is missing or of another type.
 pub fn open_proc() -> Result<OwnedFd> {
-    let proc = open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc")?;
+    let proc =
+        open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc")?;
     if fstatfs(&proc).on("statfs", "/proc")?.filesystem_type() != PROC_SUPER_MAGIC {
         bail!("/proc is not a proc file system");
     }
@@ -45,7 +46,12 @@ pub fn write_proc(proc: impl AsFd, path: &str, value: &str) -> Result<()> {
 pub fn set(entries: &[(String, String)]) -> Result<()> {
     let proc = open_proc()?;
     for (name, value) in entries {
-        write_proc(&proc, &format!("sys/{}", path_of(name)), value)?;
+        let path = path_of(name);
+        // stage1 has refused such a name; this is where it would do harm.
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            bail!("sysctl {name:?} is not a name");
+        }
+        write_proc(&proc, &format!("sys/{path}"), value)?;
     }
     Ok(())
 }
@@ -53,9 +59,18 @@ pub fn set(entries: &[(String, String)]) -> Result<()> {
 /// The first separator decides: with `/` first, dots belong to the names of interfaces.
 fn path_of(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name.as_bytes()[at] == b'.' => {
-            name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if name.as_bytes()[at] == b'.' => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }

@@ -1,0 +1,52 @@
+//! Commands that are killed half-way, and what the next command makes of it.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::children::poll_until;
+use crate::support::{Bundle, Container, Runtime, needs_root};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A `start` that is killed when stage2 goes on already leaves a container that runs, and does not look like one that
+/// waits, which `delete` would remove without being forced to.
+#[test]
+fn a_killed_start_leaves_a_container_that_runs() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    bundle.make_dir("shared");
+    bundle.bind("shared", "/shared", &["bind", "rw"]);
+    bundle.make_script("rootfs/usr/bin/hook", "touch /shared/begun; while [ ! -e /shared/go ]; do sleep 0.05; done");
+    let hook = json!([{ "path": "/usr/bin/hook", "env": ["PATH=/bin:/usr/bin"] }]);
+    bundle.set("/hooks", json!({ "startContainer": hook }));
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    let start = runtime.invoke(&["start", &container.id]).start();
+    poll_until(LONG, || bundle.host("shared/begun").exists().then_some(())).expect("the hook begins");
+    kill_process(Pid::from_raw(start.pid()).expect("a pid"), Signal::KILL).expect("kill start");
+    start.wait();
+    bundle.make_file("shared/go", "");
+    poll_until(LONG, || (container.status() == "running").then_some(())).expect("the container runs");
+    container.start().fails(1, "cannot start an already running container");
+    container.delete(&[]).fails(1, "is not stopped");
+    container.delete(&["--force"]).ok();
+}
+
+/// Another command removed the container of a `run`, and a third gave its id to a new one: that is not the run's to remove.
+#[test]
+fn a_run_leaves_the_next_container_of_its_id_alone() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    let container = Container::new(&runtime, &bundle);
+    for _ in 0..5 {
+        let run = container.background("run", &[]).start();
+        poll_until(LONG, || (container.status() == "running").then_some(())).expect("the container runs");
+        container.delete(&["--force"]).ok();
+        container.run_detached(&[]).ok();
+        run.wait();
+        assert_eq!(container.status(), "running");
+        container.delete(&["--force"]).ok();
+    }
+}
