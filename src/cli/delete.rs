@@ -6,6 +6,7 @@ use crate::stages::lifecycle;
 use anyhow::Result;
 
 pub fn delete(context: &Context, args: DeleteArgs) -> Result<i32> {
-    lifecycle::delete(&context.root, &args.id, args.force)?;
+    let failed = lifecycle::delete(&context.root, &args.id, args.force)?;
+    super::report::warn(&format!("rtx delete {}", args.id), &failed);
     Ok(0)
 }

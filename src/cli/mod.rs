@@ -177,7 +177,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Resume(args) => pause::resume(context, args),
         Command::Spec(args) => spec::spec(args),
         Command::Features => features::features(),
-        Command::Check(args) => check::check(args),
+        Command::Check(args) => check::check(context, args),
         Command::Engine(args) => engine::engine(args),
         Command::Docs(args) => docs::docs(args),
         Command::Checkpoint(_) => bail!("rtx does not support checkpoint yet: use runc with CRIU for this container"),

@@ -82,6 +82,13 @@ fn link(error: &(dyn Error + 'static)) -> String {
     }
 }
 
+/// Tells what failed without changing the outcome of the command.
+pub fn warn(what: &str, failed: &[String]) {
+    for failure in failed {
+        let _ = writeln!(std::io::stderr(), "{what}: warning: {failure}");
+    }
+}
+
 fn value_of(arguments: &[OsString], flag: &str) -> Option<OsString> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {

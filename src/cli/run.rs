@@ -16,7 +16,10 @@ pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
         launch::announce(&args.launch, created)
     };
     let options = RunOptions { no_subreaper: args.no_subreaper, keep: args.keep, created: &mut created };
-    Ok(foreground::run(prepared, options)?.code())
+    let what = format!("rtx run {}", prepared.launch.id);
+    let ended = foreground::run(prepared, options)?;
+    super::report::warn(&what, &ended.failed_hooks);
+    Ok(ended.status.code())
 }
 
 fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stage1::Prepared) -> Result<i32> {

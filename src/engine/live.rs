@@ -1,14 +1,13 @@
 //! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
-use super::oci::cgroup::{Cgroup, OomWatch, Placement};
+use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
 use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::Failure;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
@@ -66,10 +65,7 @@ pub fn status(container: &Container) -> Result<Status> {
 /// `ESRCH` where there is nothing to signal.
 pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     match engine_state(container)?.cgroup.filter(|_| all) {
-        Some(placement) => {
-            let signal = Signal::try_from(signal).on("signal", signal)?;
-            placement.open().kill_all(signal)
-        }
+        Some(placement) => placement.open().kill_all(signal),
         None => signal_init(container, signal),
     }
 }
@@ -194,4 +190,22 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         Some(answer) if answer.kind == Kind::Failed => Err(answer.parse::<Failure>()?.into()),
         Some(answer) => bail!("rtx expected the program to be executed and received {:?}", answer.kind),
     }
+}
+
+/// Removes the cgroups of a container whose record is lost, with all that runs in them: where the configuration would have
+/// had them, or else where the id would.
+///
+/// # Errors
+/// What could not be removed.
+pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>) -> Result<()> {
+    let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
+    let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
+    let placement = cgroup::plan(&cgroup::Request {
+        id,
+        cgroups_path: path.map(std::path::Path::new),
+        resources: None,
+        systemd: false,
+        rootless: crate::state::is_rootless(),
+    })?;
+    placement.open().remove()
 }

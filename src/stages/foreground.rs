@@ -49,11 +49,18 @@ pub struct RunOptions<'a> {
     pub created: &'a mut dyn FnMut(&Created) -> Result<()>,
 }
 
+/// A container that has run to its end.
+pub struct Ended {
+    pub status: ExitStatus,
+    /// What the poststop hooks failed with, which changes nothing.
+    pub failed_hooks: Vec<String>,
+}
+
 /// Creates a container, starts it, waits for its end and removes it.
 ///
 /// # Errors
 /// Whatever failed; the container is removed then as well.
-pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<ExitStatus> {
+pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
     let terminal = match prepared.launch.oci_config.process.terminal {
         true => Some(Terminal::find()?),
         false => None,
@@ -68,12 +75,12 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<ExitStatus> {
     // Init is dead by now, or has to be.
     drop(stage2);
     if options.keep && outcome.is_ok() {
-        return outcome;
+        return Ok(Ended { status: outcome?, failed_hooks: Vec::new() });
     }
     let removed = lifecycle::destroy_unlocked(container, engine);
     let status = outcome?;
-    removed.context("remove the container after its end")?;
-    Ok(status)
+    let failed_hooks = removed.context("remove the container after its end")?;
+    Ok(Ended { status, failed_hooks })
 }
 
 fn started(

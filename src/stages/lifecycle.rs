@@ -2,10 +2,10 @@
 //! its lock while it changes something.
 
 use crate::engine::oci::hooks;
-use crate::engine::{Container, EngineOperations, Outcome, table};
+use crate::engine::{Container, EngineOperations, Outcome, live, table};
 use crate::rpc::operation::HookOperation;
-use crate::state::{NotFound, Record, StateDir, Status};
-use crate::sys::Errno;
+use crate::state::{Busy, NotFound, Record, StateDir, Status};
+use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use std::path::Path;
@@ -169,14 +169,20 @@ fn is_gone(error: &anyhow::Error) -> bool {
 /// How long `delete --force` waits for a killed init.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `delete`: removes a stopped container; with `force` any, and what a killed command left of one.
+/// How long a command waits for another that is at work on the same container.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long `delete --force` lets such a command finish before it ends it.
+const FORCE_AFTER: Duration = Duration::from_secs(1);
+
+/// `delete`: removes a stopped container; with `force` any, and what a killed command left of one. Returns what failed
+/// without leaving anything behind: poststop hooks, which the specification has logged.
 ///
 /// # Errors
 /// [`NotFound`], but not with `force`; a container that is not stopped, without it.
-pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
-    let live = match Live::open_locked(root, id) {
+pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
+    let live = match open_to_delete(root, id, force) {
         Err(error) if force && error.is::<NotFound>() => return remove_remains(root, id),
-        Err(error) if force => return remove_damaged(root, id, error),
+        Err(error) if force && !error.is::<Busy>() => return remove_damaged(root, id, error),
         other => other?,
     };
     match live.status()? {
@@ -188,12 +194,39 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     delete_open(live, None)
 }
 
-/// Removes a container that is open, killing what still runs. Poststop hooks run in `directory`, by default in the
-/// caller's.
+/// Opens a container to delete it. Another command that holds it, with a hook that hangs, is given some time, and with
+/// `force` it is ended then: what it made dies with it or is found by its record.
+fn open_to_delete(root: &Path, id: &str, force: bool) -> Result<Live> {
+    check_id(id)?;
+    let patience = if force { FORCE_AFTER } else { LOCK_TIMEOUT };
+    let state = match StateDir::open_locked_within(root, id, patience) {
+        Err(error) if force => {
+            let Some(Busy { holder: Some(holder), .. }) = error.downcast_ref::<Busy>() else { return Err(error) };
+            let _ = process::pidfd_open(*holder).and_then(|pidfd| process::pidfd_signal(pidfd, libc::SIGKILL));
+            StateDir::open_locked_within(root, id, LOCK_TIMEOUT)?
+        }
+        other => other?,
+    };
+    Live::with(state)
+}
+
+/// Removes what a killed `create` left under this id, so that the id can be used again.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<()> {
+pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
+    if crate::state::exists(root, id) && crate::state::is_abandoned(root, id) {
+        delete(root, id, true)?;
+    }
+    Ok(())
+}
+
+/// Removes a container that is open, killing what still runs. Poststop hooks run in `directory`, by default in the
+/// caller's; what they failed with is returned.
+///
+/// # Errors
+/// What could not be removed.
+pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<String>> {
     let hooks =
         raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
     if live.status()? != Status::Stopped {
@@ -202,9 +235,7 @@ pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<()> {
     live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
     let Live { container: Container { state, record }, .. } = live;
     state.remove()?;
-    // The specification has a failed poststop hook logged, not undone: there is nothing left to fail.
-    let _ = poststop(&hooks, &record, directory);
-    Ok(())
+    Ok(poststop(&hooks, &record, directory).err().map(|error| format!("{error:#}")).into_iter().collect())
 }
 
 fn kill_and_wait(live: &mut Live) -> Result<()> {
@@ -230,23 +261,29 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
 }
 
 /// What is left where there is no record: a directory that a killed create made and never wrote to.
-fn remove_remains(root: &Path, id: &str) -> Result<()> {
+fn remove_remains(root: &Path, id: &str) -> Result<Vec<String>> {
     if crate::config::id::validate(id).is_err() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     match StateDir::open_locked(root, id) {
-        Ok(state) => state.remove(),
-        Err(error) if error.is::<NotFound>() => Ok(()),
-        Err(error) => Err(error),
+        Ok(state) => state.remove()?,
+        Err(error) if error.is::<NotFound>() => {}
+        Err(error) => return Err(error),
     }
+    Ok(Vec::new())
 }
 
-/// A record that cannot be read names nothing that could be removed but its own directory.
-fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<()> {
-    match StateDir::open_locked(root, id) {
-        Ok(state) if state.record().is_err() => state.remove(),
-        _ => Err(why),
+/// A record that cannot be read does not say where the container's cgroups are: the saved configuration does, or else the
+/// id. What still runs in them is the container.
+fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<Vec<String>> {
+    let Ok(state) = StateDir::open_locked(root, id) else { return Err(why) };
+    if state.record().is_ok() {
+        return Err(why);
     }
+    live::remove_unrecorded_cgroups(id, state.config().ok().as_deref())
+        .with_context(|| format!("the state of container {id:?} is damaged, and its processes may still run"))?;
+    state.remove()?;
+    Ok(Vec::new())
 }
 
 /// `pause`.
@@ -278,19 +315,19 @@ pub fn resume(root: &Path, id: &str) -> Result<()> {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>) -> Result<()> {
+pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>) -> Result<Vec<String>> {
     let Container { state, record } = container;
     match state.lock_again()? {
         Some(state) => destroy(Container { state, record }, engine),
-        None => Ok(()),
+        None => Ok(Vec::new()),
     }
 }
 
-/// Removes a container that this command made, from the foreground.
+/// Removes a container that this command made. Returns what its poststop hooks failed with.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Result<()> {
+pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Result<Vec<String>> {
     let bundle = container.record.bundle.clone();
     delete_open(Live { container, engine }, Some(&bundle))
 }

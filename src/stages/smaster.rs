@@ -28,6 +28,7 @@ pub struct Created {
 /// Whatever failed first.
 pub fn create(prepared: Prepared) -> Result<Created> {
     let Prepared { mut launch, mut engine } = prepared;
+    super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
     let state = StateDir::create(&launch.root, &launch.id)?;
     let mut undo = Undo { engine: &mut *engine, state: Some(state), stage2: None, committed: false };
     let result = build(&mut undo, &mut launch);

@@ -6,8 +6,8 @@ use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Stage2Ended;
 use crate::sys::clone::{self, Arena, Command};
-use crate::sys::{On, fd, process, socket};
-use anyhow::Result;
+use crate::sys::{Errno, On, fd, process, socket};
+use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
@@ -15,6 +15,9 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+const NEEDS_USER_NAMESPACE: &str =
+    "without root's privileges a container needs a user namespace: `rtx spec --rootless` writes such a configuration";
 
 /// A stage2 that has been started. Until [`Self::release`] it dies with this value.
 pub struct Stage2 {
@@ -47,7 +50,10 @@ impl Stage2 {
             ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
         };
         in_pid_namespace(request.pid_namespace.as_ref(), || {
-            let child = clone::spawn(command).on("clone", "a process in new namespaces")?;
+            let spawned = clone::spawn(command);
+            let lacks_privilege = matches!(spawned, Err(Errno::EPERM)) && !crate::sys::caps::has_sys_admin();
+            let spawned = spawned.on("clone", "a process in new namespaces");
+            let child = if lacks_privilege { spawned.context(NEEDS_USER_NAMESPACE)? } else { spawned? };
             // From here on an error ends the child before the memory that it runs on is freed.
             let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
             Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })

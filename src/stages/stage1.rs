@@ -43,7 +43,7 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
         None => id::generate(),
     };
     // An id in use is what the caller has to know first, whatever the bundle is like.
-    if crate::state::exists(&request.root, &id) {
+    if crate::state::exists(&request.root, &id) && !crate::state::is_abandoned(&request.root, &id) {
         bail!("container with given ID already exists: {id}");
     }
     let bundle = Bundle::load(request.bundle)?;

@@ -1,6 +1,6 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
-use super::{NotFound, Record};
+use super::{Busy, NotFound, Record};
 use crate::sys::socket::{dial, listener, probe};
 use crate::sys::{Errno, On, describe};
 use anyhow::{Context, Result, bail};
@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -61,6 +62,31 @@ impl StateDir {
     pub fn open_locked(root: &Path, id: &str) -> Result<Self> {
         let parent = open_parent(root, id)?;
         Self::lock(parent, root, id)
+    }
+
+    /// Opens the directory of a container to change it, if no other command does for as long as `patience`.
+    ///
+    /// # Errors
+    /// [`Busy`] with the process that holds the lock; [`NotFound`]; or the kernel's.
+    pub fn open_locked_within(root: &Path, id: &str, patience: Duration) -> Result<Self> {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let deadline = Instant::now() + patience;
+        loop {
+            let parent = open_parent(root, id)?;
+            let file = open_child(&parent, root, id)?;
+            let inode = fstat(&file).on("stat", root.join(id).display())?.st_ino;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) if is_there(&lock) => {
+                    return Ok(Self { id: id.to_owned(), parent, directory: Directory::Locked(lock) });
+                }
+                Ok(_) | Err((_, Errno::EINTR)) => continue,
+                Err((_, Errno::EWOULDBLOCK)) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(Busy { id: id.to_owned(), holder: lock_holder(inode) }.into());
+                }
+                Err((_, errno)) => return Err(errno).on("lock", root.join(id).display())?,
+            }
+        }
     }
 
     /// Opens the directory of a container to look at it.
@@ -275,6 +301,17 @@ impl StateDir {
     }
 }
 
+/// The process that holds the lock of the directory with this inode (/proc/locks, proc_locks(5)).
+fn lock_holder(inode: u64) -> Option<i32> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
+        let is_it = file.rsplit(':').next().is_some_and(|number| number.parse() == Ok(inode));
+        if is_it { pid.parse().ok() } else { None }
+    })
+}
+
 fn remove_rest(directory: &File) -> Result<()> {
     let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     for entry in std::fs::read_dir(path)?.flatten() {
@@ -343,6 +380,14 @@ fn make_root(root: &Path) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|error| {
         let reason = describe(crate::sys::errno_of(&error));
         anyhow::anyhow!("make the directory of all state {}: {reason}; choose another with --root", root.display())
+    })
+}
+
+/// Whether what is there is what a killed `create` left: nobody works on it, and it was never completed.
+pub fn is_abandoned(root: &Path, id: &str) -> bool {
+    StateDir::open_locked_within(root, id, Duration::ZERO).is_ok_and(|state| match state.record() {
+        Ok(record) => !record.complete,
+        Err(error) => error.is::<NotFound>(),
     })
 }
 

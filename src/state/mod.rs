@@ -5,12 +5,34 @@ mod identity;
 mod record;
 mod root;
 
-pub use directory::{StateDir, exists, list};
+pub use directory::{StateDir, exists, is_abandoned, list};
 pub use identity::{BootId, Liveness, ProcessIdentity};
 pub use record::{Record, Status};
 pub use root::{default_root, is_rootless};
 
 use std::fmt;
+
+/// Another command is at work on the container, and has been for long.
+#[derive(Debug)]
+pub struct Busy {
+    pub id: String,
+    /// The process of that command, where it can be told.
+    pub holder: Option<i32>,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = &self.id;
+        match self.holder {
+            Some(pid) => {
+                write!(f, "container {id:?} is in the hands of process {pid}, which is not done (a hook that hangs?)")
+            }
+            None => write!(f, "container {id:?} is in the hands of another process, which is not done"),
+        }
+    }
+}
+
+impl std::error::Error for Busy {}
 
 /// The container that a command names is not there. The text is what callers of a runtime compare with.
 #[derive(Debug)]

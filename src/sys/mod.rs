@@ -43,6 +43,10 @@ impl std::error::Error for Error {}
 /// What an error number means, in the lower case that callers of a runtime compare with
 /// ("no such file or directory").
 pub fn describe(errno: Errno) -> String {
+    // The C library's text is about functions of mathematics.
+    if errno == Errno::ERANGE {
+        return "numerical result out of range".to_owned();
+    }
     let text = errno.desc();
     match text.chars().nth(1) {
         Some(second) if second.is_lowercase() || second == ' ' => text[..1].to_lowercase() + &text[1..],

@@ -80,6 +80,13 @@ pub fn set_parent_death_signal(signal: i32) -> nix::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong)
 }
 
+/// Has a child killed when the process that starts it dies.
+pub fn die_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec the closure makes one system call and touches nothing else.
+    unsafe { command.pre_exec(|| set_parent_death_signal(libc::SIGKILL).map_err(std::io::Error::from)) };
+}
+
 /// Makes this process the parent of its orphaned descendants (`PR_SET_CHILD_SUBREAPER`).
 ///
 /// # Errors

@@ -70,7 +70,7 @@ fn cgroup_life() {
     assert!(error.starts_with("container's cgroup is not empty: 1 process(es) found"), "{error}");
     assert!(cgroup.exists(), "the refused create has removed nothing");
 
-    cgroup.kill_all(Signal::SIGKILL).expect("kill_all");
+    cgroup.kill_all(Signal::SIGKILL as i32).expect("kill_all");
     child.wait().expect("wait");
     cgroup.remove().expect("remove");
     cgroup.remove().expect("remove again");

@@ -6,6 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::children::poll_until;
+use crate::support::runtime::Running;
 use crate::support::{Bundle, Container, Runtime, needs_root};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -49,4 +50,66 @@ fn a_run_leaves_the_next_container_of_its_id_alone() {
         assert_eq!(container.status(), "running");
         container.delete(&["--force"]).ok();
     }
+}
+
+/// A bundle whose first create is held up by a hook.
+fn hanging_bundle() -> Bundle {
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.make_script("hang", "[ -e begun ] && exit 0; touch begun; exec sleep 600");
+    let path = bundle.host("hang");
+    bundle.set("/hooks", json!({ "createRuntime": [{ "path": path, "env": ["PATH=/bin:/usr/bin"] }] }));
+    bundle
+}
+
+fn begin(bundle: &Bundle, container: &Container) -> Running {
+    let create = container.background("create", &[]).start();
+    poll_until(LONG, || bundle.host("begun").exists().then_some(())).expect("the hook begins");
+    create
+}
+
+/// `delete --force` does not wait for a hook that never ends: it ends the command that waits for it, and the hook.
+#[test]
+fn delete_force_ends_a_create_whose_hook_hangs() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), hanging_bundle());
+    let container = Container::new(&runtime, &bundle);
+    let create = begin(&bundle, &container);
+    container.delete(&["--force"]).ok();
+    assert_ne!(create.wait().code, 0);
+    let hang = bundle.host("hang").display().to_string();
+    let ended = poll_until(LONG, || (!runs(&hang)).then_some(()));
+    assert!(ended.is_some(), "the hook outlives its runtime");
+}
+
+/// The next create of the id removes what a killed one left.
+#[test]
+fn a_killed_create_does_not_keep_its_id() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), hanging_bundle());
+    let container = Container::new(&runtime, &bundle);
+    let create = begin(&bundle, &container);
+    kill_process(Pid::from_raw(create.pid()).expect("a pid"), Signal::KILL).expect("kill create");
+    create.wait();
+    container.create().ok();
+    container.delete(&["--force"]).ok();
+}
+
+/// A record that cannot be read still has a container behind it.
+#[test]
+fn delete_force_of_a_damaged_record_ends_the_container() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let pid = container.pid();
+    std::fs::write(runtime.root().join(&container.id).join("state.json"), "").expect("damage the record");
+    container.delete(&["--force"]).ok();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}/cwd")).exists(), "the container still runs");
+}
+
+fn runs(program: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .any(|line| String::from_utf8_lossy(&line).contains(program))
 }

@@ -37,6 +37,11 @@ fn check_destination(report: &mut Report, mount: &Value, at: &str) {
             "mount destination must not be empty",
             "name an absolute path in the container",
         ),
+        Some(destination) if destination.split('/').all(|part| matches!(part, "" | ".")) => report.error(
+            format!("{at}/destination"),
+            "the destination is the container's root, which root.path gives",
+            "name a path below /",
+        ),
         Some(destination) if !destination.starts_with('/') => report.warning(
             format!("{at}/destination"),
             format!("mount destination {destination} is not absolute; it is taken as relative to /"),

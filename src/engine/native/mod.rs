@@ -18,7 +18,6 @@ use crate::rpc::RpcClient;
 use crate::state::Status;
 use crate::sys::On;
 use anyhow::Result;
-use nix::sys::signal::Signal;
 use oci_spec::runtime::LinuxResources;
 
 pub static PROVIDER: Provider = Provider {
@@ -87,7 +86,7 @@ impl EngineOperations for NativeEngine {
             Outcome::NotCreated => {
                 if let Some(created) = self.cgroup.take() {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
-                    let _ = created.placement().open().kill_all(Signal::SIGKILL);
+                    let _ = created.placement().open().kill_all(libc::SIGKILL);
                 }
                 Ok(())
             }

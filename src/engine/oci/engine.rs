@@ -10,7 +10,6 @@ use crate::engine::{
 use crate::rpc::RpcClient;
 use crate::state::Status;
 use anyhow::Result;
-use nix::sys::signal::Signal;
 use oci_spec::runtime::LinuxResources;
 
 pub static PROVIDER: Provider = Provider {
@@ -75,9 +74,7 @@ impl EngineOperations for OciEngine {
             Outcome::NotCreated => {
                 if let Some(created) = self.cgroup.take() {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
-                    let cgroup = created.placement().open();
-                    let _ = cgroup.kill_all(Signal::SIGKILL);
-                    let _ = cgroup.remove();
+                    let _ = created.placement().open().kill_all(libc::SIGKILL);
                 }
                 Ok(())
             }

@@ -113,6 +113,7 @@ fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Resul
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A hook that times out is killed with all that it started.
     command.process_group(0);
+    process::die_with_parent(&mut command);
     let mut child =
         command.spawn().map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
     let outcome = converse(&mut child, hook, state.as_bytes());

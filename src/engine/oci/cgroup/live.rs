@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 
 use super::create::OpenPlace;
 use super::placement::{Place, Placement};
 use super::{apply, file, limits};
+use crate::sys::process;
 
 /// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -54,17 +54,17 @@ impl Cgroup {
 
     /// Sends a signal to every process of the container, or to none that is born meanwhile: it is frozen for as long.
     /// SIGKILL uses cgroup.kill where the kernel has it (Linux 5.14).
-    pub fn kill_all(&self, signal: Signal) -> Result<()> {
+    pub fn kill_all(&self, signal: i32) -> Result<()> {
         let Some(place) = self.leading() else { return Ok(()) };
         let directory = place.directory();
-        if signal == Signal::SIGKILL && place.is_unified() && write_at(&directory, "cgroup.kill", "1").is_ok() {
+        if signal == libc::SIGKILL && place.is_unified() && write_at(&directory, "cgroup.kill", "1").is_ok() {
             return Ok(());
         }
         let was_frozen = self.is_frozen().unwrap_or(false);
         let froze = !was_frozen && self.freeze().is_ok();
         let result = signal_below(&directory, signal);
         // A process frozen by v1 cannot even be killed; and whom we froze, we thaw.
-        if froze || (was_frozen && signal == Signal::SIGKILL) {
+        if froze || (was_frozen && signal == libc::SIGKILL) {
             self.thaw()?;
         }
         result
@@ -183,12 +183,13 @@ fn write_at(directory: &Path, name: &str, value: &str) -> Result<(), Errno> {
 }
 
 /// Signals every process below a directory except this one.
-pub(super) fn signal_below(directory: &Path, signal: Signal) -> Result<()> {
+pub(super) fn signal_below(directory: &Path, signal: i32) -> Result<()> {
     for pid in pids_below(directory)? {
         if pid == std::process::id() as i32 {
             continue;
         }
-        match kill(Pid::from_raw(pid), signal) {
+        // By number: realtime signals and 0 have no name in nix.
+        match process::pidfd_open(pid).and_then(|pidfd| process::pidfd_signal(pidfd, signal)) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno).with_context(|| format!("signal {signal} to process {pid}")),
         }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::sys::signal::Signal;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Cgroup;
@@ -43,9 +42,9 @@ impl Cgroup {
 
     /// Ends the processes below the busy directories. Failure shows in the next rmdir.
     fn kill_what_is_left(&self, busy: &[&Place]) {
-        let _ = self.kill_all(Signal::SIGKILL);
+        let _ = self.kill_all(libc::SIGKILL);
         for place in busy {
-            let _ = signal_below(&place.directory(), Signal::SIGKILL);
+            let _ = signal_below(&place.directory(), libc::SIGKILL);
         }
     }
 }

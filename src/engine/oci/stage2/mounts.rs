@@ -168,8 +168,10 @@ fn dress_further(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
 
 fn attach(tree: &OwnedFd, target: &OwnedFd, directory: bool) -> Result<()> {
     match mount::attach(tree, target) {
-        Err(errno @ Errno::ENOTDIR) if directory => {
-            Err(errno).on("attach", "").context("the source is a directory and the destination is not")?
+        // What mount(2) calls "not a directory" is an invalid argument here.
+        Err(Errno::EINVAL | Errno::ENOTDIR) if is_directory(target) == Ok(!directory) => {
+            let (source, destination) = if directory { ("a directory", "none") } else { ("no directory", "one") };
+            bail!("not a directory: what is mounted is {source}, the destination is {destination}")
         }
         other => Ok(other.on("attach", "")?),
     }
