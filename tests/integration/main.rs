@@ -11,5 +11,6 @@ mod interrupted;
 mod leaks;
 mod newer;
 mod podman;
+mod second_engine;
 mod support;
 mod verbs;

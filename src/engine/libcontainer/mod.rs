@@ -21,9 +21,11 @@ use libcgroups::common::{CgroupConfig, CgroupManager, create_cgroup_manager};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub static PROVIDER: Provider = Provider {
     name: "libcontainer",
@@ -63,7 +65,8 @@ impl EngineOperations for LibcontainerEngine {
     }
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
-        refused::check(&launch.bundle.spec, &launch.options)?;
+        refused::check(&launch.id, &launch.bundle.spec, &launch.options)?;
+        launch.warnings.extend(refused::warnings(&launch.bundle.spec));
         let root = launch.root.join(&launch.id).join("libcontainer");
         launch.engine_state = Some(serde_json::value::to_raw_value(&EngineState { root })?);
         Ok(())
@@ -137,7 +140,8 @@ impl EngineOperations for LibcontainerEngine {
     }
 
     fn exec_directly(&mut self, container: &Container, exec: &mut ExecConfig) -> Result<Option<Execution>> {
-        refused::check_process(&exec.process, &exec.options)?;
+        let spec = serde_json::from_slice(&container.state.config()?).context("read the container's configuration")?;
+        refused::check_process(&exec.process, &spec, &exec.options)?;
         let sub_cgroup = match exec.sub_cgroups.as_slice() {
             [] => None,
             [path] if !path.contains(':') => Some(path.clone()),
@@ -156,6 +160,9 @@ impl EngineOperations for LibcontainerEngine {
             .with_detach(true)
             .build();
         let _ = std::fs::remove_file(&file);
+        if result.is_err() {
+            reap_children();
+        }
         let pid = result.context("libcontainer: exec")?.as_raw();
         let pidfd = process::pidfd_open(pid).on("pidfd_open", pid)?;
         Ok(Some(Execution::Process(InitProcess { pid, pidfd })))
@@ -207,6 +214,18 @@ fn builder(id: &str, root: &Path, options: &LaunchOptions) -> Result<ContainerBu
         .with_console_socket(options.console_socket.as_ref())
         .with_preserved_fds(descriptors)
         .with_executor(executor::CleanExecutor::new()))
+}
+
+/// libcontainer does not wait for the process of an exec that fails. As a zombie in the container's pid namespace it
+/// would keep the container's init from ending.
+fn reap_children() {
+    for _ in 0..200 {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(5)),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 fn engine_state(container: &Container) -> Result<EngineState> {

@@ -40,6 +40,13 @@ pub fn covers(case: &str, field: &str) -> bool {
     found.inspect(|e| e.used.store(true, Ordering::Relaxed)).is_some()
 }
 
+/// Why a case cannot be run on the engine that is tested: it would wait for what never comes.
+pub fn cannot_run(case: &str) -> Option<&'static str> {
+    let foreground = glob("terminal/foreground_*", case) || case == "exec/terminal_in_foreground";
+    (engine().as_deref() == Some("libcontainer") && foreground)
+        .then_some("the libcontainer engine refuses a terminal in the foreground")
+}
+
 /// Counts a finished case; after the last of `all`, reports the entries that no case needed.
 pub fn case_done(all: usize) {
     static DONE: AtomicUsize = AtomicUsize::new(0);
