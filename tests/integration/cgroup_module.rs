@@ -57,7 +57,8 @@ fn cgroup_life() {
     let placement = plan(&request(&id, Some(&limits))).expect("plan");
     let created = placement.create().expect("create");
     let mut child = joined(&created);
-    created.apply(&limits).expect("apply");
+    created.apply_device_rules(&limits).expect("device rules");
+    created.apply_limits(&limits).expect("limits");
     created.commit();
 
     let cgroup = placement.open();
@@ -120,12 +121,13 @@ fn cgroup_limits_are_written_and_refusals_name_the_property() {
         return;
     };
     let created = placement.create().expect("create");
-    created.apply(&limits).expect("apply");
+    created.apply_device_rules(&limits).expect("device rules");
+    created.apply_limits(&limits).expect("limits");
     let place = placement.v1("pids").or(placement.unified()).expect("a pids hierarchy");
     assert_eq!(std::fs::read_to_string(place.directory().join("pids.max")).expect("pids.max"), "33\n");
     let too_many = resources(r#"{"cpu":{"cpus":"70000"}}"#);
     if plan(&request(&id, Some(&too_many))).is_ok() {
-        let error = format!("{:#}", created.apply(&too_many).expect_err("there is no CPU 70000"));
+        let error = format!("{:#}", created.apply_limits(&too_many).expect_err("there is no CPU 70000"));
         assert!(error.starts_with("/linux/resources/cpu/cpus: write \"70000\" to "), "{error}");
     }
 }

@@ -12,5 +12,6 @@ mod leaks;
 mod newer;
 mod podman;
 mod second_engine;
+mod slowed;
 mod support;
 mod verbs;

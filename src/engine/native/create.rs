@@ -79,6 +79,7 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
     let launch = creation.launch;
     let mut batch = Batch::default();
     if let Some(created) = &engine.cgroup {
+        created.apply_device_rules(&plan.resources)?;
         let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
         batch.push(Operation::JoinCgroups { tasks });
     }
@@ -88,7 +89,7 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
     }
     send(creation, batch)?;
     if let Some(created) = &engine.cgroup {
-        created.apply(&plan.resources)?;
+        created.apply_limits(&plan.resources)?;
     }
     plan.hooks.run_at_runtime(creation)?;
     let mut batch = Batch::default();

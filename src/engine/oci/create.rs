@@ -135,6 +135,9 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
     let launch = creation.launch;
+    if let Some(created) = &engine.cgroup {
+        created.apply_device_rules(&plan.resources)?;
+    }
     if plan.namespaces.moves() {
         let mut batch = Batch::default();
         plan.namespaces.join(&mut batch)?;
@@ -148,7 +151,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     prepare_root(plan, engine, launch, &mut batch, rpc)?;
     rpc.send(batch)?;
     if let Some(created) = &engine.cgroup {
-        created.apply(&plan.resources)?;
+        created.apply_limits(&plan.resources)?;
     }
     plan.hooks.run_at_runtime(creation)?;
     let Some(Stage2 { rpc, .. }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };

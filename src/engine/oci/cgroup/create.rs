@@ -91,11 +91,16 @@ impl Created {
         Ok(files)
     }
 
-    /// Writes every limit and the device rules, the default ones too. `resources` is `linux.resources`, or its default
-    /// where the bundle has none. Errors name the property, the file and the value.
-    pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        apply::limits(&self.placement, &self.open, resources)?;
+    /// Writes the device rules, the default ones too. They come before the first process joins: the v1 controller can
+    /// only forbid everything and then allow things again, and between the two no device could be made.
+    pub fn apply_device_rules(&self, resources: &LinuxResources) -> Result<()> {
         apply::devices(&self.placement, &self.open, resources)
+    }
+
+    /// Writes every limit. `resources` is `linux.resources`, or its default where the bundle has none. Errors name the
+    /// property, the file and the value.
+    pub fn apply_limits(&self, resources: &LinuxResources) -> Result<()> {
+        apply::limits(&self.placement, &self.open, resources)
     }
 
     /// Gives the cgroup v2 directory to the container's root, for a container with user and cgroup namespaces of its own

@@ -1,0 +1,26 @@
+//! Races that a quiet machine hides: strace holds one system call up, and the others must not mind.
+
+use crate::support::runtime::{find_program, next_number, read_lossy};
+use crate::support::{Bundle, Container, Runtime, needs_root, skip};
+
+/// While the device rules are half written everything is forbidden; the container's devices are made before or after.
+#[test]
+fn devices_are_made_while_their_rules_are_written() {
+    needs_root!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    if !std::path::Path::new("/sys/fs/cgroup/devices").exists() {
+        skip!("no cgroup v1 hierarchy for devices, whose rules are written one by one");
+    }
+    let path = format!("/rtxtest-slowed-{}-{}", std::process::id(), next_number());
+    let file = format!("/sys/fs/cgroup/devices{path}/devices.deny");
+    let delayed = ["strace", "-o", "/dev/null", "-P", &file, "-e", "inject=write:delay_exit=100000"];
+    let runtime = Runtime::under_test().wrapped(&delayed);
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.set("/linux/cgroupsPath", path.into());
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    let mounts = read_lossy(format!("/proc/{}/mountinfo", container.pid()).as_ref());
+    assert!(!mounts.contains(" /dev/null "), "the host's device in the place of one made: {mounts}");
+}
