@@ -9,6 +9,7 @@ mod errors;
 mod escapes;
 mod interrupted;
 mod leaks;
+mod mounts;
 mod newer;
 mod podman;
 mod second_engine;

@@ -3,6 +3,7 @@
 use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
+use super::idmap::UserNamespaces;
 use super::{devices, mounts, namespaces, process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
@@ -51,15 +52,18 @@ impl Plan {
             ..Starter::default()
         };
         let placement = plan_cgroups(launch, &linux)?;
+        let privileged = caps::has_sys_admin();
+        let mounts =
+            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
         Ok(Self {
             namespaces,
             placement,
             resources: linux.resources().clone().unwrap_or_default(),
-            mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory),
+            mounts,
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
-            privileged: caps::has_sys_admin(),
+            privileged,
         })
     }
 
@@ -148,7 +152,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     }
     let mut batch = Batch::default();
     enter_namespaces(plan, engine, launch, &mut batch)?;
-    prepare_root(plan, engine, launch, &mut batch, rpc)?;
+    prepare_root(plan, engine, launch, &mut batch, rpc, init.pid)?;
     rpc.send(batch)?;
     if let Some(created) = &engine.cgroup {
         created.apply_limits(&plan.resources)?;
@@ -202,6 +206,7 @@ fn prepare_root(
     launch: &LaunchConfig,
     batch: &mut Batch,
     rpc: &mut RpcClient,
+    init: i32,
 ) -> Result<()> {
     let spec = &launch.bundle.spec;
     let mount = plan.namespaces.has(libc::CLONE_NEWNS);
@@ -225,7 +230,7 @@ fn prepare_root(
     let path = launch.bundle.rootfs.display().to_string();
     batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
     if mount {
-        add_mounts(plan, engine, batch, rpc, wanted)?;
+        add_mounts(plan, engine, batch, rpc, wanted, init)?;
         prepare_dev(plan, batch)?;
         let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
         if !cwd.is_empty() {
@@ -250,22 +255,24 @@ fn add_mounts(
     batch: &mut Batch,
     rpc: &mut RpcClient,
     wanted: Option<u64>,
+    init: i32,
 ) -> Result<()> {
     let membership = match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
         true => cgroup_membership(plan, engine)?,
         false => Placement::default(),
     };
     let cgroups = membership.container_mounts();
-    let around = mounts::Surroundings {
+    let mut around = mounts::Surroundings {
         privileged: plan.privileged,
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
         cgroups: &cgroups,
         pure_v2: membership.is_pure_v2(),
+        user_namespaces: UserNamespaces::new(plan.namespaces.user_namespace(init)),
     };
     for mount in &plan.mounts {
-        mount.add(batch, rpc, &around)?;
+        mount.add(batch, rpc, &mut around)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ mod devices;
 mod engine;
 mod exec;
 pub mod hooks;
+mod idmap;
 mod mounts;
 mod namespaces;
 pub mod process;

@@ -153,22 +153,44 @@ impl Plan {
     /// # Errors
     /// The kernel's or the helper's.
     pub fn write_id_maps(&self, pid: i32) -> Result<()> {
+        self.try_write_id_maps(pid)
+            .context("map the ids of the user namespace (/linux/uidMappings, /linux/gidMappings)")
+    }
+
+    fn try_write_id_maps(&self, pid: i32) -> Result<()> {
         let privileged = nix::unistd::geteuid().is_root();
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         if !privileged && !(is_own(&self.gid_mappings, gid)) {
             return id_map_helper("newgidmap", pid, &self.gid_mappings)
                 .and_then(|()| id_map_helper("newuidmap", pid, &self.uid_mappings));
         }
-        if !privileged {
-            write(pid, "setgroups", "deny")?;
+        if privileged {
+            return write_maps(pid, &self.uid_mappings, &self.gid_mappings);
         }
+        write(pid, "setgroups", "deny")?;
         write(pid, "gid_map", &lines(&self.gid_mappings))?;
-        if privileged || is_own(&self.uid_mappings, uid) {
+        if is_own(&self.uid_mappings, uid) {
             write(pid, "uid_map", &lines(&self.uid_mappings))
         } else {
             id_map_helper("newuidmap", pid, &self.uid_mappings)
         }
     }
+
+    /// Where the container's user namespace is found, if it has one; `init` is its first process.
+    pub fn user_namespace(&self, init: i32) -> Option<PathBuf> {
+        let joined = self.joined.iter().find(|(kind, _)| *kind == libc::CLONE_NEWUSER);
+        let made = || self.makes(libc::CLONE_NEWUSER).then(|| format!("/proc/{init}/ns/user").into());
+        joined.map(|(_, path)| path.clone()).or_else(made)
+    }
+}
+
+/// Writes the maps of a user namespace that nobody has written to, as a user who may write any.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
+    write(pid, "gid_map", &lines(gids))?;
+    write(pid, "uid_map", &lines(uids))
 }
 
 /// Whether a map is the one that a user may write by itself: its own id, alone.
@@ -186,11 +208,7 @@ fn write(pid: i32, file: &str, content: &str) -> Result<()> {
     std::fs::write(&path, content)
         .map_err(|error| crate::sys::errno_of(&error))
         .on("write", format_args!("{:?} to {path}", content.trim_end()))
-        .with_context(|| format!("map the ids of the user namespace (/linux/{})", pointer_of(file)))
-}
-
-fn pointer_of(file: &str) -> &'static str {
-    if file == "uid_map" { "uidMappings" } else { "gidMappings" }
+        .map_err(Into::into)
 }
 
 fn id_map_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {

@@ -7,10 +7,11 @@ use crate::rpc::server::Context;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{Errno, On, path::resolve};
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::{AT_FDCWD, OFlag, readlinkat};
 use nix::mount::MsFlags;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::symlinkat;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What may be mounted over inside /proc: files that programs such as lxcfs replace to show a container its own
@@ -38,9 +39,8 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
         MountSource::Tree { fd, directory } => {
             context.take(*fd).and_then(|tree| bind(root, operation, tree, *directory))
         }
-        MountSource::HostPath { path, recursive } => {
-            clone_host_path(path, *recursive).and_then(|(tree, directory)| bind(root, operation, tree, directory))
-        }
+        MountSource::HostPath { path, recursive, nofollow } => clone_host_path(path, *recursive, *nofollow)
+            .and_then(|(tree, directory)| bind(root, operation, tree, directory)),
         MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system),
         MountSource::Existing { superblock_flags, data, bind } => {
             remount(root, operation, *superblock_flags, data, *bind)
@@ -49,14 +49,36 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
     result.with_context(|| format!("error mounting {} at /{}", operation.pointer, operation.destination))
 }
 
-fn clone_host_path(path: &str, recursive: bool) -> Result<(OwnedFd, bool)> {
-    let tree = mount::clone_tree(AT_FDCWD, &c_string(path)?, recursive).on("open", path)?;
+/// A symbolic link in place of a mount (`copy-symlink`).
+///
+/// # Errors
+/// Where something else than this link is there already.
+pub fn copy_symlink(root: &Root, pointer: &str, target: &str, path: &str) -> Result<()> {
+    let make = || -> Result<()> {
+        let (parent, name) = root.parent(path)?;
+        match symlinkat(target, &parent, name) {
+            Err(Errno::EEXIST) if readlinkat(&parent, name).is_ok_and(|present| present == *target) => Ok(()),
+            Err(Errno::EEXIST) => {
+                Err(Errno::EEXIST).on("symlink", format_args!("/{path}")).context("something else is there already")?
+            }
+            other => Ok(other.on("symlink", format_args!("/{path}"))?),
+        }
+    };
+    make().with_context(|| format!("error copying the symbolic link of {pointer} to /{path}"))
+}
+
+fn clone_host_path(path: &str, recursive: bool, nofollow: bool) -> Result<(OwnedFd, bool)> {
+    let tree = match nofollow {
+        true => mount::clone_tree_nofollow(AT_FDCWD, &c_string(path)?, recursive),
+        false => mount::clone_tree(AT_FDCWD, &c_string(path)?, recursive),
+    }
+    .on("open", path)?;
     let directory = is_directory(&tree).on("stat", path)?;
     Ok((tree, directory))
 }
 
 fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool) -> Result<()> {
-    let target = root.target(&operation.destination, if directory { Target::Directory } else { Target::File })?;
+    let target = target(root, operation, if directory { Target::Directory } else { Target::File })?;
     protect_proc(&operation.destination, &target, &tree)?;
     dress(&tree, operation)?;
     attach(&tree, &target, directory)
@@ -67,7 +89,7 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
         // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
         // leads to (CVE-2019-19921).
         "proc" | "sysfs" => strict_target(root, &operation.destination)?,
-        _ => root.target(&operation.destination, Target::Directory)?,
+        _ => target(root, operation, Target::Directory)?,
     };
     if file_system.kind != "proc" {
         protect_proc(&operation.destination, &target, &target)?;
@@ -84,6 +106,13 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
     }
     dress_further(&tree, operation)?;
     attach(&tree, &target, true)
+}
+
+fn target(root: &Root, operation: &MountOperation, kind: Target) -> Result<OwnedFd> {
+    match operation.nofollow {
+        true => root.target_nofollow(&operation.destination, kind),
+        false => root.target(&operation.destination, kind),
+    }
 }
 
 fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {

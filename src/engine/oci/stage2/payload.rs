@@ -94,6 +94,9 @@ impl Perform for Payload {
                     Err(errno) => Err(errno).on("symlink", format_args!("/{path}"))?,
                 }
             }
+            Operation::CopySymlink { pointer, target, path } => {
+                mounts::copy_symlink(self.root()?, &pointer, &target, &path)
+            }
             Operation::Directory { path, mode } => {
                 let root = self.root()?;
                 match root.find(&path)? {
