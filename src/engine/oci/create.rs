@@ -4,7 +4,7 @@ use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::idmap::UserNamespaces;
-use super::{devices, mounts, namespaces, process, seccomp};
+use super::{devices, mounts, namespaces, network, process, seccomp};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
@@ -24,6 +24,7 @@ pub struct Plan {
     resources: LinuxResources,
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
+    pub network: network::Plan,
     seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
     privileged: bool,
@@ -55,7 +56,9 @@ impl Plan {
         let privileged = caps::has_sys_admin();
         let mounts =
             mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
+        let network = network::Plan::new(&linux, &namespaces, &launch.options)?;
         Ok(Self {
+            network,
             namespaces,
             placement,
             resources: linux.resources().clone().unwrap_or_default(),
@@ -149,6 +152,9 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     }
     if plan.namespaces.makes(libc::CLONE_NEWUSER) {
         plan.namespaces.write_id_maps(init.pid)?;
+    }
+    if !plan.network.devices.is_empty() {
+        engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
     }
     let mut batch = Batch::default();
     enter_namespaces(plan, engine, launch, &mut batch)?;

@@ -9,6 +9,7 @@ pub mod hooks;
 mod idmap;
 mod mounts;
 mod namespaces;
+pub(in crate::engine) mod network;
 pub mod process;
 pub(in crate::engine) mod seccomp;
 pub(in crate::engine) mod stage2;

@@ -178,9 +178,18 @@ impl Plan {
 
     /// Where the container's user namespace is found, if it has one; `init` is its first process.
     pub fn user_namespace(&self, init: i32) -> Option<PathBuf> {
-        let joined = self.joined.iter().find(|(kind, _)| *kind == libc::CLONE_NEWUSER);
         let made = || self.makes(libc::CLONE_NEWUSER).then(|| format!("/proc/{init}/ns/user").into());
-        joined.map(|(_, path)| path.clone()).or_else(made)
+        self.path(libc::CLONE_NEWUSER).cloned().or_else(made)
+    }
+
+    /// Where the container's network namespace is found.
+    pub fn network(&self, init: i32) -> PathBuf {
+        self.path(libc::CLONE_NEWNET).cloned().unwrap_or_else(|| format!("/proc/{init}/ns/net").into())
+    }
+
+    /// The path of a namespace that is joined.
+    pub fn path(&self, flag: i32) -> Option<&PathBuf> {
+        self.joined.iter().find(|(kind, _)| *kind == flag).map(|(_, path)| path)
     }
 }
 
