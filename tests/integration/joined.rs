@@ -60,9 +60,9 @@ fn join(chosen: &[&(&str, &str, &str)], user: bool) {
         );
     }
     let of = |pid: i32| identity(&format!("/proc/{pid}/ns/user"));
-    assert_eq!(of(init) == of(pid), true, "{what}: user");
+    assert_eq!(of(init), of(pid), "{what}: user");
     // A process that joins is in the same ones.
-    let inside = container.exec(&[], &["readlink", "/proc/self/ns/uts", "/proc/self/ns/net"]);
+    let inside = container.exec(&[], &["sh", "-c", "readlink /proc/self/ns/uts; readlink /proc/self/ns/net"]);
     assert_eq!(inside.code, 0, "{what}: {}", inside.stderr);
     let expected = [format!("/proc/{init}/ns/uts"), format!("/proc/{init}/ns/net")].map(|path| identity(&path));
     assert_eq!(inside.stdout.split_whitespace().collect::<Vec<_>>(), expected, "{what}");
@@ -192,4 +192,21 @@ fn time_offsets() {
     let mut b = Bundle::shell("true");
     b.namespace("time", "").set("/linux/timeOffsets", json!({ "monotonic": { "secs": -1_000_000_000_000_i64 } }));
     run(&runtime, &b).fails(1, "timens_offsets");
+}
+
+/// A mount namespace belongs to a user namespace: both of one helper.
+#[test]
+fn user_and_mount_namespaces() {
+    let runtime = only_own_engine!();
+    let mut b = Bundle::new();
+    let pid = b.mapped_helper(&["--mount", "--pid", "--fork", "--kill-child"], "0 100000 65536");
+    for (kind, file) in [("user", "user"), ("mount", "mnt"), ("pid", "pid_for_children")] {
+        b.namespace(kind, &format!("/proc/{pid}/ns/{file}"));
+    }
+    for dir in ["rootfs", "rootfs/dev", "rootfs/etc", "rootfs/proc", "rootfs/sys", "rootfs/tmp"] {
+        chown(b.host(dir), Some(100_000), Some(100_000)).expect("chown the root file system");
+    }
+    let seen = seen(&runtime, &b);
+    assert_eq!(seen["uid_map"], json!(["0 100000 65536"]));
+    assert_eq!(seen["namespaces"]["mnt"], "new");
 }

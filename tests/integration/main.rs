@@ -14,6 +14,7 @@ mod mounts;
 mod net_devices;
 mod newer;
 mod podman;
+mod rootless;
 mod second_engine;
 mod slowed;
 mod support;
