@@ -5,6 +5,7 @@ pub(in crate::engine) mod create;
 mod devices;
 mod engine;
 mod exec;
+mod file_system;
 pub mod hooks;
 mod idmap;
 mod mounts;

@@ -3,6 +3,7 @@
 //! attached stands in `stage2/mounts.rs`.
 
 use super::cgroup::ContainerMount;
+use super::file_system;
 use super::idmap::{IdMap, Maps, UserNamespaces};
 use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
@@ -13,7 +14,7 @@ use crate::sys::mount::{Attributes, attr, clone_tree, clone_tree_nofollow, set_a
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::{SFlag, fstat, stat};
 use oci_spec::runtime::{Linux, Mount};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -244,6 +245,9 @@ impl Plan {
         match &self.kind {
             Kind::New { kind, source } => {
                 let file_system = self.file_system(kind, source.as_deref());
+                if around.privileged && source.as_deref().is_some_and(is_block_device) {
+                    return self.add_block_device(batch, rpc, &file_system);
+                }
                 batch.push(self.operation(MountSource::FileSystem(file_system)));
                 Ok(())
             }
@@ -275,6 +279,15 @@ impl Plan {
             Kind::Cgroup if around.pure_v2 => self.add_unified(batch, rpc, around),
             Kind::Cgroup => self.add_hierarchies(batch, rpc, around),
         }
+    }
+
+    fn add_block_device(&self, batch: &mut Batch, rpc: &mut RpcClient, file_system: &FileSystem) -> Result<()> {
+        make_room(batch, rpc)?;
+        let tree = file_system::make(file_system, &file_system.data, self.options.attr_set)
+            .with_context(|| format!("error mounting {} at /{}", self.pointer, self.destination))?;
+        let source = MountSource::Tree { fd: batch.fd(tree), directory: true };
+        batch.push(self.operation(source));
+        Ok(())
     }
 
     /// What a source that `copy-symlink` makes anew points at; `None` where it is no link or is to be bound.
@@ -370,11 +383,7 @@ fn source_of(
     if !around.privileged {
         return Ok(MountSource::HostPath { path: path.display().to_string(), recursive, nofollow });
     }
-    if batch.is_full(1) {
-        // Descriptors in flight are limited: let stage2 take these before more are made.
-        rpc.send(std::mem::take(batch))?;
-        rpc.drain()?;
-    }
+    make_room(batch, rpc)?;
     let tree = clone_source(path, recursive, nofollow)?;
     if around.propagation != 0 {
         // In the peer group of the host's mount, what the container mounts below would appear on the host.
@@ -387,6 +396,20 @@ fn source_of(
     let stat = fstat(&tree).on("stat", path.display())?;
     let directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
     Ok(MountSource::Tree { fd: batch.fd(tree), directory })
+}
+
+/// Descriptors in flight are limited: stage2 takes those that there are before more are made.
+fn make_room(batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
+    if batch.is_full(1) {
+        rpc.send(std::mem::take(batch))?;
+        rpc.drain()?;
+    }
+    Ok(())
+}
+
+fn is_block_device(source: &str) -> bool {
+    let is_block = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFBLK;
+    source.starts_with('/') && stat(source).is_ok_and(|stat| is_block(stat.st_mode))
 }
 
 /// A detached clone of what is at a path of the host.

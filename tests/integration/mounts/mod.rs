@@ -1,5 +1,6 @@
 //! Mounts beyond what the packaged runc can: idmapped ones, crun's options for symbolic links, recursive attributes.
 
+mod file_systems;
 mod idmap;
 mod links;
 mod recursive;
@@ -30,6 +31,11 @@ pub fn run(runtime: &Runtime, bundle: &Bundle) -> Output {
 /// What the probe sees in a bundle.
 #[track_caller]
 pub fn seen(runtime: &Runtime, bundle: &Bundle) -> Value {
-    let output = run(runtime, bundle).ok();
-    serde_json::from_str(&output.stdout).expect("the probe prints JSON")
+    report(run(runtime, bundle))
+}
+
+/// The same for a run that is over.
+#[track_caller]
+pub fn report(output: Output) -> Value {
+    serde_json::from_str(&output.ok().stdout).expect("the probe prints JSON")
 }

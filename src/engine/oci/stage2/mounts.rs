@@ -1,7 +1,9 @@
 //! One mount: its file system or tree made detached, its attributes set while nobody can see it, then attached.
 
 use super::copy_up::copy_up;
+use super::mount2;
 use super::root::{Root, Target, c_string, is_directory};
+use crate::engine::oci::file_system;
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource};
 use crate::rpc::server::Context;
 use crate::sys::mount::{self, Attributes};
@@ -100,7 +102,12 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
         let mode = fstat(&target).on("stat", format_args!("/{}", operation.destination))?.st_mode & 0o7777;
         data.insert(0, ("mode".into(), Some(format!("{mode:o}"))));
     }
-    let tree = make(file_system, &data, operation.attributes.set)?;
+    if mount2::is_needed(&data) {
+        mount2::mount(&target, file_system, &data)?;
+        // What is at the destination now is the new mount.
+        return dress(&root.target(&operation.destination, Target::Directory)?, operation);
+    }
+    let tree = file_system::make(file_system, &data, operation.attributes.set)?;
     if file_system.copy_up {
         copy_up(&target, &tree).context("tmpcopyup")?;
     }
@@ -129,49 +136,6 @@ fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
         }
         Err(errno) => Err(errno).on("open", format_args!("/{destination}"))?,
     }
-}
-
-/// A detached mount of a new file system.
-fn make(file_system: &FileSystem, data: &[(String, Option<String>)], attributes: u64) -> Result<OwnedFd> {
-    let kind = &file_system.kind;
-    let context = match mount::fsopen(&c_string(kind)?) {
-        Err(errno @ Errno::ENODEV) => {
-            return Err(errno).on("mount a file system of type", kind).context("the kernel has no such file system")?;
-        }
-        other => other.on("fsopen", kind)?,
-    };
-    configure(&context, file_system, data)?;
-    if let Err(errno) = mount::fsconfig_create(&context) {
-        return Err(explain(errno, &context, kind));
-    }
-    mount::fsmount(&context, attributes).map_err(|errno| explain(errno, &context, kind))
-}
-
-fn configure(context: &OwnedFd, file_system: &FileSystem, data: &[(String, Option<String>)]) -> Result<()> {
-    if let Some(source) = &file_system.source {
-        mount::fsconfig_string(context, c"source", &c_string(source)?)
-            .map_err(|errno| explain(errno, context, &format!("source {source}")))?;
-    }
-    for flag in &file_system.flags {
-        mount::fsconfig_flag(context, &c_string(flag)?).map_err(|errno| explain(errno, context, flag))?;
-    }
-    for (key, value) in data {
-        let result = match value {
-            Some(value) => mount::fsconfig_string(context, &c_string(key)?, &c_string(value)?),
-            None => mount::fsconfig_flag(context, &c_string(key)?),
-        };
-        result.map_err(|errno| {
-            let option = value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"));
-            explain(errno, context, &format!("option {option:?} of {}", file_system.kind))
-        })?;
-    }
-    Ok(())
-}
-
-/// An error of a file system context, with the file system's own words where it has any.
-fn explain(errno: Errno, context: &OwnedFd, what: &str) -> anyhow::Error {
-    let words = mount::fs_message(context).map_or_else(String::new, |words| format!(" ({words})"));
-    crate::sys::Error { op: "mount".into(), target: format!("{what}{words}"), errno }.into()
 }
 
 /// Sets all that was asked for, before anyone can see the mount.
