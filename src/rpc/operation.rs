@@ -93,6 +93,8 @@ pub enum Operation {
     },
     MaskPaths {
         paths: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
     },
     ReadonlyPaths {
         paths: Vec<String>,
@@ -172,6 +174,9 @@ pub struct FileSystem {
     pub data: Vec<(String, Option<String>)>,
     /// Copies what the destination held into the new file system (`tmpcopyup`).
     pub copy_up: bool,
+    /// SELinux label of its root, for a file system that takes no `context`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -201,3 +201,17 @@ pub fn pivot_root_here() -> nix::Result<()> {
     // SAFETY: both arguments are NUL-terminated.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
 }
+
+/// Labels the root of a mount for SELinux (setxattr(2) of `security.selinux`).
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has no labels.
+pub fn set_selinux_label(mount: impl AsFd, label: &CStr) -> nix::Result<()> {
+    let path = format!("/proc/self/fd/{}\0", mount.as_fd().as_raw_fd());
+    let bytes = label.to_bytes_with_nul();
+    // SAFETY: path and name are NUL-terminated, and the value is of the length given.
+    check(libc::c_long::from(unsafe {
+        libc::setxattr(path.as_ptr().cast(), c"security.selinux".as_ptr(), bytes.as_ptr().cast(), bytes.len(), 0)
+    }))
+    .map(drop)
+}

@@ -4,7 +4,7 @@ use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::idmap::UserNamespaces;
-use super::{devices, mounts, namespaces, network, process, seccomp};
+use super::{devices, mounts, namespaces, network, process, seccomp, sources};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
@@ -221,7 +221,7 @@ fn prepare_root(
     }
     let tree = match mount && plan.privileged {
         true => {
-            let tree = mounts::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
+            let tree = sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
             Some(batch.fd(tree))
         }
         false => None,
@@ -355,7 +355,8 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
             batch.push(Operation::ReadonlyPaths { paths });
         }
         if let Some(paths) = paths(linux.masked_paths()) {
-            batch.push(Operation::MaskPaths { paths });
+            let label = linux.mount_label().clone().filter(|label| !label.is_empty());
+            batch.push(Operation::MaskPaths { paths, label });
         }
     }
     if let Some(profile) = &plan.seccomp {

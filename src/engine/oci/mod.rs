@@ -13,6 +13,7 @@ mod namespaces;
 pub(in crate::engine) mod network;
 pub mod process;
 pub(in crate::engine) mod seccomp;
+mod sources;
 pub(in crate::engine) mod stage2;
 
 pub use super::live::wait_for;

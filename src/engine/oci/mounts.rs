@@ -5,21 +5,17 @@
 use super::cgroup::ContainerMount;
 use super::file_system;
 use super::idmap::{IdMap, Maps, UserNamespaces};
+use super::sources::{Source, is_block_device, make_room, source_of};
 use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource, Operation};
-use crate::sys::mount::{Attributes, attr, clone_tree, clone_tree_nofollow, set_attributes};
+use crate::sys::mount::{Attributes, attr};
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{SFlag, fstat, stat};
 use oci_spec::runtime::{Linux, Mount};
-use std::ffi::CString;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One mount, decided.
 #[derive(Debug, Clone)]
@@ -39,22 +35,6 @@ enum Kind {
     Remount,
     Cgroup,
     New { kind: String, source: Option<String> },
-}
-
-/// What a bind binds.
-#[derive(Debug, Clone)]
-struct Source {
-    path: PathBuf,
-    recursive: bool,
-    /// A symbolic link is bound itself.
-    nofollow: bool,
-    idmap: Option<IdMap>,
-}
-
-impl Source {
-    fn plain(path: &Path) -> Self {
-        Self { path: path.to_owned(), recursive: true, nofollow: false, idmap: None }
-    }
 }
 
 /// No program, device or set-id file belongs into a cgroup file system, whatever the options say.
@@ -217,6 +197,7 @@ impl Plan {
                 .collect(),
             data: self.data(kind),
             copy_up: self.options.tmpcopyup && kind == "tmpfs",
+            label: self.label.clone().filter(|_| kind == "mqueue"),
         }
     }
 
@@ -229,7 +210,7 @@ impl Plan {
                 *value = value.trim_matches('"').to_owned();
             }
         }
-        // What the kernel labels by itself takes no context.
+        // What the kernel labels by itself takes no context; message queues are labelled once they are mounted.
         let labelled = !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2");
         if let Some(label) = self.label.as_ref().filter(|_| labelled && !data.iter().any(|(key, _)| key == "context")) {
             data.push(("context".to_owned(), Some(label.clone())));
@@ -372,59 +353,35 @@ fn hierarchy(controllers: &str) -> FileSystem {
     FileSystem { kind: "cgroup".into(), source: Some("cgroup".into()), data, ..FileSystem::default() }
 }
 
-/// A source of the host: a detached tree where smaster may clone one, otherwise the path for stage2.
-fn source_of(
-    batch: &mut Batch,
-    rpc: &mut RpcClient,
-    source: &Source,
-    around: &mut Surroundings,
-) -> Result<MountSource> {
-    let &Source { ref path, recursive, nofollow, .. } = source;
-    if !around.privileged {
-        return Ok(MountSource::HostPath { path: path.display().to_string(), recursive, nofollow });
-    }
-    make_room(batch, rpc)?;
-    let tree = clone_source(path, recursive, nofollow)?;
-    if around.propagation != 0 {
-        // In the peer group of the host's mount, what the container mounts below would appear on the host.
-        let propagation = Attributes { propagation: around.propagation, ..Attributes::default() };
-        set_attributes(&tree, propagation, true).on("set the propagation of", path.display())?;
-    }
-    if let Some(map) = &source.idmap {
-        around.user_namespaces.apply(&tree, map, &path.display().to_string())?;
-    }
-    let stat = fstat(&tree).on("stat", path.display())?;
-    let directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-    Ok(MountSource::Tree { fd: batch.fd(tree), directory })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Descriptors in flight are limited: stage2 takes those that there are before more are made.
-fn make_room(batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
-    if batch.is_full(1) {
-        rpc.send(std::mem::take(batch))?;
-        rpc.drain()?;
+    /// What linux.mountLabel makes of the data of one mount.
+    fn data(kind: &str, options: &[&str]) -> (Vec<String>, Option<String>) {
+        let linux = serde_json::json!({ "mountLabel": "u:r:t:s0:c1,c2" });
+        let mount = serde_json::json!({ "destination": "/x", "type": kind, "source": kind, "options": options });
+        let plans = plan(
+            &[serde_json::from_value(mount).unwrap()],
+            Path::new("/"),
+            &serde_json::from_value(linux).unwrap(),
+            true,
+        );
+        let file_system = plans.unwrap()[0].file_system(kind, None);
+        let word = |(key, value): &(String, Option<String>)| format!("{key}={}", value.as_deref().unwrap_or_default());
+        (file_system.data.iter().map(word).collect(), file_system.label)
     }
-    Ok(())
-}
 
-fn is_block_device(source: &str) -> bool {
-    let is_block = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFBLK;
-    source.starts_with('/') && stat(source).is_ok_and(|stat| is_block(stat.st_mode))
-}
-
-/// A detached clone of what is at a path of the host.
-///
-/// # Errors
-/// The kernel's, as `open PATH: …`.
-pub fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    clone_source(path, recursive, false)
-}
-
-fn clone_source(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
-    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).on("open", path.display())?;
-    let tree = match nofollow {
-        true => clone_tree_nofollow(AT_FDCWD, &c_path, recursive),
-        false => clone_tree(AT_FDCWD, &c_path, recursive),
-    };
-    Ok(tree.on("open", path.display())?)
+    #[test]
+    fn the_mount_label_is_the_context_of_new_file_systems() {
+        let label = "u:r:t:s0:c1,c2".to_owned();
+        let context = format!("context={label}");
+        assert_eq!(data("tmpfs", &["size=1m"]), (vec!["size=1m".to_owned(), context.clone()], None));
+        assert_eq!(data("overlay", &["lowerdir=/a:/b"]).0, ["lowerdir=/a:/b".to_owned(), context]);
+        assert_eq!(data("proc", &[]), (vec![], None));
+        assert_eq!(data("sysfs", &[]), (vec![], None));
+        assert_eq!(data("mqueue", &[]), (vec![], Some(label)));
+        // The mount's own holds, without the quotes that mount(2) would want.
+        assert_eq!(data("tmpfs", &["context=\"a:b:c:s0:c3,c4\""]).0, ["context=a:b:c:s0:c3,c4"]);
+    }
 }

@@ -111,6 +111,9 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
     if file_system.copy_up {
         copy_up(&target, &tree).context("tmpcopyup")?;
     }
+    if let Some(label) = &file_system.label {
+        mount::set_selinux_label(&tree, &c_string(label)?).on("label", format_args!("/{}", operation.destination))?;
+    }
     dress_further(&tree, operation)?;
     attach(&tree, &target, true)
 }

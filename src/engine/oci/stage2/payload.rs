@@ -118,7 +118,7 @@ impl Perform for Payload {
                 identity::reopen_null()
             }
             Operation::MakeReadonly { paths, attributes } => masks::change(self.root()?, &paths, attributes),
-            Operation::MaskPaths { paths } => masks::mask(self.root()?, &paths),
+            Operation::MaskPaths { paths, label } => masks::mask(self.root()?, &paths, label.as_deref()),
             Operation::ReadonlyPaths { paths } => masks::make_readonly(self.root()?, &paths),
             Operation::SeccompProgram { fd } => {
                 File::from(context.take(fd)?)
