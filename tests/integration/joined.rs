@@ -189,6 +189,13 @@ fn time_offsets() {
         let joined = container.exec(&[], &["cat", "/proc/self/timens_offsets"]).ok();
         assert_eq!(joined.stdout, text, "user {user}");
     }
+    // A namespace that is joined keeps its own.
+    let mut b = Bundle::shell("cat /proc/self/timens_offsets");
+    let pid = b.helper(&["--time", "--fork", "--kill-child", "--boottime", "100"], "");
+    b.namespace("time", &format!("/proc/{pid}/ns/time_for_children"));
+    b.set("/linux/timeOffsets", json!({ "boottime": { "secs": 5 } }));
+    let text = run(&runtime, &b).ok().stdout;
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>()[3..5], ["boottime", "100"], "{text}");
     let mut b = Bundle::shell("true");
     b.namespace("time", "").set("/linux/timeOffsets", json!({ "monotonic": { "secs": -1_000_000_000_000_i64 } }));
     run(&runtime, &b).fails(1, "timens_offsets");

@@ -121,3 +121,20 @@ fn a_range_that_is_not_the_users() {
     let output = output.fails(1, "newgidmap: gid range [1-11) -> [900000-900010) not allowed");
     assert!(output.stderr.contains("/linux/gidMappings"), "{}", output.stderr);
 }
+
+/// crun's options for links, where stage2 has to find the source itself.
+#[test]
+fn links_of_the_host() {
+    let runtime = user!();
+    let mut b = bundle(json!([range(0, USER, 1)]), json!([range(0, USER, 1)]));
+    b.make_file("pointed/file", "of the host");
+    b.make_link("link", "pointed/file");
+    b.make_link("rootfs/covered", "/etc/passwd");
+    b.bind("link", "/copied", &["bind", "copy-symlink"]);
+    b.bind("link", "/bound", &["bind", "src-nofollow"]);
+    b.bind("link", "/covered", &["bind", "src-nofollow", "dest-nofollow"]);
+    b.bind("link", "/followed", &["bind"]);
+    b.shell_payload("readlink /copied; readlink /bound; readlink /covered; cat /followed");
+    let stdout = run(&runtime, &b).ok().stdout;
+    assert_eq!(stdout, "pointed/file\npointed/file\npointed/file\nof the host");
+}

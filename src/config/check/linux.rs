@@ -196,6 +196,13 @@ fn check_time_offsets(report: &mut Report, linux: &Value) {
             "add {\"type\": \"time\"} to linux.namespaces",
         );
     }
+    if namespace(linux, "time").is_some_and(|path| !path.is_empty()) {
+        report.warning(
+            "/linux/timeOffsets",
+            "a time namespace that is joined has its offsets already; these are ignored",
+            "remove them, or the path of the namespace",
+        );
+    }
     for (clock, offset) in offsets {
         if !names::TIME_CLOCKS.contains(&clock.as_str()) {
             report.error(

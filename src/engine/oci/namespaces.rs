@@ -68,7 +68,9 @@ impl Plan {
         plan.no_return = plan.joins(libc::CLONE_NEWPID) && !can_return_to_pid_namespace();
         // The user namespace first: it is what gives the right to join the others.
         plan.joined.sort_by_key(|(flag, _)| *flag != libc::CLONE_NEWUSER);
-        plan.time_offsets = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()).map(|offsets| {
+        // Those of a namespace that is joined were fixed by its first process.
+        let offsets = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty() && plan.makes(CLONE_NEWTIME));
+        plan.time_offsets = offsets.map(|offsets| {
             let line = |(clock, offset): (&String, &oci_spec::runtime::LinuxTimeOffset)| {
                 format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0))
             };

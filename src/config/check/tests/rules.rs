@@ -158,6 +158,13 @@ fn namespaces_and_what_needs_them() {
     for wrong in ["a/b", "a b", "..", "sixteen-letters-", "50%", "%d%d"] {
         expect(&devices(json!({ "eth2": { "name": wrong } })), at, "invalid network device name");
     }
+    let mut joined = of(json!([{ "type": "time", "path": "/x" }, { "type": "user", "path": "/x" }]));
+    joined["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } });
+    joined["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
+    let findings = check(&joined, None);
+    let pointers: Vec<_> = findings.iter().map(|finding| (finding.severity, finding.pointer.as_str())).collect();
+    let warned = ["/linux/timeOffsets", "/linux/uidMappings"].map(|at| (Severity::Warning, at));
+    assert_eq!(pointers, warned, "{findings:#?}");
     error("/linux/timeOffsets", json!({ "monotonic": { "secs": 1 } }), "time namespace");
 }
 

@@ -157,7 +157,11 @@ impl Moved {
         self.host.set_up(link.index, false).on("set down", name)?;
         if let Err(errno) = self.host.transfer(link.index, &inside, namespace) {
             restore(&mut self.host, &link, &addresses);
-            return Err(errno).on("move", name)?;
+            let error = Err(errno).on("move", name);
+            return match errno {
+                Errno::EINVAL => error.context("it is of a kind that belongs to its network namespace")?,
+                _ => error?,
+            };
         }
         self.moved.push(Was { name: name.clone(), inside: inside.clone(), up: link.up, addresses: addresses.clone() });
         let Some(link) = self.inside.find(&inside).on("look for network device", &inside)? else {
