@@ -2,6 +2,7 @@
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
 use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
+use super::oci::network::{self, Returning};
 use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::Failure;
 use crate::rpc::frame::{self, Kind};
@@ -20,6 +21,9 @@ pub struct EngineState {
     /// Absent where no cgroups were wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Placement>,
+    /// Network devices of the host that come back when the container has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub net_devices: Vec<Returning>,
 }
 
 /// The engine's part of the record.
@@ -141,6 +145,18 @@ pub fn remove_cgroups(container: &Container) -> Result<()> {
         Some(placement) => placement.open().remove(),
         None => Ok(()),
     }
+}
+
+/// Gives network devices that have come back their names again.
+///
+/// # Errors
+/// Where the record is damaged.
+pub fn rename_net_devices(container: &Container) -> Result<()> {
+    let returning = engine_state(container)?.net_devices;
+    if !returning.is_empty() {
+        network::rename_returned(&returning);
+    }
+    Ok(())
 }
 
 /// Waits for the container's init, which a stage2 became.

@@ -57,7 +57,7 @@ impl EngineOperations for NativeEngine {
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         refused::check(launch)?;
         let plan = create::Plan::new(launch)?;
-        let state = live::EngineState { cgroup: plan.placement.clone() };
+        let state = live::EngineState { cgroup: plan.placement.clone(), ..Default::default() };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
         self.plan = Some(plan);
         Ok(())

@@ -1,6 +1,7 @@
 //! The `oci` engine in stage1 and smaster: which file does what.
 
 use super::cgroup::Created;
+use super::network::Moved;
 use super::{create, exec, namespaces, stage2};
 use crate::engine::live::{self, EngineState};
 use crate::engine::{
@@ -36,6 +37,7 @@ pub static PROVIDER: Provider = Provider {
 pub struct OciEngine {
     pub(super) plan: Option<create::Plan>,
     pub(super) cgroup: Option<Created>,
+    pub(super) network: Option<Moved>,
     pub(super) exec: Option<exec::Plan>,
 }
 
@@ -46,7 +48,10 @@ impl EngineOperations for OciEngine {
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         let plan = create::Plan::new(launch)?;
-        launch.engine_state = Some(serde_json::value::to_raw_value(&EngineState { cgroup: plan.placement.clone() })?);
+        launch.engine_state = Some(serde_json::value::to_raw_value(&EngineState {
+            cgroup: plan.placement.clone(),
+            net_devices: plan.network.returning.clone(),
+        })?);
         self.plan = Some(plan);
         Ok(())
     }
@@ -63,6 +68,9 @@ impl EngineOperations for OciEngine {
         if let Some(created) = self.cgroup.take() {
             created.commit();
         }
+        if let Some(moved) = self.network.take() {
+            moved.commit();
+        }
     }
 
     fn monitor_container(&mut self, _container: &Container, init: Option<&InitProcess>) -> Result<ExitStatus> {
@@ -72,13 +80,17 @@ impl EngineOperations for OciEngine {
     fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()> {
         match outcome {
             Outcome::NotCreated => {
+                self.network = None;
                 if let Some(created) = self.cgroup.take() {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
                     let _ = created.placement().open().kill_all(libc::SIGKILL);
                 }
                 Ok(())
             }
-            Outcome::Deleted { container } => live::remove_cgroups(container),
+            Outcome::Deleted { container } => {
+                live::remove_cgroups(container)?;
+                live::rename_net_devices(container)
+            }
         }
     }
 

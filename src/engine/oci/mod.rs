@@ -5,11 +5,15 @@ pub(in crate::engine) mod create;
 mod devices;
 mod engine;
 mod exec;
+mod file_system;
 pub mod hooks;
+mod idmap;
 mod mounts;
 mod namespaces;
+pub(in crate::engine) mod network;
 pub mod process;
 pub(in crate::engine) mod seccomp;
+mod sources;
 pub(in crate::engine) mod stage2;
 
 pub use super::live::wait_for;
