@@ -155,15 +155,25 @@ impl Moved {
         let mut addresses = self.host.addresses(link.index).on("read the addresses of", name)?;
         addresses.retain(is_kept);
         self.host.set_up(link.index, false).on("set down", name)?;
+        let was = |inside: &str| Was {
+            name: name.clone(),
+            inside: inside.to_owned(),
+            up: link.up,
+            addresses: addresses.clone(),
+        };
         if let Err(errno) = self.host.transfer(link.index, &inside, namespace) {
-            restore(&mut self.host, &link, &addresses);
+            match self.host.find(name) {
+                // The kernel moves first and renames then.
+                Ok(None) => self.moved.push(was(name)),
+                _ => restore(&mut self.host, &link, &addresses),
+            }
             let error = Err(errno).on("move", name);
             return match errno {
                 Errno::EINVAL => error.context("it is of a kind that belongs to its network namespace")?,
                 _ => error?,
             };
         }
-        self.moved.push(Was { name: name.clone(), inside: inside.clone(), up: link.up, addresses: addresses.clone() });
+        self.moved.push(was(&inside));
         let Some(link) = self.inside.find(&inside).on("look for network device", &inside)? else {
             bail!("{inside} did not arrive in the container");
         };
