@@ -8,6 +8,7 @@ pub mod features;
 pub mod findings;
 pub mod id;
 pub mod mount_options;
+pub mod number_list;
 pub mod rtx_config;
 pub mod spec_template;
 pub mod update;

@@ -69,6 +69,8 @@ pub struct SpawnRequest {
     pub pid_namespace: Option<OwnedFd>,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<OwnedFd>,
+    /// Processors to be born on: bit n of word n/64 is processor n.
+    pub affinity: Option<Vec<u64>>,
 }
 
 /// The container's first process, a child of this one.

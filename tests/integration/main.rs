@@ -11,6 +11,7 @@ mod interrupted;
 mod leaks;
 mod newer;
 mod podman;
+mod process_fields;
 mod second_engine;
 mod slowed;
 mod support;

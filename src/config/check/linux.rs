@@ -211,15 +211,8 @@ fn check_small_sections(report: &mut Report, linux: &Value) {
     {
         report.error("/linux/personality/flags", "personality flags are not supported", "remove them");
     }
-    if let Some(nodes) = present(linux, "memoryPolicy").and_then(|policy| text(policy, "nodes"))
-        && !nodes.is_empty()
-        && !scheduling::is_cpu_list(nodes)
-    {
-        report.error(
-            "/linux/memoryPolicy/nodes",
-            format!("{nodes:?} is no list of memory nodes"),
-            "write numbers and ranges with commas between them, as in \"0-1\"",
-        );
+    if let Some(policy) = present(linux, "memoryPolicy") {
+        scheduling::check_memory_policy(report, policy);
     }
     for (index, limit) in present(linux, "resources").map_or(&[][..], |r| list(r, "devices")).iter().enumerate() {
         check_device_rule(report, limit, &format!("/linux/resources/devices/{index}"));

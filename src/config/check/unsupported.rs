@@ -8,8 +8,6 @@ use super::{Report, escape};
 /// Pointer patterns into config.json, and what to call the thing. `*` stands for every element, and `=x` at the end
 /// means: only this value.
 pub const UNSUPPORTED: &[(&str, &str)] = &[
-    ("/process/scheduler", "process.scheduler"),
-    ("/process/execCPUAffinity", "process.execCPUAffinity"),
     ("/mounts/*/uidMappings", "idmapped mounts"),
     ("/mounts/*/gidMappings", "idmapped mounts"),
     ("/mounts/*/options/*=idmap", "the mount option idmap"),
@@ -20,7 +18,6 @@ pub const UNSUPPORTED: &[(&str, &str)] = &[
     ("/linux/netDevices", "linux.netDevices"),
     ("/linux/seccomp/listenerPath", "linux.seccomp.listenerPath"),
     ("/linux/intelRdt", "linux.intelRdt"),
-    ("/linux/memoryPolicy", "linux.memoryPolicy"),
 ];
 
 /// Whether a pattern is in the table, for `features`.

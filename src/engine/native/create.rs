@@ -26,7 +26,7 @@ impl Plan {
         let linux = spec.linux().clone().unwrap_or_else(oci::no_linux);
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let mut plan = process_plan(process, &launch.options, &launch.id)?;
-        plan.personality = linux.personality().as_ref().map(process::personality);
+        process::add_linux(&mut plan, &linux);
         plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };

@@ -31,7 +31,11 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     let spec = saved_spec(container)?;
     let linux = spec.linux().as_ref();
     let mut plan = process_plan(&exec.process, &exec.options, &container.record.id)?;
-    plan.personality = linux.and_then(|linux| linux.personality().as_ref()).map(process::personality);
+    if let Some(linux) = linux {
+        process::add_linux(&mut plan, linux);
+    }
+    let (affinity, final_affinity) = process::exec_affinity(&exec.process);
+    plan.affinity = final_affinity;
     let profile = linux.and_then(|linux| linux.seccomp().clone());
     plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
@@ -41,7 +45,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
         None => (Vec::new(), None),
     };
     engine.exec = Some(Plan { tasks, seccomp: profile });
-    Ok(SpawnRequest { cgroup, ..SpawnRequest::default() })
+    Ok(SpawnRequest { cgroup, affinity, ..SpawnRequest::default() })
 }
 
 /// Asks stage2 to join.

@@ -39,7 +39,7 @@ impl Plan {
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let keyring = format!("_ses.{}", launch.id);
         let mut plan = process::plan(process, &launch.options, keyring)?;
-        plan.personality = linux.personality().as_ref().map(process::personality);
+        process::add_linux(&mut plan, &linux);
         plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
@@ -127,6 +127,7 @@ pub fn prepare_spawn(engine: &mut OciEngine) -> Result<SpawnRequest> {
         namespaces: plan.namespaces.clone_flags(),
         pid_namespace: plan.namespaces.pid_namespace()?,
         cgroup,
+        affinity: None,
     })
 }
 

@@ -41,7 +41,11 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let mut plan = process::plan(&exec.process, &exec.options, keyring)?;
     let linux = spec.linux().as_ref();
     // A session keyring is the container's; a process that joins takes part in it by name.
-    plan.personality = linux.and_then(|linux| linux.personality().as_ref()).map(process::personality);
+    if let Some(linux) = linux {
+        process::add_linux(&mut plan, linux);
+    }
+    let (affinity, final_affinity) = process::exec_affinity(&exec.process);
+    plan.affinity = final_affinity;
     let profile = linux.and_then(|linux| linux.seccomp().clone());
     plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
@@ -68,7 +72,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     };
     let namespaces = if moves { flags } else { flags & !pid };
     engine.exec = Some(Plan { init, namespaces, root, moves, tasks, seccomp: profile });
-    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup })
+    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, affinity })
 }
 
 /// Asks stage2 to join.
