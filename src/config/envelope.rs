@@ -136,4 +136,16 @@ pub struct MemoryPolicyPlan {
 pub struct SeccompPlan {
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
+    /// Where somebody is to be notified of system calls: whom smaster hands the filter's listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<ListenerPlan>,
+}
+
+/// `linux.seccomp.listenerPath` and what goes there (config-linux.md, Seccomp).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerPlan {
+    pub path: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub metadata: String,
 }

@@ -94,6 +94,8 @@ pub enum Operation {
     /// The compiled seccomp program, to be read from the descriptor and loaded last.
     SeccompProgram {
         fd: FdIndex,
+        /// Bytes of it; what follows in the file is not for the kernel.
+        length: u64,
     },
     /// Writes below /proc/sys.
     Sysctl {

@@ -3,6 +3,7 @@
 use super::spawn::Stage2;
 use super::stage1::Prepared;
 use crate::config::envelope::{Common, Envelope, VERSION};
+use crate::engine::oci::seccomp_listener;
 use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
 use crate::state::{ProcessIdentity, Record, StateDir, Status};
 use crate::sys::On;
@@ -109,6 +110,10 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         // --force` has to know whom to end; written meanwhile, it costs no time.
         state.write_record(&record)?;
         console = stage2.rpc.wait()?.pop();
+        if let Some(listener) = launch.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
+            let container = (Status::Creating, pid);
+            seccomp_listener::hand_over(listener, &record, container, &stage2.init, &mut stage2.rpc)?;
+        }
         warnings.append(&mut stage2.rpc.take_warnings());
     }
     record.complete = true;

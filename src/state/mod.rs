@@ -7,7 +7,7 @@ mod root;
 
 pub use directory::{StateDir, exists, is_abandoned, list};
 pub use identity::{BootId, Liveness, ProcessIdentity};
-pub use record::{Record, Status};
+pub use record::{OciState, Record, Status};
 pub use root::{default_root, is_rootless};
 
 use std::fmt;

@@ -12,6 +12,7 @@ mod leaks;
 mod newer;
 mod podman;
 mod process_fields;
+mod seccomp_notify;
 mod second_engine;
 mod slowed;
 mod support;

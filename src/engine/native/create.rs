@@ -1,7 +1,7 @@
 //! Making a plain process that waits to be started.
 
 use super::NativeEngine;
-use crate::config::envelope::{OciConfig, ProcessPlan, SeccompPlan, Starter};
+use crate::config::envelope::{OciConfig, ProcessPlan, Starter};
 use crate::engine::launch::Stage2;
 use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::hooks::{self, CreationHooks};
@@ -27,7 +27,7 @@ impl Plan {
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let mut plan = process_plan(process, &launch.options, &launch.id)?;
         process::add_linux(&mut plan, &linux);
-        plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+        plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = starter(process, &launch.options);
@@ -100,8 +100,9 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
         batch.push(Operation::RunHooks { point, hooks, state });
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &launch.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     send(creation, batch)
 }

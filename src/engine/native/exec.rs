@@ -2,7 +2,7 @@
 
 use super::NativeEngine;
 use super::create::{process_plan, starter};
-use crate::config::envelope::{OciConfig, SeccompPlan};
+use crate::config::envelope::OciConfig;
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;
 use crate::engine::oci::{process, seccomp};
@@ -37,7 +37,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     let (affinity, final_affinity) = process::exec_affinity(&exec.process);
     plan.affinity = final_affinity;
     let profile = linux.and_then(|linux| linux.seccomp().clone());
-    plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+    plan.seccomp = profile.as_ref().map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
     let (tasks, cgroup) = match engine_state(container)?.cgroup {
@@ -64,8 +64,9 @@ pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, rpc: &mut RpcClient) 
         batch.push(Operation::OpenConsole { rows, columns, bind: false });
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &exec.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     rpc.send(batch)
 }

@@ -4,7 +4,7 @@ use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::{devices, mounts, namespaces, process, seccomp};
-use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
@@ -40,7 +40,7 @@ impl Plan {
         let keyring = format!("_ses.{}", launch.id);
         let mut plan = process::plan(process, &launch.options, keyring)?;
         process::add_linux(&mut plan, &linux);
-        plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+        plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = Starter {
@@ -347,8 +347,9 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
         }
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &launch.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use super::create::follow_move;
 use super::engine::{OciEngine, namespace_flags};
 use super::{process, seccomp};
-use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
@@ -47,7 +47,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let (affinity, final_affinity) = process::exec_affinity(&exec.process);
     plan.affinity = final_affinity;
     let profile = linux.and_then(|linux| linux.seccomp().clone());
-    plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+    plan.seccomp = profile.as_ref().map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = Starter {
         oom_score_adj: exec.process.oom_score_adj(),
@@ -111,8 +111,9 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
         batch.push(Operation::OpenConsole { rows, columns, bind: false });
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &exec.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     rpc.send(batch)
 }

@@ -10,6 +10,7 @@ mod mounts;
 mod namespaces;
 pub mod process;
 pub(in crate::engine) mod seccomp;
+pub mod seccomp_listener;
 pub(in crate::engine) mod stage2;
 
 pub use super::live::wait_for;

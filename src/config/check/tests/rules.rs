@@ -134,8 +134,8 @@ fn scheduling() {
         of(json!({ "policy": "SCHED_DEADLINE", "runtime": runtime, "deadline": deadline, "period": period }))
     };
     expect(&deadline(1000, 2000, 3000), &format!("{at}/runtime"), "a runtime of 1000 ns");
-    expect(&deadline(3000, 2000, 0), &format!("{at}/deadline"), "runtime <= deadline");
-    expect(&deadline(2000, 3000, 2500), &format!("{at}/period"), "runtime <= deadline");
+    expect(&deadline(3000, 2000, 0), &format!("{at}/deadline"), "before the runtime");
+    expect(&deadline(2000, 3000, 2500), &format!("{at}/period"), "before the deadline");
     expect(&deadline(2000, u64::MAX, 0), &format!("{at}/deadline"), "too long");
     error("/process/execCPUAffinity/initial", json!("0-3,,7"), "list of CPUs");
 }
