@@ -23,6 +23,8 @@ pub struct LaunchOptions {
     /// Descriptors to pass on, from 3 upwards, those of LISTEN_FDS first.
     pub preserve_fds: u32,
     pub listen_fds: u32,
+    /// The caller's NOTIFY_SOCKET (sd_notify(3)).
+    pub notify_socket: Option<OsString>,
     /// Runs an engine that isolates nothing.
     pub allow_unconfined: bool,
     /// Whether a host's privileges are missing: another user than root, or a user namespace.

@@ -20,6 +20,13 @@ pub struct EngineState {
     /// Absent where no cgroups were wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Placement>,
+    /// The container was created with --no-new-keyring, which holds for what joins it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_new_keyring: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The engine's part of the record.

@@ -66,7 +66,7 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     stage2.release();
     let Some(signals) = signals else { return Ok(None) };
     let mut relay = foreground::relay(console, caller)?;
-    foreground::watch(&stage2.init, relay.as_mut(), &signals)?;
+    foreground::watch(&stage2.init, relay.as_mut(), &signals, None)?;
     wait_for(&stage2.init).map(Some)
 }
 
@@ -79,7 +79,7 @@ fn watch_direct(execution: Execution, options: ExecOptions<'_>) -> Result<Option
             if options.detach {
                 return Ok(None);
             }
-            foreground::watch(&init, None, &Signals::catch()?)?;
+            foreground::watch(&init, None, &Signals::catch()?, None)?;
             wait_for(&init).map(Some)
         }
     }

@@ -14,6 +14,7 @@ mod podman;
 mod process_fields;
 mod seccomp_notify;
 mod second_engine;
+mod service;
 mod slowed;
 mod support;
 mod verbs;

@@ -30,6 +30,8 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     identity.open().on("open", format_args!("init of {}", container.record.id))?;
     let spec = saved_spec(container)?;
     let linux = spec.linux().as_ref();
+    let state = engine_state(container)?;
+    exec.options.no_new_keyring |= state.no_new_keyring;
     let mut plan = process_plan(&exec.process, &exec.options, &container.record.id)?;
     if let Some(linux) = linux {
         process::add_linux(&mut plan, linux);
@@ -40,7 +42,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     plan.seccomp = profile.as_ref().map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
-    let (tasks, cgroup) = match engine_state(container)?.cgroup {
+    let (tasks, cgroup) = match state.cgroup {
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };

@@ -56,8 +56,11 @@ impl EngineOperations for NativeEngine {
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         refused::check(launch)?;
+        if launch.options.notify_socket.is_some() {
+            launch.warnings.push(format!("engine {:?} does not pass NOTIFY_SOCKET on", PROVIDER.name));
+        }
         let plan = create::Plan::new(launch)?;
-        let state = live::EngineState { cgroup: plan.placement.clone() };
+        let state = live::EngineState { cgroup: plan.placement.clone(), no_new_keyring: launch.options.no_new_keyring };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
         self.plan = Some(plan);
         Ok(())

@@ -26,7 +26,12 @@ pub struct Plan {
     seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
     privileged: bool,
+    /// The container gets a socket for sd_notify(3).
+    notifies: bool,
 }
+
+/// Where a container finds its socket for sd_notify(3), as runc has it.
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 
 const MS_REC: u64 = libc::MS_REC;
 
@@ -41,6 +46,14 @@ impl Plan {
         let mut plan = process::plan(process, &launch.options, keyring)?;
         process::add_linux(&mut plan, &linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
+        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory);
+        let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
+        if notifies {
+            plan.env.push(NOTIFY_SOCKET.to_owned());
+            mounts.push(mounts::notify_directory(std::path::absolute(launch.root.join(&launch.id))?.join("notify")));
+        } else if launch.options.notify_socket.is_some() {
+            launch.warnings.push("without a mount namespace NOTIFY_SOCKET is not passed on".to_owned());
+        }
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = Starter {
@@ -55,11 +68,12 @@ impl Plan {
             namespaces,
             placement,
             resources: linux.resources().clone().unwrap_or_default(),
-            mounts: mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory),
+            mounts,
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
             privileged: caps::has_sys_admin(),
+            notifies,
         })
     }
 
@@ -136,6 +150,9 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
     let launch = creation.launch;
+    if plan.notifies {
+        creation.state.make_notify_directory()?;
+    }
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;
     }

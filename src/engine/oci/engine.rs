@@ -46,7 +46,8 @@ impl EngineOperations for OciEngine {
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         let plan = create::Plan::new(launch)?;
-        launch.engine_state = Some(serde_json::value::to_raw_value(&EngineState { cgroup: plan.placement.clone() })?);
+        let state = EngineState { cgroup: plan.placement.clone(), no_new_keyring: launch.options.no_new_keyring };
+        launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
         self.plan = Some(plan);
         Ok(())
     }

@@ -37,6 +37,8 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let Some(identity) = &container.record.init else { bail!("cannot exec in a container that has no process") };
     let init = identity.open().on("open", format_args!("init of {}", container.record.id))?;
     let spec = saved_spec(container)?;
+    let state = engine_state(container)?;
+    exec.options.no_new_keyring |= state.no_new_keyring;
     let keyring = format!("_ses.{}", container.record.id);
     let mut plan = process::plan(&exec.process, &exec.options, keyring)?;
     let linux = spec.linux().as_ref();
@@ -66,7 +68,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         false => None,
     };
     let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
-    let (tasks, cgroup) = match engine_state(container)?.cgroup {
+    let (tasks, cgroup) = match state.cgroup {
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };

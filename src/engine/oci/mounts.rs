@@ -56,6 +56,17 @@ pub fn plan(mounts: &[Mount], bundle: &Path) -> Vec<Plan> {
     mounts.iter().enumerate().map(|(index, mount)| plan_one(index, mount, bundle)).collect()
 }
 
+/// The directory of the container's socket for sd_notify(3), where it looks for it.
+pub fn notify_directory(source: PathBuf) -> Plan {
+    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
+    Plan {
+        pointer: "NOTIFY_SOCKET".into(),
+        destination: "run/notify".into(),
+        kind: Kind::Bind { source, recursive: false },
+        options: mount_options::parse(&options),
+    }
+}
+
 fn plan_one(index: usize, mount: &Mount, bundle: &Path) -> Plan {
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     let kind = mount.typ().as_deref().unwrap_or_default();
