@@ -2,6 +2,7 @@
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
 use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
+use super::oci::resctrl;
 use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::Failure;
 use crate::rpc::frame::{self, Kind};
@@ -20,6 +21,8 @@ pub struct EngineState {
     /// Absent where no cgroups were wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Placement>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<resctrl::Groups>,
     /// The container was created with --no-new-keyring, which holds for what joins it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_new_keyring: bool,
@@ -139,15 +142,14 @@ pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     cgroup(container)?.update(resources)
 }
 
-/// Removes the cgroups, and what still runs in them.
+/// Removes the cgroups with what still runs in them, and the groups of resctrl.
 ///
 /// # Errors
 /// What could not be removed, by name.
-pub fn remove_cgroups(container: &Container) -> Result<()> {
-    match engine_state(container)?.cgroup {
-        Some(placement) => placement.open().remove(),
-        None => Ok(()),
-    }
+pub fn remove_groups(container: &Container) -> Result<()> {
+    let EngineState { cgroup, resctrl, .. } = engine_state(container)?;
+    let removed = cgroup.map_or(Ok(()), |placement| placement.open().remove());
+    removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
 }
 
 /// Waits for the container's init, which a stage2 became.

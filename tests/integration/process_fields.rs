@@ -311,3 +311,32 @@ fn capabilities_limits_and_groups_in_a_user_namespace() {
         ]
     );
 }
+
+/// Seen only on processors that have it: the class of service appears with the container and goes with it.
+#[test]
+fn intel_rdt_or_a_refusal() {
+    let runtime = own_engine!();
+    let mut bundle = sleeping(|_| {});
+    bundle.set("/linux/intelRdt", json!({ "closID": "a/b", "l3CacheSchema": "nonsense" }));
+    let output = Container::new(&runtime, &bundle).create().fails(1, "/linux/intelRdt/closID");
+    assert!(output.stderr.contains("/linux/intelRdt/l3CacheSchema"), "{}", output.stderr);
+    bundle.set("/linux/intelRdt", json!({ "enableMonitoring": true }));
+    let container = Container::new(&runtime, &bundle);
+    let output = container.create();
+    let table = read_lossy("/proc/self/mountinfo".as_ref());
+    let mount = table.lines().find(|line| line.contains(" - resctrl "));
+    let Some(root) = mount.and_then(|line| line.split(' ').nth(4)) else {
+        output.fails(1, "/linux/intelRdt: intelRdt is specified in config, but Intel RDT is not enabled");
+        skip!("no resctrl file system is mounted: only the refusal was seen");
+    };
+    if !std::path::Path::new(root).join("info/L3_MON").exists() {
+        output.fails(1, "/linux/intelRdt/enableMonitoring");
+        skip!("resctrl does not count here: only the refusal was seen");
+    }
+    output.ok();
+    let class = std::path::Path::new(root).join(&container.id);
+    let tasks = read_lossy(&class.join("mon_groups").join(&container.id).join("tasks"));
+    assert!(tasks.lines().any(|line| line == container.pid().to_string()), "{tasks}");
+    container.delete(&["--force"]).ok();
+    assert!(!class.exists());
+}

@@ -1,7 +1,5 @@
 //! config-linux.md: namespaces and what needs them, devices, masked paths, cgroup path, and the smaller sections.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::document::keyed;
@@ -199,13 +197,6 @@ fn check_time_offsets(report: &mut Report, linux: &Value) {
 }
 
 fn check_small_sections(report: &mut Report, linux: &Value) {
-    if present(linux, "intelRdt").is_some() && !Path::new("/sys/fs/resctrl/info").exists() {
-        report.error(
-            "/linux/intelRdt",
-            "intelRdt is specified in config, but Intel RDT is not enabled",
-            "remove it, or mount resctrl on a host that has it",
-        );
-    }
     if let Some(personality) = present(linux, "personality")
         && !list(personality, "flags").is_empty()
     {

@@ -16,7 +16,6 @@ pub const UNSUPPORTED: &[(&str, &str)] = &[
     ("/mounts/*/options/*=dest-nofollow", "the mount option dest-nofollow"),
     ("/mounts/*/options/*=copy-symlink", "the mount option copy-symlink"),
     ("/linux/netDevices", "linux.netDevices"),
-    ("/linux/intelRdt", "linux.intelRdt"),
 ];
 
 /// Whether a pattern is in the table, for `features`.

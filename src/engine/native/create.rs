@@ -5,7 +5,7 @@ use crate::config::envelope::{OciConfig, ProcessPlan, Starter};
 use crate::engine::launch::Stage2;
 use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::hooks::{self, CreationHooks};
-use crate::engine::oci::{create as oci, process, seccomp};
+use crate::engine::oci::{create as oci, process, resctrl, seccomp};
 use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -15,6 +15,7 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 /// Everything that can be decided before the process exists.
 pub struct Plan {
     pub placement: Option<Placement>,
+    pub resctrl: Option<resctrl::Plan>,
     resources: LinuxResources,
     seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
@@ -33,6 +34,7 @@ impl Plan {
         launch.starter = starter(process, &launch.options);
         Ok(Self {
             placement: oci::plan_cgroups(launch, &linux)?,
+            resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
             resources: linux.resources().clone().unwrap_or_default(),
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
@@ -77,6 +79,9 @@ pub fn prepare_spawn(engine: &mut NativeEngine) -> Result<SpawnRequest> {
 pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<()> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
     let launch = creation.launch;
+    if let (Some(resctrl), Some(stage2)) = (&plan.resctrl, &creation.stage2) {
+        resctrl.apply(stage2.init.pid)?;
+    }
     let mut batch = Batch::default();
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;

@@ -5,8 +5,8 @@ use super::create::{process_plan, starter};
 use crate::config::envelope::OciConfig;
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;
-use crate::engine::oci::{process, seccomp};
-use crate::engine::{Container, ExecConfig, SpawnRequest};
+use crate::engine::oci::{process, resctrl, seccomp};
+use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -19,6 +19,7 @@ use std::os::fd::OwnedFd;
 pub struct Plan {
     tasks: Vec<OwnedFd>,
     seccomp: Option<LinuxSeccomp>,
+    resctrl: Option<resctrl::Groups>,
 }
 
 /// Decides how the process joins, and opens what it needs for that.
@@ -46,7 +47,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };
-    engine.exec = Some(Plan { tasks, seccomp: profile });
+    engine.exec = Some(Plan { tasks, seccomp: profile, resctrl: state.resctrl });
     Ok(SpawnRequest { cgroup, affinity, ..SpawnRequest::default() })
 }
 
@@ -54,8 +55,11 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
 ///
 /// # Errors
 /// Whatever failed, here or in stage2.
-pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, rpc: &mut RpcClient) -> Result<()> {
+pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the native engine was not prepared for an exec") };
+    if let Some(groups) = &plan.resctrl {
+        groups.add(init.pid)?;
+    }
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks });

@@ -3,7 +3,7 @@
 use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
-use super::{devices, mounts, namespaces, process, seccomp};
+use super::{devices, mounts, namespaces, process, resctrl, seccomp};
 use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
@@ -20,6 +20,7 @@ use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
 pub struct Plan {
     namespaces: namespaces::Plan,
     pub placement: Option<Placement>,
+    pub resctrl: Option<resctrl::Plan>,
     resources: LinuxResources,
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
@@ -67,6 +68,7 @@ impl Plan {
         Ok(Self {
             namespaces,
             placement,
+            resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
             resources: linux.resources().clone().unwrap_or_default(),
             mounts,
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
@@ -152,6 +154,9 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let launch = creation.launch;
     if plan.notifies {
         creation.state.make_notify_directory()?;
+    }
+    if let Some(resctrl) = &plan.resctrl {
+        resctrl.apply(init.pid)?;
     }
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;

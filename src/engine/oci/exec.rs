@@ -2,7 +2,7 @@
 
 use super::create::follow_move;
 use super::engine::{OciEngine, namespace_flags};
-use super::{process, seccomp};
+use super::{process, resctrl, seccomp};
 use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;
@@ -27,6 +27,7 @@ pub struct Plan {
     moves: bool,
     tasks: Vec<OwnedFd>,
     seccomp: Option<LinuxSeccomp>,
+    resctrl: Option<resctrl::Groups>,
 }
 
 /// Decides how the process joins, and opens what it needs for that.
@@ -73,7 +74,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         None => (Vec::new(), None),
     };
     let namespaces = if moves { flags } else { flags & !pid };
-    engine.exec = Some(Plan { init, namespaces, root, moves, tasks, seccomp: profile });
+    engine.exec = Some(Plan { init, namespaces, root, moves, tasks, seccomp: profile, resctrl: state.resctrl });
     Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, affinity })
 }
 
@@ -83,6 +84,9 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
 /// Whatever failed, here or in stage2.
 pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the oci engine was not prepared for an exec") };
+    if let Some(groups) = &plan.resctrl {
+        groups.add(init.pid)?;
+    }
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks });

@@ -9,6 +9,7 @@ pub mod hooks;
 mod mounts;
 mod namespaces;
 pub mod process;
+pub mod resctrl;
 pub(in crate::engine) mod seccomp;
 pub mod seccomp_listener;
 pub(in crate::engine) mod stage2;
