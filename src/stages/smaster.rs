@@ -41,8 +41,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
                 None => error,
             };
             drop(undo);
-            run_poststop(&launch);
-            return Err(error);
+            return Err(run_poststop(&launch, error));
         }
     };
     undo.committed = true;
@@ -164,7 +163,11 @@ fn memory_limit(launch: &LaunchConfig) -> Option<i64> {
 }
 
 /// poststop belongs to a container that was created as far as its runtime hooks, even if the creation failed after.
-fn run_poststop(launch: &LaunchConfig) {
+/// That one of them failed as well changes nothing but what is told.
+fn run_poststop(launch: &LaunchConfig, error: anyhow::Error) -> anyhow::Error {
     let record = new_record(launch, "");
-    let _ = super::lifecycle::run_poststop(&launch.bundle.spec, &record);
+    match super::lifecycle::run_poststop(&launch.bundle.spec, &record) {
+        Ok(()) => error,
+        Err(hook) => error.context(format!("{hook:#}, after the container could not be made")),
+    }
 }
