@@ -39,6 +39,9 @@ pub fn set_affinity(mask: &[u64]) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) }).map(drop)
 }
 
+/// More processors than any kernel has; the kernel leaves out those that are not there or not in the cpuset.
+pub const EVERY_PROCESSOR: [u64; 128] = [u64::MAX; 128];
+
 /// sched_getaffinity(2) of this thread.
 ///
 /// # Errors

@@ -18,6 +18,11 @@ macro_rules! own_engine {
     }};
 }
 
+/// The processors that a cpuset without limits has.
+fn online() -> String {
+    read_lossy("/sys/devices/system/cpu/online".as_ref()).trim().to_owned()
+}
+
 /// A container that sleeps.
 fn sleeping(build: impl Fn(&mut Bundle)) -> Bundle {
     let mut bundle = Bundle::shell("exec sleep 600");
@@ -160,7 +165,7 @@ fn cpu_affinity_is_for_exec_alone() {
         (json!({ "initial": "0" }), "0\n"),
         (json!({ "final": "1" }), "1\n"),
         (json!({ "initial": "0", "final": "0-1" }), "0-1\n"),
-        (json!({}), "0-1\n"),
+        (json!({}), &*format!("{}\n", online())),
     ] {
         let bundle = sleeping(|b| {
             b.set("/process/execCPUAffinity", affinity.clone());
@@ -168,7 +173,7 @@ fn cpu_affinity_is_for_exec_alone() {
         let container = Container::new(&runtime, &bundle);
         container.run_detached(&[]).ok();
         let own = read_lossy(format!("/proc/{}/status", container.pid()).as_ref());
-        assert!(own.contains("Cpus_allowed_list:\t0-1\n"), "{own}");
+        assert!(own.contains(&format!("Cpus_allowed_list:\t{}\n", online())), "{own}");
         assert_eq!(container.exec(&[], SHOW).ok().stdout, seen, "{affinity}");
     }
     let bundle = sleeping(|_| {});
@@ -183,6 +188,32 @@ fn cpu_affinity_is_for_exec_alone() {
     exec(json!({ "initial": "500" })).fails(255, "/process/execCPUAffinity/initial");
     exec(json!({ "final": "500" })).fails(255, "/process/execCPUAffinity/final");
     exec(json!({ "final": "1-" })).fails(255, "/execCPUAffinity/final");
+}
+
+/// A container has its cpuset's processors and not those of whoever called rtx, as before Linux 6.2.
+#[test]
+fn the_callers_affinity_is_not_the_containers() {
+    let runtime = own_engine!();
+    if std::thread::available_parallelism().map_or(1, std::num::NonZero::get) < 2 {
+        skip!("needs two processors");
+    }
+    let allowed = |pid: i32| {
+        let status = read_lossy(format!("/proc/{pid}/status").as_ref());
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t").map(str::to_owned))
+    };
+    for (cpus, seen) in [(None, &*online()), (Some("1"), "1")] {
+        let bundle = sleeping(|b| {
+            if let Some(cpus) = cpus {
+                b.set("/linux/resources/cpu", json!({ "cpus": cpus }));
+            }
+        });
+        let container = Container::new(&runtime, &bundle);
+        container.background("run", &["--detach"]).through(&["taskset", "-c", "0"]).run().ok();
+        assert_eq!(allowed(container.pid()).as_deref(), Some(seen));
+        let exec = container.exec_call(&[], &["grep", "Cpus_allowed_list", "/proc/self/status"]);
+        let output = exec.through(&["taskset", "-c", "0"]).run().ok();
+        assert_eq!(output.stdout.split_whitespace().last(), Some(seen));
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;
         let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
-        batch.push(Operation::JoinCgroups { tasks });
+        batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
     }
     if launch.oci_config.process.terminal {
         let (rows, columns) = oci::console_size(&launch.bundle.spec);

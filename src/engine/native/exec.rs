@@ -20,6 +20,8 @@ pub struct Plan {
     tasks: Vec<OwnedFd>,
     seccomp: Option<LinuxSeccomp>,
     resctrl: Option<resctrl::Groups>,
+    /// The configuration names the processors that the process is to have before it joins, and none for after.
+    keep_affinity: bool,
 }
 
 /// Decides how the process joins, and opens what it needs for that.
@@ -47,7 +49,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };
-    engine.exec = Some(Plan { tasks, seccomp: profile, resctrl: state.resctrl });
+    engine.exec = Some(Plan { tasks, seccomp: profile, resctrl: state.resctrl, keep_affinity: affinity.is_some() });
     Ok(SpawnRequest { cgroup, affinity, ..SpawnRequest::default() })
 }
 
@@ -62,7 +64,7 @@ pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, r
     }
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
-    batch.push(Operation::JoinCgroups { tasks });
+    batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     if exec.oci_config.process.terminal {
         let size = exec.process.console_size().unwrap_or_default();
         let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);

@@ -197,7 +197,7 @@ pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) ->
 fn enter_namespaces(plan: &Plan, engine: &OciEngine, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
     if let Some(created) = &engine.cgroup {
         let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
-        batch.push(Operation::JoinCgroups { tasks });
+        batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
     }
     if !plan.namespaces.moves() {
         plan.namespaces.join(batch)?;

@@ -28,6 +28,8 @@ pub struct Plan {
     tasks: Vec<OwnedFd>,
     seccomp: Option<LinuxSeccomp>,
     resctrl: Option<resctrl::Groups>,
+    /// The configuration names the processors that the process is to have before it joins, and none for after.
+    keep_affinity: bool,
 }
 
 /// Decides how the process joins, and opens what it needs for that.
@@ -74,7 +76,16 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         None => (Vec::new(), None),
     };
     let namespaces = if moves { flags } else { flags & !pid };
-    engine.exec = Some(Plan { init, namespaces, root, moves, tasks, seccomp: profile, resctrl: state.resctrl });
+    engine.exec = Some(Plan {
+        init,
+        namespaces,
+        root,
+        moves,
+        tasks,
+        seccomp: profile,
+        resctrl: state.resctrl,
+        keep_affinity: affinity.is_some(),
+    });
     Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, affinity })
 }
 
@@ -89,7 +100,7 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
     }
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
-    batch.push(Operation::JoinCgroups { tasks });
+    batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     let has_root = plan.root.is_some();
     if let Some(path) = plan.root {
         // Opened before the pidfd is used: had init ended and its pid become another's, joining would fail.

@@ -90,10 +90,12 @@ pub fn run(point: &str, hooks: &[HookOperation], state: &str, directory: Option<
 /// # Errors
 /// As [`run`], for the first that failed.
 pub fn run_all(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
-    (0..hooks.len()).fold(Ok(()), |outcome, index| {
+    let mut outcome = Ok(());
+    for index in 0..hooks.len() {
         let result = run_at(point, hooks, index, state, directory);
-        outcome.and(result)
-    })
+        outcome = outcome.and(result);
+    }
+    outcome
 }
 
 fn run_at(point: &str, hooks: &[HookOperation], index: usize, state: &str, directory: Option<&Path>) -> Result<()> {

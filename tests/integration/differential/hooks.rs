@@ -144,6 +144,13 @@ fn spoiled_by(runtime: &Runtime, command: &str, point: &str) -> Value {
     value
 }
 
+/// `run` with a hook that takes too long.
+fn spoiled_run(runtime: &Runtime, point: &str) -> Value {
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.set("/hooks", json!({ point: [{ "path": "/bin/sleep", "args": ["sleep", "20"], "timeout": 1 }] }));
+    super::foreground(runtime, &bundle, &[])
+}
+
 /// A hook that fails at `point`.
 fn failing(runtime: &Runtime, point: &str) -> Value {
     one(runtime, point, "echo oh no >&2; exit 7", &json!({}))
@@ -183,6 +190,11 @@ cases! {
     flow poststop_after_failed_bind => |r| poststop_after(r, "create", |b| { b.bind("not-there", "/mnt", &["bind"]); });
     flow failing_poststop => |r| failing(r, "poststop");
     flow timeout => |r| one(r, "createRuntime", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_prestart => |r| one(r, "prestart", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_create_container => |r| one(r, "createContainer", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_poststop => |r| one(r, "poststop", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_start_container_in_run => |r| spoiled_run(r, "startContainer");
+    flow timeout_of_poststart_in_run => |r| spoiled_run(r, "poststart");
     flow timeout_not_reached => |r| one(r, "createRuntime", "sleep 0.1", &json!({ "timeout": 5 }));
     flow timeout_zero => |r| one(r, "createRuntime", "true", &json!({ "timeout": 0 }));
     flow missing => |r| one(r, "prestart", "true", &json!({ "path": "/nope" }));

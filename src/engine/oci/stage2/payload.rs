@@ -8,7 +8,7 @@ use crate::rpc::Reply;
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
-use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
+use crate::sys::{Errno, On, clone, describe, fd, process, sched, seccomp};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::Mode;
 use nix::unistd::symlinkat;
@@ -69,7 +69,7 @@ impl Payload {
 impl Perform for Payload {
     fn perform(&mut self, operation: Operation, context: &mut Context) -> Result<()> {
         match operation {
-            Operation::JoinCgroups { tasks } => join_cgroups(tasks, context),
+            Operation::JoinCgroups { tasks, keep_affinity } => join_cgroups(tasks, keep_affinity, context),
             Operation::JoinNamespace { fd, kind, path } => {
                 let namespace = context.take(fd)?;
                 Ok(process::setns(&namespace, kind).on("join the namespace", path)?)
@@ -132,10 +132,14 @@ impl Perform for Payload {
     }
 }
 
-fn join_cgroups(tasks: Vec<usize>, context: &mut Context) -> Result<()> {
+fn join_cgroups(tasks: Vec<usize>, keep_affinity: bool, context: &mut Context) -> Result<()> {
     for index in tasks {
         let mut file = File::from(context.take(index)?);
         file.write_all(b"0").map_err(|error| crate::sys::errno_of(&error)).on("join", "a cgroup")?;
+    }
+    if !keep_affinity {
+        // Where that is refused the process keeps what it has, as before Linux 6.2 without a cpuset.
+        let _ = sched::set_affinity(&sched::EVERY_PROCESSOR);
     }
     Ok(())
 }
