@@ -1,12 +1,12 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
 use super::{Busy, NotFound, Record};
-use crate::sys::socket::{datagrams, dial, listener, probe};
+use crate::sys::socket::{dial, listener, probe};
 use crate::sys::{Errno, On, describe};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::socket::SockType;
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat};
+use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,9 +17,6 @@ use std::time::{Duration, Instant};
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
 const BARRIER: &str = "start.sock";
-/// A directory with the socket for sd_notify(3), to be bound into the container.
-const NOTIFY: &str = "notify";
-const NOTIFY_SOCKET: &str = "notify/notify.sock";
 /// The start barrier from the moment that a `start` has found somebody behind it. What a killed `start` leaves under this
 /// name does not say whether the program runs: whether somebody still listens does.
 const STARTING: &str = "starting.sock";
@@ -149,7 +146,7 @@ impl StateDir {
         Ok(is_there(&lock).then_some(Self { id, parent, directory: Directory::Locked(lock) }))
     }
 
-    fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         match &self.directory {
             Directory::Locked(lock) => lock,
             Directory::Open(file) => file,
@@ -162,7 +159,7 @@ impl StateDir {
 
     /// A name for something in this directory that is short, whatever the path of the directory is: for the address
     /// of a socket, which holds 107 bytes.
-    fn short_path(&self, name: &str) -> PathBuf {
+    pub(super) fn short_path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.file().as_raw_fd()))
     }
 
@@ -226,35 +223,6 @@ impl StateDir {
     /// The kernel's.
     pub fn make_barrier(&self) -> Result<OwnedFd> {
         Ok(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
-    }
-
-    /// Makes the directory for the socket that the container may notify of being ready. Every user of it may.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn make_notify_directory(&self) -> Result<()> {
-        let mode = Mode::from_bits_truncate(0o755);
-        mkdirat(self.file(), NOTIFY, mode).on("mkdir", format_args!("{}/{NOTIFY}", self.id))?;
-        // Whatever the caller's umask is.
-        fchmodat(self.file(), NOTIFY, mode, FchmodatFlags::FollowSymlink)
-            .on("chmod", format_args!("{}/{NOTIFY}", self.id))?;
-        Ok(())
-    }
-
-    /// Makes that socket; `None` where the container was not made for it.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn make_notify_socket(&self) -> Result<Option<OwnedFd>> {
-        // Of a start that was killed.
-        let _ = unlinkat(self.file(), NOTIFY_SOCKET, UnlinkatFlags::NoRemoveDir);
-        let socket = match datagrams(&self.short_path(NOTIFY_SOCKET)) {
-            Err(Errno::ENOENT) => return Ok(None),
-            other => other.on("listen on", format_args!("{}/{NOTIFY_SOCKET}", self.id))?,
-        };
-        fchmodat(self.file(), NOTIFY_SOCKET, Mode::from_bits_truncate(0o777), FchmodatFlags::FollowSymlink)
-            .on("chmod", format_args!("{}/{NOTIFY_SOCKET}", self.id))?;
-        Ok(Some(socket))
     }
 
     /// Connects to the start barrier, of which [`Self::is_waiting`] then knows that a start has begun.

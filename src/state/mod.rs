@@ -2,6 +2,7 @@
 
 mod directory;
 mod identity;
+mod notify;
 mod record;
 mod root;
 
