@@ -3,6 +3,7 @@
 use crate::engine::LaunchOptions;
 use crate::sys::fd;
 use anyhow::{Result, bail};
+use std::ffi::OsString;
 
 /// How many descriptors from 3 upwards this process was started with, up to the first that is missing. Has to be called
 /// before it opens any of its own, which would take the missing one's number and be passed on in its place.
@@ -30,6 +31,11 @@ pub fn count(found: u32, preserve_fds: u32, options: &mut LaunchOptions) -> Resu
         );
     }
     Ok(())
+}
+
+/// Where a service manager wants to hear that the service is ready (sd_notify(3)).
+pub fn notify_socket() -> Option<OsString> {
+    std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())
 }
 
 /// sd_listen_fds(3): the sockets are for the process that `LISTEN_PID` names.

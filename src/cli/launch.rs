@@ -18,6 +18,7 @@ pub fn prepare(context: &Context, args: &LaunchArgs, foreground: bool) -> Result
     inherited::count(context.inherited, args.preserve_fds, &mut options)?;
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
     options.foreground = foreground;
+    options.notify_socket = inherited::notify_socket();
     options.no_pivot = args.no_pivot;
     options.no_new_keyring = args.no_new_keyring;
     options.allow_unconfined = args.allow_unconfined;

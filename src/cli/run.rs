@@ -24,12 +24,15 @@ pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
 
 fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stage1::Prepared) -> Result<i32> {
     let id = prepared.launch.id.clone();
+    let notify_socket = prepared.launch.options.notify_socket.clone();
     let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);
     let started = launch::announce(&args.launch, &created)
         // Before the payload can write to the same stream.
         .and_then(|()| if args.launch.id.is_none() { launch::print_id(&id) } else { Ok(()) })
-        .and_then(|()| lifecycle::start_created(&mut created.container, &mut *created.engine));
+        .and_then(|()| {
+            lifecycle::start_and_notify(&mut created.container, &mut *created.engine, notify_socket.as_deref())
+        });
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::args::UpdateArgs;
+use crate::config::resctrl;
 use crate::stages::update;
 use crate::sys::{On, errno_of};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -77,15 +78,17 @@ fn explain(text: &[u8], error: &serde_json::Error) -> String {
     }
 }
 
-/// Schemata belong to resctrl groups, which no engine makes.
+/// The schemata of a container are set when it is made.
 fn refuse_rdt(args: &UpdateArgs) -> Result<()> {
     let given = [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)];
     let Some((flag, _)) = given.into_iter().find(|(_, schema)| schema.as_ref().is_some_and(|text| !text.is_empty()))
     else {
         return Ok(());
     };
-    if Path::new("/sys/fs/resctrl/info").exists() {
-        bail!("{flag}: rtx does not change Intel RDT schemata; write to the group's file below /sys/fs/resctrl");
+    match resctrl::mount_point() {
+        Some(root) => {
+            bail!("{flag}: rtx does not change Intel RDT schemata; write to the group's file below {}", root.display())
+        }
+        None => bail!("{flag}: Intel RDT is not enabled: this host has no resctrl file system mounted"),
     }
-    bail!("{flag}: Intel RDT is not enabled: this host has no resctrl file system mounted on /sys/fs/resctrl");
 }

@@ -98,6 +98,36 @@ pub struct ProcessPlan {
     pub personality: Option<u32>,
     /// ioprio_set(2): class and priority in one number.
     pub io_priority: Option<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<SchedulerPlan>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<MemoryPolicyPlan>,
+    /// sched_setaffinity(2) after the process is in its cgroups: bit n of word n/64 is processor n.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Vec<u64>>,
+}
+
+/// sched_setattr(2), in its numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SchedulerPlan {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// set_mempolicy(2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MemoryPolicyPlan {
+    /// `MPOL_*` with its flags.
+    pub mode: i32,
+    /// Bit n of word n/64 is node n.
+    pub nodes: Vec<u64>,
 }
 
 /// The program itself comes with an operation of its own, because it is compiled while stage2 mounts.
@@ -106,4 +136,16 @@ pub struct ProcessPlan {
 pub struct SeccompPlan {
     /// `SECCOMP_FILTER_FLAG_*`.
     pub flags: u32,
+    /// Where somebody is to be notified of system calls: whom smaster hands the filter's listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<ListenerPlan>,
+}
+
+/// `linux.seccomp.listenerPath` and what goes there (config-linux.md, Seccomp).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerPlan {
+    pub path: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub metadata: String,
 }

@@ -9,6 +9,8 @@ pub mod findings;
 pub mod id;
 pub mod idmap_option;
 pub mod mount_options;
+pub mod number_list;
+pub mod resctrl;
 pub mod rtx_config;
 pub mod spec_template;
 pub mod update;

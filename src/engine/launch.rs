@@ -23,6 +23,8 @@ pub struct LaunchOptions {
     /// Descriptors to pass on, from 3 upwards, those of LISTEN_FDS first.
     pub preserve_fds: u32,
     pub listen_fds: u32,
+    /// The caller's NOTIFY_SOCKET (sd_notify(3)).
+    pub notify_socket: Option<OsString>,
     /// Runs an engine that isolates nothing.
     pub allow_unconfined: bool,
     /// Whether a host's privileges are missing: another user than root, or a user namespace.
@@ -69,6 +71,8 @@ pub struct SpawnRequest {
     pub pid_namespace: Option<OwnedFd>,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<OwnedFd>,
+    /// Processors to be born on: bit n of word n/64 is processor n.
+    pub affinity: Option<Vec<u64>>,
 }
 
 /// The container's first process, a child of this one.

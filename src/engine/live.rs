@@ -3,6 +3,7 @@
 
 use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
 use super::oci::network::{self, Returning};
+use super::oci::resctrl;
 use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::Failure;
 use crate::rpc::frame::{self, Kind};
@@ -24,6 +25,15 @@ pub struct EngineState {
     /// Network devices of the host that come back when the container has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub net_devices: Vec<Returning>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<resctrl::Groups>,
+    /// The container was created with --no-new-keyring, which holds for what joins it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_new_keyring: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The engine's part of the record.
@@ -136,15 +146,14 @@ pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     cgroup(container)?.update(resources)
 }
 
-/// Removes the cgroups, and what still runs in them.
+/// Removes the cgroups with what still runs in them, and the groups of resctrl.
 ///
 /// # Errors
 /// What could not be removed, by name.
-pub fn remove_cgroups(container: &Container) -> Result<()> {
-    match engine_state(container)?.cgroup {
-        Some(placement) => placement.open().remove(),
-        None => Ok(()),
-    }
+pub fn remove_groups(container: &Container) -> Result<()> {
+    let EngineState { cgroup, resctrl, .. } = engine_state(container)?;
+    let removed = cgroup.map_or(Ok(()), |placement| placement.open().remove());
+    removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
 }
 
 /// Gives network devices that have come back their names again.

@@ -182,6 +182,15 @@ pub trait PayloadOperations: Perform {
     /// Whatever failed.
     fn finish(&mut self, context: &mut server::Context) -> Result<()>;
 
+    /// After smaster has been told of the finish: what confines this process so that it could not have been told. smaster
+    /// is at the other end of the socket and waits for what [`crate::rpc::RpcClient`] knows of.
+    ///
+    /// # Errors
+    /// Whatever failed; smaster is told.
+    fn confine(&mut self, _smaster: BorrowedFd<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// After the start barrier: becomes the payload. `caller` is the only descriptor of rtx's own that may still be open
     /// when the program is looked up and executed.
     ///

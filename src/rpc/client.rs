@@ -1,7 +1,9 @@
 //! smaster's end: requests go out in order, replies are collected when they are needed.
 
 use super::{Failure, Frame, Kind, Operation, Reply, frame};
+use crate::sys::{Errno, On};
 use anyhow::{Result, bail};
+use nix::poll::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -111,6 +113,39 @@ impl RpcClient {
         self.warnings.append(&mut reply.warnings);
         self.returned.append(&mut fds);
         Ok(reply)
+    }
+
+    /// After the answer to Finish, where stage2 installs a seccomp filter with a listener: the listener's number, under
+    /// which it will appear soon.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_listener(&mut self) -> Result<i32> {
+        match self.wait_one()?.listener {
+            Some(number) => Ok(number),
+            None => bail!("rtx expected the listener of a seccomp filter, and stage2 has none"),
+        }
+    }
+
+    /// Waits for something to be said by stage2, for at most a millisecond. What it says now is a failure.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn pause(&mut self) -> Result<()> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, 1u8) {
+            Ok(0) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno).on("poll", "the socket to stage2")?,
+            Ok(_) => self.wait_one().map(drop),
+        }
+    }
+
+    /// Lets stage2 go on that waits for one byte.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn release(&mut self) -> Result<()> {
+        Ok(crate::sys::socket::send(&self.socket, &[&[1]], &[]).on("answer", "stage2")?)
     }
 
     /// After an exec's Finish: waits until the payload has been executed.

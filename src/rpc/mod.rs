@@ -26,6 +26,9 @@ pub struct Reply {
     /// The pid of the process that goes on as stage2 in place of the one that was asked, in smaster's pid namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved_to: Option<i32>,
+    /// The number under which the listener of a seccomp filter is about to appear in stage2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<i32>,
 }
 
 /// Why an operation failed in stage2.

@@ -11,9 +11,11 @@ pub type FdIndex = usize;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Operation {
-    /// Writes `0` to each cgroup v1 `tasks` file.
+    /// Writes `0` to each cgroup v1 `tasks` file. Since Linux 6.2 the caller's CPU affinity outlives the move into a
+    /// cpuset; unless it is to be kept, the process gets what the cpuset has.
     JoinCgroups {
         tasks: Vec<FdIndex>,
+        keep_affinity: bool,
     },
     /// setns(2) of a namespace that exists already.
     JoinNamespace {
@@ -102,6 +104,8 @@ pub enum Operation {
     /// The compiled seccomp program, to be read from the descriptor and loaded last.
     SeccompProgram {
         fd: FdIndex,
+        /// Bytes of it; what follows in the file is not for the kernel.
+        length: u64,
     },
     /// Writes below /proc/sys.
     Sysctl {

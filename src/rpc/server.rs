@@ -91,5 +91,5 @@ pub fn answer(socket: BorrowedFd, outcome: &Result<()>, context: Context) -> Res
     let Context { warnings, returned, moved_to, .. } = context;
     let failure = outcome.as_ref().err().map(Failure::from_error);
     let fds: Vec<_> = returned.iter().map(AsFd::as_fd).collect();
-    frame::send(socket, Kind::Reply, &Reply { failure, warnings, moved_to }, &fds)
+    frame::send(socket, Kind::Reply, &Reply { failure, warnings, moved_to, listener: None }, &fds)
 }

@@ -7,7 +7,7 @@ use super::relay::Terminal;
 use super::spawn::Stage2;
 use super::stage1::check_console_socket;
 use crate::config::envelope::{Common, Envelope, VERSION};
-use crate::engine::oci::wait_for;
+use crate::engine::oci::{seccomp_listener, wait_for};
 use crate::engine::{ExecConfig, Execution, ExitStatus, InitProcess};
 use crate::state::Status;
 use crate::sys::{On, process};
@@ -66,7 +66,7 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     stage2.release();
     let Some(signals) = signals else { return Ok(None) };
     let mut relay = foreground::relay(console, caller)?;
-    foreground::watch(&stage2.init, relay.as_mut(), &signals)?;
+    foreground::watch(&stage2.init, relay.as_mut(), &signals, None)?;
     wait_for(&stage2.init).map(Some)
 }
 
@@ -79,7 +79,7 @@ fn watch_direct(execution: Execution, options: ExecOptions<'_>) -> Result<Option
             if options.detach {
                 return Ok(None);
             }
-            foreground::watch(&init, None, &Signals::catch()?)?;
+            foreground::watch(&init, None, &Signals::catch()?, None)?;
             wait_for(&init).map(Some)
         }
     }
@@ -98,5 +98,11 @@ fn join(live: &mut Live, exec: &mut ExecConfig, stage2: &mut Stage2) -> Result<O
     stage2.rpc.configure(&envelope, &[])?;
     live.engine.enter_container(exec, &mut stage2.init, &mut stage2.rpc)?;
     stage2.rpc.finish()?;
-    Ok(stage2.rpc.wait()?.pop())
+    let console = stage2.rpc.wait()?.pop();
+    if let Some(listener) = exec.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
+        let record = &live.container.record;
+        let container = (live.status()?, record.init.as_ref().map_or(0, |init| init.pid));
+        seccomp_listener::hand_over(listener, record, container, &stage2.init, &mut stage2.rpc)?;
+    }
+    Ok(console)
 }

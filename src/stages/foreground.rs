@@ -1,6 +1,7 @@
 //! The foreground mode: this command stays until the process has ended, passes signals on, and relays the terminal.
 
 use super::lifecycle;
+use super::notify::NotifyProxy;
 use super::relay::{Relay, Terminal};
 use super::smaster::{self, Created};
 use super::stage1::Prepared;
@@ -11,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// The signals that this command gets, held back from the moment it creates something until it can pass them on.
@@ -69,8 +71,9 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
         process::set_child_subreaper(true).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
     }
     let signals = Signals::catch()?;
+    let notify_socket = prepared.launch.options.notify_socket.clone();
     let mut created = smaster::create(prepared)?;
-    let outcome = started(&mut created, options.created, terminal, &signals);
+    let outcome = started(&mut created, options.created, terminal, &signals, notify_socket.as_deref());
     let Created { container, engine, stage2, .. } = created;
     // Init is dead by now, or has to be.
     drop(stage2);
@@ -88,25 +91,33 @@ fn started(
     announce: &mut dyn FnMut(&Created) -> Result<()>,
     terminal: Option<Terminal>,
     signals: &Signals,
+    notify_socket: Option<&OsStr>,
 ) -> Result<ExitStatus> {
     announce(created)?;
+    let notify = NotifyProxy::bind(&created.container.state, notify_socket)?;
     created.container.state.unlock();
     let mut relay = relay(created.console.take(), terminal)?;
     lifecycle::start_created(&mut created.container, &mut *created.engine)?;
     let Some(stage2) = &mut created.stage2 else {
         return created.engine.monitor_container(&created.container, None);
     };
-    watch(&stage2.init, relay.as_mut(), signals)?;
+    watch(&stage2.init, relay.as_mut(), signals, notify)?;
     let status = created.engine.monitor_container(&created.container, Some(&stage2.init))?;
     stage2.release();
     Ok(status)
 }
 
-/// Passes signals on and relays the terminal until the process has ended. It is not reaped.
+/// Passes signals on, relays the terminal and tells the service manager that the process is ready, until it has ended. It
+/// is not reaped.
 ///
 /// # Errors
 /// The kernel's.
-pub fn watch(init: &InitProcess, mut relay: Option<&mut Relay>, signals: &Signals) -> Result<()> {
+pub fn watch(
+    init: &InitProcess,
+    mut relay: Option<&mut Relay>,
+    signals: &Signals,
+    mut notify: Option<NotifyProxy>,
+) -> Result<()> {
     let stdin = std::io::stdin();
     loop {
         let mut fds = vec![
@@ -116,12 +127,21 @@ pub fn watch(init: &InitProcess, mut relay: Option<&mut Relay>, signals: &Signal
         if let Some(relay) = &relay {
             fds.extend(relay.poll_fds(stdin.as_fd()));
         }
+        fds.extend(notify.iter().map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).on("poll", "the container")?,
         }
-        let ready: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
+        let mut ready: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
         drop(fds);
+        // For as long as the service manager knows of this process, this one is the service's main process.
+        if let Some(proxy) = &notify
+            && ready.pop().is_some_and(|ready| !ready.is_empty())
+            // A service manager that has gone is no reason to end the service.
+            && proxy.pass_on(std::process::id() as i32).unwrap_or(true)
+        {
+            notify = None;
+        }
         if ready[1].contains(PollFlags::POLLIN) {
             pass_signals(init, relay.as_deref(), signals);
         }

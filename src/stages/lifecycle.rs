@@ -1,13 +1,16 @@
 //! What later commands do with a container that an earlier one made: each opens its record, asks its engine, and holds
 //! its lock while it changes something.
 
+use super::notify::NotifyProxy;
 use crate::engine::oci::hooks;
 use crate::engine::{Container, EngineOperations, Outcome, live, table};
 use crate::rpc::operation::HookOperation;
 use crate::state::{Busy, NotFound, Record, StateDir, Status};
-use crate::sys::{Errno, process};
+use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -71,7 +74,7 @@ fn check_id(id: &str) -> Result<()> {
 ///
 /// # Errors
 /// Where the container is in another state; why the program could not be executed.
-pub fn start(root: &Path, id: &str) -> Result<()> {
+pub fn start(root: &Path, id: &str, notify_socket: Option<&OsStr>) -> Result<()> {
     let mut live = Live::open_locked(root, id)?;
     match live.status()? {
         Status::Created => {}
@@ -80,7 +83,26 @@ pub fn start(root: &Path, id: &str) -> Result<()> {
         Status::Creating => bail!("cannot start a container that is still being created"),
         Status::Paused => bail!("cannot start a paused container: resume it first"),
     }
-    start_created(&mut live.container, &mut *live.engine)
+    start_and_notify(&mut live.container, &mut *live.engine, notify_socket)
+}
+
+/// The start of a container that this command then leaves alone: with a NOTIFY_SOCKET not before it is ready.
+///
+/// # Errors
+/// As [`start_created`]; where the service manager cannot be told.
+pub fn start_and_notify(
+    container: &mut Container,
+    engine: &mut dyn EngineOperations,
+    notify_socket: Option<&OsStr>,
+) -> Result<()> {
+    let Some(proxy) = NotifyProxy::bind(&container.state, notify_socket)? else {
+        return start_created(container, engine);
+    };
+    let Some(init) = container.record.init.clone() else { return start_created(container, engine) };
+    let pidfd = init.open().on("open", format_args!("init of {}", container.record.id))?;
+    start_created(container, engine)?;
+    container.state.unlock();
+    proxy.wait(pidfd.as_fd(), init.pid)
 }
 
 /// The start itself, for a container whose state is known.
@@ -128,12 +150,7 @@ fn poststop(hooks: &[HookOperation], record: &Record, directory: Option<&Path>) 
         return Ok(());
     }
     let state = serde_json::to_string(&record.oci_state(Status::Stopped, 0))?;
-    let mut outcome = Ok(());
-    for hook in hooks {
-        let result = hooks::run("poststop", std::slice::from_ref(hook), &state, directory);
-        outcome = outcome.and(result);
-    }
-    outcome
+    hooks::run_all("poststop", hooks, &state, directory)
 }
 
 /// `kill`: sends a signal to init, or to every process of the container.
@@ -250,7 +267,6 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
     let Some(init) = live.container.record.init.clone() else { return Ok(()) };
     let deadline = Instant::now() + KILL_TIMEOUT;
     let Ok(pidfd) = init.open() else { return Ok(()) };
-    use std::os::fd::AsFd;
     let left = deadline.saturating_duration_since(Instant::now()).as_millis();
     let timeout = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
     let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];

@@ -7,6 +7,7 @@
 pub mod exec;
 pub mod foreground;
 pub mod lifecycle;
+pub mod notify;
 mod relay;
 mod sealed;
 pub mod smaster;

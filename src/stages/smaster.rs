@@ -3,6 +3,7 @@
 use super::spawn::Stage2;
 use super::stage1::Prepared;
 use crate::config::envelope::{Common, Envelope, VERSION};
+use crate::engine::oci::seccomp_listener;
 use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
 use crate::state::{ProcessIdentity, Record, StateDir, Status};
 use crate::sys::On;
@@ -40,8 +41,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
                 None => error,
             };
             drop(undo);
-            run_poststop(&launch);
-            return Err(error);
+            return Err(run_poststop(&launch, error));
         }
     };
     undo.committed = true;
@@ -109,6 +109,10 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         // --force` has to know whom to end; written meanwhile, it costs no time.
         state.write_record(&record)?;
         console = stage2.rpc.wait()?.pop();
+        if let Some(listener) = launch.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
+            let container = (Status::Creating, pid);
+            seccomp_listener::hand_over(listener, &record, container, &stage2.init, &mut stage2.rpc)?;
+        }
         warnings.append(&mut stage2.rpc.take_warnings());
     }
     record.complete = true;
@@ -159,7 +163,11 @@ fn memory_limit(launch: &LaunchConfig) -> Option<i64> {
 }
 
 /// poststop belongs to a container that was created as far as its runtime hooks, even if the creation failed after.
-fn run_poststop(launch: &LaunchConfig) {
+/// That one of them failed as well changes nothing but what is told.
+fn run_poststop(launch: &LaunchConfig, error: anyhow::Error) -> anyhow::Error {
     let record = new_record(launch, "");
-    let _ = super::lifecycle::run_poststop(&launch.bundle.spec, &record);
+    match super::lifecycle::run_poststop(&launch.bundle.spec, &record) {
+        Ok(()) => error,
+        Err(hook) => error.context(format!("{hook:#}, after the container could not be made")),
+    }
 }

@@ -6,7 +6,7 @@ use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Stage2Ended;
 use crate::sys::clone::{self, Arena, Command};
-use crate::sys::{Errno, On, fd, process, socket};
+use crate::sys::{Errno, On, fd, process, sched, socket};
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
@@ -50,7 +50,10 @@ impl Stage2 {
             ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
         };
         in_pid_namespace(request.pid_namespace.as_ref(), || {
-            let spawned = clone::spawn(command);
+            let spawned = match &request.affinity {
+                Some(mask) => on_processors(mask, || clone::spawn(command))?,
+                None => clone::spawn(command),
+            };
             let lacks_privilege = matches!(spawned, Err(Errno::EPERM)) && !crate::sys::caps::has_sys_admin();
             let spawned = spawned.on("clone", "a process in new namespaces");
             let child = if lacks_privilege { spawned.context(NEEDS_USER_NAMESPACE)? } else { spawned? };
@@ -95,6 +98,16 @@ impl Drop for Stage2 {
         // The arena is the child's stack until it has executed: it must be gone before the memory is.
         let _ = crate::sys::retry(|| waitpid(Pid::from_raw(self.init.pid), Some(WaitPidFlag::empty())));
     }
+}
+
+/// Runs `spawn` so that what it makes is born on these processors. This process goes back to its own.
+fn on_processors<T>(mask: &[u64], spawn: impl FnOnce() -> T) -> Result<T> {
+    let own = sched::affinity().on("ask for", "the CPU affinity")?;
+    sched::set_affinity(mask).on("set", "the CPU affinity (/process/execCPUAffinity/initial)")?;
+    let spawned = spawn();
+    // The child must not be lost over a processor that has been taken away meanwhile.
+    let _ = sched::set_affinity(&own);
+    Ok(spawned)
 }
 
 /// Runs `spawn` so that what it makes is born in a pid namespace. This process stays in its own, and so does every

@@ -47,6 +47,11 @@ fn become_payload(number: i32) -> Result<Infallible> {
     process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG")?;
     server::answer(socket.as_fd(), &outcome, context)?;
     outcome?;
+    if let Err(error) = engine.confine(socket.as_fd()) {
+        let failure = Some(Failure::from_error(&error));
+        frame::send(&socket, Kind::Reply, &Reply { failure, ..Reply::default() }, &[])?;
+        return Err(error);
+    }
     let caller = match barrier {
         Some(barrier) => {
             drop(socket);

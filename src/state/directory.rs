@@ -146,7 +146,7 @@ impl StateDir {
         Ok(is_there(&lock).then_some(Self { id, parent, directory: Directory::Locked(lock) }))
     }
 
-    fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &File {
         match &self.directory {
             Directory::Locked(lock) => lock,
             Directory::Open(file) => file,
@@ -159,7 +159,7 @@ impl StateDir {
 
     /// A name for something in this directory that is short, whatever the path of the directory is: for the address
     /// of a socket, which holds 107 bytes.
-    fn short_path(&self, name: &str) -> PathBuf {
+    pub(super) fn short_path(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.file().as_raw_fd()))
     }
 

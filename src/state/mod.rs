@@ -2,12 +2,13 @@
 
 mod directory;
 mod identity;
+mod notify;
 mod record;
 mod root;
 
 pub use directory::{StateDir, exists, is_abandoned, list};
 pub use identity::{BootId, Liveness, ProcessIdentity};
-pub use record::{Record, Status};
+pub use record::{OciState, Record, Status};
 pub use root::{default_root, is_rootless};
 
 use std::fmt;

@@ -65,7 +65,9 @@ pub struct Record {
 pub struct OciState<'a> {
     pub oci_version: &'static str,
     pub id: &'a str,
-    pub pid: i32,
+    /// Absent once there is no process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<i32>,
     pub status: Status,
     pub bundle: &'a std::path::Path,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -80,7 +82,7 @@ impl Record {
         OciState {
             oci_version: crate::OCI_VERSION,
             id: &self.id,
-            pid,
+            pid: (status != Status::Stopped).then_some(pid),
             status,
             bundle: &self.bundle,
             annotations: &self.annotations,

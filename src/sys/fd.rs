@@ -88,6 +88,15 @@ pub fn duplicate_above(fd: impl AsFd, minimum: RawFd) -> nix::Result<OwnedFd> {
     own(libc::c_long::from(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) }))
 }
 
+/// The number that the next descriptor will have.
+///
+/// # Errors
+/// `EMFILE`.
+pub fn lowest_free() -> nix::Result<RawFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor; the standard input is always open.
+    own(libc::c_long::from(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 3) })).map(|fd| fd.as_raw_fd())
+}
+
 fn each_open(first: u32, mut visit: impl FnMut(RawFd)) -> nix::Result<()> {
     let entries = std::fs::read_dir("/proc/self/fd").map_err(|error| super::errno_of(&error))?;
     // Collected first: the descriptor of the listing is among them, and must not be closed while it is read.

@@ -32,6 +32,15 @@ pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
     .map(drop)
 }
 
+/// pidfd_getfd(2): a copy of a descriptor that another process has under a number. Since Linux 5.6.
+///
+/// # Errors
+/// `EBADF` where it has none; `EPERM` without the right to trace it.
+pub fn pidfd_getfd(pidfd: impl AsFd, number: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: the call takes only integers and returns a new descriptor.
+    own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0) })
+}
+
 /// setns(2): joins the namespaces in `kinds` (`CLONE_NEW*`) of what `fd` refers to, a namespace file or a pidfd.
 ///
 /// # Errors

@@ -7,6 +7,20 @@ const SET_MODE_FILTER: libc::c_uint = 1;
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: the call returns the descriptor that notifications are read from.
 pub const NEW_LISTENER: u32 = 8;
 
+const TSYNC: u32 = 1;
+const WAIT_KILLABLE_RECV: u32 = 0x20;
+
+/// `SECCOMP_FILTER_FLAG_*` for a filter with a listener. There is one thread to be filtered, and the kernel refuses to
+/// synchronise others when it has a descriptor to return.
+pub fn listener_flags(flags: u32) -> u32 {
+    flags & !TSYNC | NEW_LISTENER
+}
+
+/// The same for a filter without: nobody is there whose waiting could be killed, and the kernel refuses the flag.
+pub fn plain_flags(flags: u32) -> u32 {
+    flags & !WAIT_KILLABLE_RECV
+}
+
 /// Installs the filter (an array of `struct sock_filter`, 8 bytes each) for this thread, or for all with
 /// `SECCOMP_FILTER_FLAG_TSYNC` in `flags`.
 ///

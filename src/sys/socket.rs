@@ -65,6 +65,31 @@ pub fn listener(path: &Path) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// A datagram socket bound at `path`, which has to be short as for [`listener`]. Reading from it does not wait.
+///
+/// # Errors
+/// The kernel's; `EADDRINUSE` where the path exists.
+pub fn datagrams(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket)
+}
+
+/// A datagram socket connected to a path, or with `@` at the start to an abstract name, as sd_notify(3) has it.
+///
+/// # Errors
+/// `ENOENT`, `ECONNREFUSED` where nobody listens.
+pub fn datagram_to(address: &[u8]) -> nix::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let address = match address.strip_prefix(b"@") {
+        Some(name) => UnixAddr::new_abstract(name)?,
+        None => UnixAddr::new(address)?,
+    };
+    retry(|| connect(socket.as_raw_fd(), &address))?;
+    Ok(socket)
+}
+
 /// Waits for the next connection.
 ///
 /// # Errors

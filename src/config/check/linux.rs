@@ -1,7 +1,5 @@
 //! config-linux.md: namespaces and what needs them, devices, masked paths, cgroup path, and the smaller sections.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::document::keyed;
@@ -222,27 +220,13 @@ fn check_time_offsets(report: &mut Report, linux: &Value) {
 }
 
 fn check_small_sections(report: &mut Report, linux: &Value) {
-    if present(linux, "intelRdt").is_some() && !Path::new("/sys/fs/resctrl/info").exists() {
-        report.error(
-            "/linux/intelRdt",
-            "intelRdt is specified in config, but Intel RDT is not enabled",
-            "remove it, or mount resctrl on a host that has it",
-        );
-    }
     if let Some(personality) = present(linux, "personality")
         && !list(personality, "flags").is_empty()
     {
         report.error("/linux/personality/flags", "personality flags are not supported", "remove them");
     }
-    if let Some(nodes) = present(linux, "memoryPolicy").and_then(|policy| text(policy, "nodes"))
-        && !nodes.is_empty()
-        && !scheduling::is_cpu_list(nodes)
-    {
-        report.error(
-            "/linux/memoryPolicy/nodes",
-            format!("{nodes:?} is no list of memory nodes"),
-            "write numbers and ranges with commas between them, as in \"0-1\"",
-        );
+    if let Some(policy) = present(linux, "memoryPolicy") {
+        scheduling::check_memory_policy(report, policy);
     }
     for (index, limit) in present(linux, "resources").map_or(&[][..], |r| list(r, "devices")).iter().enumerate() {
         check_device_rule(report, limit, &format!("/linux/resources/devices/{index}"));

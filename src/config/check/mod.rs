@@ -16,6 +16,7 @@ use serde_json::Value;
 
 mod document;
 mod hooks;
+mod intel_rdt;
 mod linux;
 mod mappings;
 mod mounts;
@@ -31,6 +32,7 @@ mod tables;
 mod unsupported;
 
 pub use normalise::{normalise, normalise_process};
+pub use process::apparmor_is_enabled;
 pub use schema::properties;
 pub use unsupported::{UNSUPPORTED, is_unsupported};
 
@@ -82,6 +84,7 @@ pub fn check(config: &Value, bundle: Option<&Path>) -> Vec<Finding> {
         sysctl::check(&mut report, linux);
         resources::check(&mut report, linux);
         seccomp::check(&mut report, linux);
+        intel_rdt::check(&mut report, linux);
     }
     report.findings
 }

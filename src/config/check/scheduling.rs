@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Report, integer, present, text};
+use super::{Report, integer, list, present, text};
+use crate::config::number_list;
 
 pub(super) fn check(report: &mut Report, process: &Value, at: &str) {
     if let Some(scheduler) = present(process, "scheduler") {
@@ -19,7 +20,7 @@ pub(super) fn check(report: &mut Report, process: &Value, at: &str) {
     }
     let affinity = present(process, "execCPUAffinity").unwrap_or(&Value::Null);
     for name in ["initial", "final"] {
-        if let Some(cpus) = text(affinity, name).filter(|cpus| !cpus.is_empty() && !is_cpu_list(cpus)) {
+        if let Some(cpus) = text(affinity, name).filter(|cpus| !cpus.is_empty() && number_list::parse(cpus).is_none()) {
             report.error(
                 format!("{at}/execCPUAffinity/{name}"),
                 format!("{cpus:?} is no list of CPUs"),
@@ -35,8 +36,22 @@ fn check_scheduler(report: &mut Report, scheduler: &Value, at: &str) {
     if let Some(nice) = integer(scheduler, "nice").filter(|nice| !(-20..=19).contains(nice)) {
         report.error(format!("{at}/nice"), format!("invalid scheduler.nice: {nice}"), "use a number from -20 to 19");
     }
+    if policy == "SCHED_ISO" {
+        report.error(
+            format!("{at}/policy"),
+            "SCHED_ISO is in no Linux kernel: invalid argument",
+            "use another policy: SCHED_FIFO or SCHED_RR for realtime, SCHED_OTHER with a low \"nice\" otherwise",
+        );
+    }
+    let realtime = matches!(policy, "SCHED_FIFO" | "SCHED_RR");
+    if realtime && present(scheduler, "priority").is_none() {
+        report.error(
+            format!("{at}/priority"),
+            format!("{policy} needs a priority: invalid argument"),
+            "add a number from 1 (lowest) to 99",
+        );
+    }
     if let Some(priority) = integer(scheduler, "priority") {
-        let realtime = matches!(policy, "SCHED_FIFO" | "SCHED_RR");
         if priority != 0 && !realtime {
             report.error(
                 format!("{at}/priority"),
@@ -60,10 +75,90 @@ fn check_scheduler(report: &mut Report, scheduler: &Value, at: &str) {
             );
         }
     }
+    if policy == "SCHED_DEADLINE" {
+        check_deadline(report, scheduler, at);
+    }
 }
 
-/// Numbers and ranges with commas between them: the form of `execCPUAffinity` and `memoryPolicy.nodes`.
-pub(super) fn is_cpu_list(list: &str) -> bool {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    list.split(',').all(|range| range.split_once('-').map_or(number(range), |(from, to)| number(from) && number(to)))
+/// sched(7): runtime <= deadline <= period, each at least a microsecond; a period of 0 is the deadline.
+fn check_deadline(report: &mut Report, scheduler: &Value, at: &str) {
+    const SHORTEST: i128 = 1024;
+    let of = |name| integer(scheduler, name).unwrap_or(0);
+    let (runtime, deadline, period) = (of("runtime"), of("deadline"), of("period"));
+    if runtime < SHORTEST {
+        report.error(
+            format!("{at}/runtime"),
+            format!("SCHED_DEADLINE with a runtime of {runtime} ns: invalid argument"),
+            format!("use at least {SHORTEST} ns"),
+        );
+    }
+    if deadline < runtime {
+        report.error(
+            format!("{at}/deadline"),
+            format!("the deadline of {deadline} ns is before the runtime of {runtime} ns is over: invalid argument"),
+            "use runtime <= deadline <= period",
+        );
+    }
+    if period != 0 && period < deadline {
+        report.error(
+            format!("{at}/period"),
+            format!("the period of {period} ns ends before the deadline of {deadline} ns: invalid argument"),
+            "use runtime <= deadline <= period",
+        );
+    }
+    for (name, value) in [("deadline", deadline), ("period", period)] {
+        if value > i128::from(i64::MAX) {
+            report.error(format!("{at}/{name}"), format!("{value} ns is too long: invalid argument"), "use less");
+        }
+    }
+}
+
+/// config-linux.md "Memory policy", by the rules of set_mempolicy(2).
+pub(super) fn check_memory_policy(report: &mut Report, policy: &Value) {
+    let nodes = text(policy, "nodes").unwrap_or("");
+    let at = |name: &str| format!("/linux/memoryPolicy/{name}");
+    if !nodes.is_empty() && number_list::parse(nodes).is_none() {
+        report.error(
+            at("nodes"),
+            format!("{nodes:?} is no list of memory nodes"),
+            "write numbers and ranges with commas between them, as in \"0-1\"",
+        );
+    }
+    let Some(mode) = text(policy, "mode") else { return };
+    match (mode, nodes.is_empty()) {
+        ("MPOL_DEFAULT" | "MPOL_LOCAL", false) => {
+            report.error(at("nodes"), format!("memory policy {mode} has no nodes"), "remove them");
+        }
+        ("MPOL_BIND" | "MPOL_INTERLEAVE" | "MPOL_WEIGHTED_INTERLEAVE" | "MPOL_PREFERRED_MANY", true) => {
+            report.error(
+                at("nodes"),
+                format!("memory policy {mode} requires at least one node"),
+                "name them, as in \"0-1\"",
+            );
+        }
+        _ => {}
+    }
+    let has = |flag: &str| list(policy, "flags").iter().any(|given| given.as_str() == Some(flag));
+    if has("MPOL_F_STATIC_NODES") && has("MPOL_F_RELATIVE_NODES") {
+        report.error(
+            at("flags"),
+            "MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other: invalid argument",
+            "keep one of the two",
+        );
+    }
+    if has("MPOL_F_NUMA_BALANCING") && !matches!(mode, "MPOL_BIND" | "MPOL_PREFERRED_MANY") {
+        report.error(
+            at("flags"),
+            format!("MPOL_F_NUMA_BALANCING does not go with {mode}: invalid argument"),
+            "use MPOL_BIND or MPOL_PREFERRED_MANY, or remove the flag",
+        );
+    }
+    let only_flags = mode == "MPOL_LOCAL" || mode == "MPOL_PREFERRED" && nodes.is_empty();
+    if only_flags && (has("MPOL_F_STATIC_NODES") || has("MPOL_F_RELATIVE_NODES")) {
+        report.error(
+            at("flags"),
+            format!("{mode} without nodes takes no flags about nodes: invalid argument"),
+            "remove the flag",
+        );
+    }
 }

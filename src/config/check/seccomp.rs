@@ -73,6 +73,15 @@ fn check_notify(report: &mut Report, seccomp: &Value) {
             );
         }
     }
+    let notifies = list(seccomp, "syscalls").iter().any(|call| text(call, "action") == Some(NOTIFY));
+    let killable = |flag: &Value| flag.as_str() == Some("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV");
+    if !notifies && let Some(index) = list(seccomp, "flags").iter().position(killable) {
+        report.note(
+            format!("{AT}/flags/{index}"),
+            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV is about notifications, and no action is SCMP_ACT_NOTIFY",
+            "the flag has no effect",
+        );
+    }
     if listener.is_empty() && text(seccomp, "listenerMetadata").is_some_and(|metadata| !metadata.is_empty()) {
         report.warning(
             format!("{AT}/listenerMetadata"),

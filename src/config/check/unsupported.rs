@@ -7,13 +7,7 @@ use super::{Report, escape};
 
 /// Pointer patterns into config.json, and what to call the thing. `*` stands for every element, and `=x` at the end
 /// means: only this value.
-pub const UNSUPPORTED: &[(&str, &str)] = &[
-    ("/process/scheduler", "process.scheduler"),
-    ("/process/execCPUAffinity", "process.execCPUAffinity"),
-    ("/linux/seccomp/listenerPath", "linux.seccomp.listenerPath"),
-    ("/linux/intelRdt", "linux.intelRdt"),
-    ("/linux/memoryPolicy", "linux.memoryPolicy"),
-];
+pub const UNSUPPORTED: &[(&str, &str)] = &[];
 
 /// Whether a pattern is in the table, for `features`.
 pub fn is_unsupported(pattern: &str) -> bool {

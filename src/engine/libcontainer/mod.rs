@@ -67,6 +67,9 @@ impl EngineOperations for LibcontainerEngine {
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         refused::check(&launch.id, &launch.bundle.spec, &launch.options)?;
         launch.warnings.extend(refused::warnings(&launch.bundle.spec));
+        if launch.options.notify_socket.is_some() {
+            launch.warnings.push(format!("engine {:?} does not pass NOTIFY_SOCKET on", PROVIDER.name));
+        }
         let root = launch.root.join(&launch.id).join("libcontainer");
         launch.engine_state = Some(serde_json::value::to_raw_value(&EngineState { root })?);
         Ok(())

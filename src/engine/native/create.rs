@@ -1,11 +1,11 @@
 //! Making a plain process that waits to be started.
 
 use super::NativeEngine;
-use crate::config::envelope::{OciConfig, ProcessPlan, SeccompPlan, Starter};
+use crate::config::envelope::{OciConfig, ProcessPlan, Starter};
 use crate::engine::launch::Stage2;
 use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::hooks::{self, CreationHooks};
-use crate::engine::oci::{create as oci, process, seccomp};
+use crate::engine::oci::{create as oci, process, resctrl, seccomp};
 use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -15,6 +15,7 @@ use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
 /// Everything that can be decided before the process exists.
 pub struct Plan {
     pub placement: Option<Placement>,
+    pub resctrl: Option<resctrl::Plan>,
     resources: LinuxResources,
     seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
@@ -26,13 +27,14 @@ impl Plan {
         let linux = spec.linux().clone().unwrap_or_else(oci::no_linux);
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let mut plan = process_plan(process, &launch.options, &launch.id)?;
-        plan.personality = linux.personality().as_ref().map(process::personality);
-        plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+        process::add_linux(&mut plan, &linux);
+        plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = starter(process, &launch.options);
         Ok(Self {
             placement: oci::plan_cgroups(launch, &linux)?,
+            resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
             resources: linux.resources().clone().unwrap_or_default(),
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
@@ -77,11 +79,14 @@ pub fn prepare_spawn(engine: &mut NativeEngine) -> Result<SpawnRequest> {
 pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<()> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
     let launch = creation.launch;
+    if let (Some(resctrl), Some(stage2)) = (&plan.resctrl, &creation.stage2) {
+        resctrl.apply(stage2.init.pid)?;
+    }
     let mut batch = Batch::default();
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;
         let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
-        batch.push(Operation::JoinCgroups { tasks });
+        batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
     }
     if launch.oci_config.process.terminal {
         let (rows, columns) = oci::console_size(&launch.bundle.spec);
@@ -100,8 +105,9 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
         batch.push(Operation::RunHooks { point, hooks, state });
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &launch.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     send(creation, batch)
 }

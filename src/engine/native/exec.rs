@@ -2,11 +2,11 @@
 
 use super::NativeEngine;
 use super::create::{process_plan, starter};
-use crate::config::envelope::{OciConfig, SeccompPlan};
+use crate::config::envelope::OciConfig;
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;
-use crate::engine::oci::{process, seccomp};
-use crate::engine::{Container, ExecConfig, SpawnRequest};
+use crate::engine::oci::{process, resctrl, seccomp};
+use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -19,6 +19,9 @@ use std::os::fd::OwnedFd;
 pub struct Plan {
     tasks: Vec<OwnedFd>,
     seccomp: Option<LinuxSeccomp>,
+    resctrl: Option<resctrl::Groups>,
+    /// The configuration names the processors that the process is to have before it joins, and none for after.
+    keep_affinity: bool,
 }
 
 /// Decides how the process joins, and opens what it needs for that.
@@ -30,29 +33,38 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     identity.open().on("open", format_args!("init of {}", container.record.id))?;
     let spec = saved_spec(container)?;
     let linux = spec.linux().as_ref();
+    let state = engine_state(container)?;
+    exec.options.no_new_keyring |= state.no_new_keyring;
     let mut plan = process_plan(&exec.process, &exec.options, &container.record.id)?;
-    plan.personality = linux.and_then(|linux| linux.personality().as_ref()).map(process::personality);
+    if let Some(linux) = linux {
+        process::add_linux(&mut plan, linux);
+    }
+    let (affinity, final_affinity) = process::exec_affinity(&exec.process);
+    plan.affinity = final_affinity;
     let profile = linux.and_then(|linux| linux.seccomp().clone());
-    plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+    plan.seccomp = profile.as_ref().map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
-    let (tasks, cgroup) = match engine_state(container)?.cgroup {
+    let (tasks, cgroup) = match state.cgroup {
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };
-    engine.exec = Some(Plan { tasks, seccomp: profile });
-    Ok(SpawnRequest { cgroup, ..SpawnRequest::default() })
+    engine.exec = Some(Plan { tasks, seccomp: profile, resctrl: state.resctrl, keep_affinity: affinity.is_some() });
+    Ok(SpawnRequest { cgroup, affinity, ..SpawnRequest::default() })
 }
 
 /// Asks stage2 to join.
 ///
 /// # Errors
 /// Whatever failed, here or in stage2.
-pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, rpc: &mut RpcClient) -> Result<()> {
+pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the native engine was not prepared for an exec") };
+    if let Some(groups) = &plan.resctrl {
+        groups.add(init.pid)?;
+    }
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
-    batch.push(Operation::JoinCgroups { tasks });
+    batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     if exec.oci_config.process.terminal {
         let size = exec.process.console_size().unwrap_or_default();
         let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
@@ -60,8 +72,9 @@ pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, rpc: &mut RpcClient) 
         batch.push(Operation::OpenConsole { rows, columns, bind: false });
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &exec.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     rpc.send(batch)
 }

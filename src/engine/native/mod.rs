@@ -56,8 +56,16 @@ impl EngineOperations for NativeEngine {
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         refused::check(launch)?;
+        if launch.options.notify_socket.is_some() {
+            launch.warnings.push(format!("engine {:?} does not pass NOTIFY_SOCKET on", PROVIDER.name));
+        }
         let plan = create::Plan::new(launch)?;
-        let state = live::EngineState { cgroup: plan.placement.clone(), ..Default::default() };
+        let state = live::EngineState {
+            cgroup: plan.placement.clone(),
+            resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
+            no_new_keyring: launch.options.no_new_keyring,
+            ..Default::default()
+        };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
         self.plan = Some(plan);
         Ok(())
@@ -88,9 +96,12 @@ impl EngineOperations for NativeEngine {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
                     let _ = created.placement().open().kill_all(libc::SIGKILL);
                 }
-                Ok(())
+                match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {
+                    Some(plan) => plan.groups.remove(),
+                    None => Ok(()),
+                }
             }
-            Outcome::Deleted { container } => live::remove_cgroups(container),
+            Outcome::Deleted { container } => live::remove_groups(container),
         }
     }
 
@@ -106,8 +117,8 @@ impl EngineOperations for NativeEngine {
         exec::prepare(self, container, exec)
     }
 
-    fn enter_container(&mut self, exec: &ExecConfig, _init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
-        exec::enter(self, exec, rpc)
+    fn enter_container(&mut self, exec: &ExecConfig, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
+        exec::enter(self, exec, init, rpc)
     }
 
     fn kill(&mut self, container: &mut Container, signal: i32, all: bool) -> Result<()> {

@@ -4,8 +4,8 @@ use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::idmap::UserNamespaces;
-use super::{devices, mounts, namespaces, network, process, seccomp, sources};
-use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use super::{devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
+use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
@@ -21,6 +21,7 @@ use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
 pub struct Plan {
     namespaces: namespaces::Plan,
     pub placement: Option<Placement>,
+    pub resctrl: Option<resctrl::Plan>,
     resources: LinuxResources,
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
@@ -28,7 +29,12 @@ pub struct Plan {
     seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
     privileged: bool,
+    /// The container gets a socket for sd_notify(3).
+    notifies: bool,
 }
+
+/// Where a container finds its socket for sd_notify(3), as runc has it.
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
 
 const MS_REC: u64 = libc::MS_REC;
 
@@ -41,8 +47,18 @@ impl Plan {
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let keyring = format!("_ses.{}", launch.id);
         let mut plan = process::plan(process, &launch.options, keyring)?;
-        plan.personality = linux.personality().as_ref().map(process::personality);
-        plan.seccomp = linux.seccomp().as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+        process::add_linux(&mut plan, &linux);
+        plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
+        let privileged = caps::has_sys_admin();
+        let mut mounts =
+            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
+        let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
+        if notifies {
+            plan.env.push(NOTIFY_SOCKET.to_owned());
+            mounts.push(mounts::notify_directory(std::path::absolute(launch.root.join(&launch.id))?.join("notify")));
+        } else if launch.options.notify_socket.is_some() {
+            launch.warnings.push("without a mount namespace NOTIFY_SOCKET is not passed on".to_owned());
+        }
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = Starter {
@@ -53,20 +69,19 @@ impl Plan {
             ..Starter::default()
         };
         let placement = plan_cgroups(launch, &linux)?;
-        let privileged = caps::has_sys_admin();
-        let mounts =
-            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
         let network = network::Plan::new(&linux, &namespaces, &launch.options)?;
         Ok(Self {
             network,
             namespaces,
             placement,
+            resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
             resources: linux.resources().clone().unwrap_or_default(),
             mounts,
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
             privileged,
+            notifies,
         })
     }
 
@@ -134,6 +149,7 @@ pub fn prepare_spawn(engine: &mut OciEngine) -> Result<SpawnRequest> {
         namespaces: plan.namespaces.clone_flags(),
         pid_namespace: plan.namespaces.pid_namespace()?,
         cgroup,
+        affinity: None,
     })
 }
 
@@ -142,6 +158,12 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
     let launch = creation.launch;
+    if plan.notifies {
+        creation.state.make_notify_directory()?;
+    }
+    if let Some(resctrl) = &plan.resctrl {
+        resctrl.apply(init.pid)?;
+    }
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;
     }
@@ -184,7 +206,7 @@ pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) ->
 fn enter_namespaces(plan: &Plan, engine: &OciEngine, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
     if let Some(created) = &engine.cgroup {
         let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
-        batch.push(Operation::JoinCgroups { tasks });
+        batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
     }
     if !plan.namespaces.moves() {
         plan.namespaces.join(batch)?;
@@ -360,8 +382,9 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
         }
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &launch.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     Ok(())
 }

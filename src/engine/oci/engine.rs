@@ -48,10 +48,13 @@ impl EngineOperations for OciEngine {
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
         let plan = create::Plan::new(launch)?;
-        launch.engine_state = Some(serde_json::value::to_raw_value(&EngineState {
+        let state = EngineState {
             cgroup: plan.placement.clone(),
             net_devices: plan.network.returning.clone(),
-        })?);
+            resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
+            no_new_keyring: launch.options.no_new_keyring,
+        };
+        launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
         self.plan = Some(plan);
         Ok(())
     }
@@ -85,10 +88,13 @@ impl EngineOperations for OciEngine {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
                     let _ = created.placement().open().kill_all(libc::SIGKILL);
                 }
-                Ok(())
+                match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {
+                    Some(plan) => plan.groups.remove(),
+                    None => Ok(()),
+                }
             }
             Outcome::Deleted { container } => {
-                live::remove_cgroups(container)?;
+                live::remove_groups(container)?;
                 live::rename_net_devices(container)
             }
         }

@@ -2,8 +2,8 @@
 
 use super::create::follow_move;
 use super::engine::{OciEngine, namespace_flags};
-use super::{process, seccomp};
-use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use super::{process, resctrl, seccomp};
+use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::join::{join_files, saved_spec};
 use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
@@ -27,6 +27,9 @@ pub struct Plan {
     moves: bool,
     tasks: Vec<OwnedFd>,
     seccomp: Option<LinuxSeccomp>,
+    resctrl: Option<resctrl::Groups>,
+    /// The configuration names the processors that the process is to have before it joins, and none for after.
+    keep_affinity: bool,
 }
 
 /// Decides how the process joins, and opens what it needs for that.
@@ -37,13 +40,19 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let Some(identity) = &container.record.init else { bail!("cannot exec in a container that has no process") };
     let init = identity.open().on("open", format_args!("init of {}", container.record.id))?;
     let spec = saved_spec(container)?;
+    let state = engine_state(container)?;
+    exec.options.no_new_keyring |= state.no_new_keyring;
     let keyring = format!("_ses.{}", container.record.id);
     let mut plan = process::plan(&exec.process, &exec.options, keyring)?;
     let linux = spec.linux().as_ref();
     // A session keyring is the container's; a process that joins takes part in it by name.
-    plan.personality = linux.and_then(|linux| linux.personality().as_ref()).map(process::personality);
+    if let Some(linux) = linux {
+        process::add_linux(&mut plan, linux);
+    }
+    let (affinity, final_affinity) = process::exec_affinity(&exec.process);
+    plan.affinity = final_affinity;
     let profile = linux.and_then(|linux| linux.seccomp().clone());
-    plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
+    plan.seccomp = profile.as_ref().map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = Starter {
         oom_score_adj: exec.process.oom_score_adj(),
@@ -62,13 +71,22 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         false => None,
     };
     let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
-    let (tasks, cgroup) = match engine_state(container)?.cgroup {
+    let (tasks, cgroup) = match state.cgroup {
         Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
         None => (Vec::new(), None),
     };
     let namespaces = if moves { flags } else { flags & !pid };
-    engine.exec = Some(Plan { init, namespaces, root, moves, tasks, seccomp: profile });
-    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup })
+    engine.exec = Some(Plan {
+        init,
+        namespaces,
+        root,
+        moves,
+        tasks,
+        seccomp: profile,
+        resctrl: state.resctrl,
+        keep_affinity: affinity.is_some(),
+    });
+    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, affinity })
 }
 
 /// Asks stage2 to join.
@@ -77,9 +95,12 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
 /// Whatever failed, here or in stage2.
 pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the oci engine was not prepared for an exec") };
+    if let Some(groups) = &plan.resctrl {
+        groups.add(init.pid)?;
+    }
     let mut batch = Batch::default();
     let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
-    batch.push(Operation::JoinCgroups { tasks });
+    batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     let has_root = plan.root.is_some();
     if let Some(path) = plan.root {
         // Opened before the pidfd is used: had init ended and its pid become another's, joining would fail.
@@ -107,8 +128,9 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
         batch.push(Operation::OpenConsole { rows, columns, bind: false });
     }
     if let Some(profile) = &plan.seccomp {
-        let fd = batch.fd(seccomp::program(profile, &exec.root)?);
-        batch.push(Operation::SeccompProgram { fd });
+        let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;
+        let fd = batch.fd(file);
+        batch.push(Operation::SeccompProgram { fd, length });
     }
     rpc.send(batch)
 }

@@ -82,12 +82,25 @@ pub fn creation_state(record: &Record, pid: i32) -> Result<String> {
 /// # Errors
 /// Which hook failed, how, and what it printed.
 pub fn run(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
-    for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(hook, state, directory) {
-            bail!("error running {point} hook #{index}: {error:#}");
-        }
+    (0..hooks.len()).try_for_each(|index| run_at(point, hooks, index, state, directory))
+}
+
+/// Runs every hook of one moment, those after a failed one as well.
+///
+/// # Errors
+/// As [`run`], for the first that failed.
+pub fn run_all(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
+    let mut outcome = Ok(());
+    for index in 0..hooks.len() {
+        let result = run_at(point, hooks, index, state, directory);
+        outcome = outcome.and(result);
     }
-    Ok(())
+    outcome
+}
+
+fn run_at(point: &str, hooks: &[HookOperation], index: usize, state: &str, directory: Option<&Path>) -> Result<()> {
+    run_one(&hooks[index], state, directory)
+        .map_err(|error| anyhow::anyhow!("error running {point} hook #{index}: {error:#}"))
 }
 
 fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Result<()> {

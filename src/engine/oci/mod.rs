@@ -12,7 +12,9 @@ mod mounts;
 mod namespaces;
 pub(in crate::engine) mod network;
 pub mod process;
+pub mod resctrl;
 pub(in crate::engine) mod seccomp;
+pub mod seccomp_listener;
 mod sources;
 pub(in crate::engine) mod stage2;
 

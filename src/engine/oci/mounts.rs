@@ -15,7 +15,7 @@ use crate::sys::mount::{Attributes, attr};
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Linux, Mount};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One mount, decided.
 #[derive(Debug, Clone)]
@@ -72,6 +72,18 @@ pub fn plan(mounts: &[Mount], bundle: &Path, linux: &Linux, privileged: bool) ->
             Ok(plan)
         })
         .collect()
+}
+
+/// The directory of the container's socket for sd_notify(3), where it looks for it.
+pub fn notify_directory(source: PathBuf) -> Plan {
+    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
+    Plan {
+        pointer: "NOTIFY_SOCKET".into(),
+        destination: "run/notify".into(),
+        kind: Kind::Bind(Source { path: source, recursive: false, nofollow: false, idmap: None }),
+        options: mount_options::parse(&options),
+        label: None,
+    }
 }
 
 fn plan_one(index: usize, mount: &Mount, bundle: &Path, linux: &Linux) -> Result<Plan> {

@@ -1,11 +1,15 @@
 //! The process of a configuration (runtime-spec config.md, Process), decided: names become numbers.
 
-use crate::config::envelope::ProcessPlan;
+use crate::config::check::apparmor_is_enabled;
+use crate::config::envelope::{MemoryPolicyPlan, ProcessPlan, SchedulerPlan};
+use crate::config::number_list;
 use crate::engine::LaunchOptions;
 use crate::sys::caps::{self, CapabilitySets};
 use anyhow::{Result, bail};
 use oci_spec::runtime::{
-    Capability, IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain, PosixRlimitType, Process,
+    Capability, IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimitType, Process,
+    Scheduler,
 };
 use std::collections::HashSet;
 
@@ -48,13 +52,35 @@ pub fn plan(process: &Process, options: &LaunchOptions, keyring: String) -> Resu
         rlimits: rlimits(process)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp: None,
-        apparmor_profile: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
+        apparmor_profile: process.apparmor_profile().clone().filter(|profile| is_to_be_applied(profile)),
         selinux_label: process.selinux_label().clone().filter(|label| !label.is_empty()),
         keyring: (!options.no_new_keyring).then_some(keyring),
         terminal: process.terminal().unwrap_or(false),
         personality: None,
         io_priority: process.io_priority().as_ref().map(io_priority),
+        scheduler: process.scheduler().as_ref().map(scheduler),
+        memory_policy: None,
+        affinity: None,
     })
+}
+
+/// Without AppArmor every process is unconfined, and the kernel would refuse to be told so.
+fn is_to_be_applied(profile: &str) -> bool {
+    !profile.is_empty() && (profile != "unconfined" || apparmor_is_enabled())
+}
+
+/// What `linux` says about every process of the container, those of `exec` too.
+pub fn add_linux(plan: &mut ProcessPlan, linux: &Linux) {
+    plan.personality = linux.personality().as_ref().map(personality);
+    plan.memory_policy = linux.memory_policy().as_ref().map(memory_policy);
+}
+
+/// `process.execCPUAffinity`: the processors that the process is to have before it joins the container's cgroups, and
+/// those that it is to have in them. Only for `exec` (config.md, Process).
+pub fn exec_affinity(process: &Process) -> (Option<Vec<u64>>, Option<Vec<u64>>) {
+    let Some(affinity) = process.exec_cpu_affinity() else { return (None, None) };
+    let mask = |list: &Option<String>| list.as_deref().and_then(number_list::parse);
+    (mask(affinity.initial()), mask(affinity.cpu_affinity_final()))
 }
 
 /// An absent set is the empty set, and so are all where there is no `capabilities` at all.
@@ -104,6 +130,59 @@ fn io_priority(priority: &LinuxIOPriority) -> i32 {
         IOPriorityClass::IoprioClassIdle => 3,
     };
     class << CLASS_SHIFT | priority.priority() as i32
+}
+
+/// In the numbers of sched(7) and linux/sched.h.
+fn scheduler(scheduler: &Scheduler) -> SchedulerPlan {
+    let policy = match scheduler.policy() {
+        LinuxSchedulerPolicy::SchedOther => 0,
+        LinuxSchedulerPolicy::SchedFifo => 1,
+        LinuxSchedulerPolicy::SchedRr => 2,
+        LinuxSchedulerPolicy::SchedBatch => 3,
+        LinuxSchedulerPolicy::SchedIso => 4,
+        LinuxSchedulerPolicy::SchedIdle => 5,
+        LinuxSchedulerPolicy::SchedDeadline => 6,
+    };
+    let flag = |flag: &LinuxSchedulerFlag| match flag {
+        LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+        LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+        LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+        LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+        LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+        LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+        LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+    };
+    SchedulerPlan {
+        policy,
+        flags: scheduler.flags().iter().flatten().fold(0, |flags, one| flags | flag(one)),
+        nice: scheduler.nice().unwrap_or(0),
+        priority: scheduler.priority().map_or(0, |priority| priority as u32),
+        runtime: scheduler.runtime().unwrap_or(0),
+        deadline: scheduler.deadline().unwrap_or(0),
+        period: scheduler.period().unwrap_or(0),
+    }
+}
+
+/// In the numbers of linux/mempolicy.h.
+fn memory_policy(policy: &LinuxMemoryPolicy) -> MemoryPolicyPlan {
+    let mode = match policy.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flag = |flag: &MemoryPolicyFlagType| match flag {
+        MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+        MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+        MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+    };
+    MemoryPolicyPlan {
+        mode: policy.flags().iter().flatten().fold(mode, |mode, one| mode | flag(one)),
+        nodes: policy.nodes().as_deref().and_then(number_list::parse).unwrap_or_default(),
+    }
 }
 
 /// The number of personality(2).

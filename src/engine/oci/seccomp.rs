@@ -2,17 +2,21 @@
 //! and loaded by stage2. Compiling a profile of 400 calls takes longer than all the rest of a container's creation, so
 //! programs are kept, by the hash of what they were made from.
 
+use crate::config::envelope::{ListenerPlan, SeccompPlan};
 use crate::sys::{Errno, On, errno_of};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io::{Read, Seek};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Directory of the kept programs below the state root. No container can have this name: an id has no `@`.
@@ -22,8 +26,13 @@ const DEFAULT_ERRNO: i32 = libc::EPERM;
 /// Level of libseccomp at which the filter is a binary tree: dearer to compile, cheaper on every call.
 const OPTIMIZE: u32 = 2;
 
+/// Length of the hash that a kept program ends with.
+const SEAL: usize = 32;
+/// `BPF_MAXINSNS` instructions of eight bytes: no kernel takes more.
+const LARGEST: i64 = 4096 * 8;
+
 /// `SECCOMP_FILTER_FLAG_*` of seccomp(2).
-pub fn flags(seccomp: &LinuxSeccomp) -> u32 {
+fn flags(seccomp: &LinuxSeccomp) -> u32 {
     seccomp.flags().iter().flatten().fold(0, |flags, flag| {
         flags
             | match flag {
@@ -35,12 +44,27 @@ pub fn flags(seccomp: &LinuxSeccomp) -> u32 {
     })
 }
 
-/// The compiled program, to be read from the descriptor; from the cache below `root` where it is there, and kept there
-/// otherwise.
+/// What stage2 has to know of a profile beside its program.
+pub fn plan(profile: &LinuxSeccomp) -> SeccompPlan {
+    let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);
+    let listener = notifies.then(|| ListenerPlan {
+        path: profile.listener_path().as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        metadata: profile.listener_metadata().clone().unwrap_or_default(),
+    });
+    SeccompPlan { flags: flags(profile), listener }
+}
+
+/// A compiled program: the first bytes of a file.
+pub struct Program {
+    pub file: OwnedFd,
+    pub length: u64,
+}
+
+/// The compiled program; from the cache below `root` where it is there, and kept there otherwise.
 ///
 /// # Errors
 /// Where the profile cannot be compiled. A cache that cannot be used is none.
-pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<OwnedFd> {
+pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<Program> {
     let name = cache_key(seccomp)?;
     let cache = open_cache(root).ok();
     if let Some(cache) = &cache
@@ -48,17 +72,15 @@ pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<OwnedFd> {
     {
         return Ok(program);
     }
-    let filter = compile(seccomp)?;
-    match cache {
-        Some(cache) => keep(&cache, &name, &filter).or_else(|_| in_memory(&filter)),
-        None => in_memory(&filter),
-    }
+    let program = export(&compile(seccomp)?)?;
+    let kept = cache.as_ref().and_then(|cache| keep(cache, &name, &program));
+    kept.map_or_else(|| in_memory(&program), Ok)
 }
 
 fn cache_key(seccomp: &LinuxSeccomp) -> Result<String> {
     let version = libseccomp::ScmpVersion::current().context("ask for the version of libseccomp")?;
     let mut hash = Sha256::new();
-    hash.update(format!("rtx 1, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
+    hash.update(format!("rtx 2, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
     hash.update(serde_json::to_vec(seccomp)?);
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -71,45 +93,85 @@ fn open_cache(root: &Path) -> nix::Result<OwnedFd> {
         Err(errno) => return Err(errno),
     }
     let cache = openat(&root, CACHE, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
-    // Whoever can write here decides what every later container is filtered by.
-    let stat = fstat(&cache)?;
-    if stat.st_uid != nix::unistd::geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
-        return Err(Errno::EPERM);
+    // Of the root as well: who can rename in it can put another directory in this one's place.
+    if belongs_to_us(&fstat(&root)?) && belongs_to_us(&fstat(&cache)?) { Ok(cache) } else { Err(Errno::EPERM) }
+}
+
+/// The program that is kept under a name. It ends with a hash of itself and of its name: a file that a crash of the host
+/// left half written, or that was copied to another name, is not what this profile was compiled to.
+fn cached(cache: &OwnedFd, name: &str) -> Option<Program> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = File::from(openat(cache, name, flags, Mode::empty()).ok()?);
+    let stat = fstat(&file).ok()?;
+    let is_file = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+    if !is_file || !belongs_to_us(&stat) || stat.st_size > LARGEST + SEAL as i64 {
+        return None;
     }
-    Ok(cache)
+    let mut content = vec![0; stat.st_size as usize];
+    // Read at places, so that stage2 begins at the start.
+    file.read_exact_at(&mut content, 0).ok()?;
+    let length = content.len().checked_sub(SEAL).filter(|length| *length > 0 && length.is_multiple_of(8))?;
+    let (program, found) = content.split_at(length);
+    (seal(name, program) == found).then(|| Program { file: file.into(), length: length as u64 })
 }
 
-fn cached(cache: &OwnedFd, name: &str) -> Option<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let program = openat(cache, name, flags, Mode::empty()).ok()?;
-    let stat = fstat(&program).ok()?;
-    let is_ours = stat.st_uid == nix::unistd::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
-    (is_ours && stat.st_size > 0 && stat.st_size % 8 == 0).then_some(program)
+fn seal(name: &str, program: &[u8]) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(name);
+    hash.update(program);
+    hash.finalize().to_vec()
 }
 
-fn keep(cache: &OwnedFd, name: &str, filter: &ScmpFilterContext) -> Result<OwnedFd> {
-    // Two creates at once write the same bytes under different names.
-    let temporary = format!("{name}.{}", std::process::id());
-    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = openat(cache, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).on("create", &temporary)?;
-    filter.export_bpf(&file).context("export the seccomp program")?;
-    renameat(cache, temporary.as_str(), cache, name).on("rename", &temporary)?;
+/// Whoever can write here decides what later containers are filtered by.
+fn belongs_to_us(stat: &FileStat) -> bool {
+    stat.st_uid == nix::unistd::geteuid().as_raw() && stat.st_mode & 0o022 == 0
+}
+
+/// Keeps a program. It has no name until it is whole: nothing of it stays when this process is killed before.
+fn keep(cache: &OwnedFd, name: &str, program: &[u8]) -> Option<Program> {
+    let flags = OFlag::O_RDWR | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+    let file = File::from(openat(cache, ".", flags, Mode::S_IRUSR | Mode::S_IWUSR).ok()?);
+    file.write_all_at(program, 0).ok()?;
+    file.write_all_at(&seal(name, program), program.len() as u64).ok()?;
+    let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = || linkat(AT_FDCWD, unnamed.as_str(), cache, name, AtFlags::AT_SYMLINK_FOLLOW);
+    match link() {
+        // Another create was faster, or what is there is damaged.
+        Err(Errno::EEXIST) if cached(cache, name).is_none() => {
+            unlinkat(cache, name, UnlinkatFlags::NoRemoveDir).ok()?;
+            link().ok()?;
+        }
+        Err(Errno::EEXIST) => {}
+        other => other.ok()?,
+    }
     // What stage2 gets must not be writable: a copy of the descriptor would reach into the cache.
-    openat(cache, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())
-        .on("open", name)
-        .map_err(Into::into)
+    cached(cache, name)
 }
 
-fn in_memory(filter: &ScmpFilterContext) -> Result<OwnedFd> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let mut file = File::from(memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC).on("memfd_create", "seccomp")?);
+fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>> {
+    let mut file = memory()?;
     filter.export_bpf(&file).context("export the seccomp program")?;
-    std::io::Seek::rewind(&mut file).map_err(|error| errno_of(&error)).on("rewind", "seccomp")?;
-    Ok(file.into())
+    let mut program = Vec::new();
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut program))
+        .map_err(|error| errno_of(&error))
+        .on("read", "the seccomp program")?;
+    Ok(program)
+}
+
+fn in_memory(program: &[u8]) -> Result<Program> {
+    let file = memory()?;
+    file.write_all_at(program, 0).map_err(|error| errno_of(&error)).on("write", "the seccomp program")?;
+    Ok(Program { file: file.into(), length: program.len() as u64 })
+}
+
+fn memory() -> Result<File> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    Ok(memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC).on("memfd_create", "seccomp").map(File::from)?)
 }
 
 fn compile(seccomp: &LinuxSeccomp) -> Result<ScmpFilterContext> {
-    let default = action(seccomp.default_action(), seccomp.default_errno_ret())?;
+    let default = action(seccomp.default_action(), seccomp.default_errno_ret());
     let mut filter = ScmpFilterContext::new(default).context("seccomp: make a filter")?;
     filter.set_ctl_nnp(false).context("seccomp: leave no_new_privs alone")?;
     // Level 2 came with libseccomp 2.5; without it the program is only slower.
@@ -124,7 +186,7 @@ fn compile(seccomp: &LinuxSeccomp) -> Result<ScmpFilterContext> {
 }
 
 fn add_rule(filter: &mut ScmpFilterContext, rule: &LinuxSyscall, default: ScmpAction) -> Result<()> {
-    let action = action(rule.action(), rule.errno_ret())?;
+    let action = action(rule.action(), rule.errno_ret());
     // libseccomp refuses a rule that only repeats the default.
     if action == default {
         return Ok(());
@@ -169,9 +231,9 @@ fn comparison(argument: &LinuxSeccompArg) -> ScmpArgCompare {
     ScmpArgCompare::new(argument.index() as u32, operator, datum)
 }
 
-fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> {
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> ScmpAction {
     let errno = errno.map_or(DEFAULT_ERRNO, |errno| errno as i32);
-    Ok(match action {
+    match action {
         LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => ScmpAction::KillThread,
         LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
         LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
@@ -179,10 +241,8 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction> 
         LinuxSeccompAction::ScmpActTrace => ScmpAction::Trace(errno as u16),
         LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
         LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
-        LinuxSeccompAction::ScmpActNotify => {
-            bail!("SCMP_ACT_NOTIFY needs linux.seccomp.listenerPath, which rtx does not support yet: remove the action")
-        }
-    })
+        LinuxSeccompAction::ScmpActNotify => ScmpAction::Notify,
+    }
 }
 
 fn architecture(arch: Arch) -> ScmpArch {

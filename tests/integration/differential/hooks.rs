@@ -96,6 +96,61 @@ fn one(runtime: &Runtime, point: &str, script: &str, more: &Value) -> Value {
     lifecycle(runtime, &bundle)
 }
 
+/// Two poststop hooks, of which the second fails, in a life that `build` may spoil: how often the first ran, and with what
+/// status on its standard input. `command` is create, or run, which deletes as well.
+fn poststop_after(runtime: &Runtime, command: &str, build: impl Fn(&mut Bundle)) -> Value {
+    let mut bundle = Bundle::shell("echo payload");
+    let log = bundle.host("poststop").display().to_string();
+    let script = bundle.make_script("poststop-hook", &format!("cat >> {log}; echo >> {log}; pwd >> {log}"));
+    let failing = bundle.make_script("failing-hook", "exit 3");
+    bundle.set("/hooks", json!({ "poststop": [{ "path": script }, { "path": failing }] }));
+    build(&mut bundle);
+    let container = Container::new(runtime, &bundle);
+    let mut report = Report::default();
+    let output = if command == "run" { container.run(&[]) } else { container.create() };
+    if report.step(command, &output) && command == "create" {
+        report.step("start", &container.start());
+        report.add("exit", json!(container.wait_exit()));
+        report.add("before_delete", json!(read_lossy(log.as_ref())));
+        report.step("delete", &container.delete(&[]));
+    }
+    report.add("status", json!(container.status()));
+    let text = read_lossy(log.as_ref());
+    let lines = text.lines().map(|line| match serde_json::from_str::<Value>(line) {
+        Ok(state) => {
+            json!({ "status": state["status"], "pid": state["pid"], "id": state["id"], "bundle": state["bundle"] })
+        }
+        Err(_) => json!(line),
+    });
+    report.add("poststop", lines.collect());
+    report.finish(&container)
+}
+
+/// A hook of `point` that fails, before another that must not run then.
+fn spoiled(b: &mut Bundle, point: &str, mark: &Path) {
+    let (name, path) = if point == "startContainer" { ("rootfs/usr/bin/bad", "/usr/bin/bad") } else { ("bad", "") };
+    let file = b.make_script(name, "exit 5").display().to_string();
+    let second = b.make_script("second-hook", &format!("echo ran >> {}", mark.display())).display().to_string();
+    let first = json!({ "path": if path.is_empty() { &*file } else { path } });
+    b.spec["hooks"][point] = json!([first, { "path": second }]);
+}
+
+/// The same, and whether the second hook ran.
+fn spoiled_by(runtime: &Runtime, command: &str, point: &str) -> Value {
+    // Beside the bundle, which is gone when the life has been looked at.
+    let second = runtime.scratch().join("second-ran");
+    let mut value = poststop_after(runtime, command, |b| spoiled(b, point, &second));
+    value["second_ran"] = json!(second.exists());
+    value
+}
+
+/// `run` with a hook that takes too long.
+fn spoiled_run(runtime: &Runtime, point: &str) -> Value {
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.set("/hooks", json!({ point: [{ "path": "/bin/sleep", "args": ["sleep", "20"], "timeout": 1 }] }));
+    super::foreground(runtime, &bundle, &[])
+}
+
 /// A hook that fails at `point`.
 fn failing(runtime: &Runtime, point: &str) -> Value {
     one(runtime, point, "echo oh no >&2; exit 7", &json!({}))
@@ -119,8 +174,27 @@ cases! {
     flow failing_create_container => |r| failing(r, "createContainer");
     flow failing_start_container => |r| failing(r, "startContainer");
     flow failing_poststart => |r| failing(r, "poststart");
+    flow poststop_after_a_life => |r| poststop_after(r, "create", |_| {});
+    flow poststop_goes_on_after_a_failure => |r| poststop_after(r, "create", |b| {
+        b.spec["hooks"]["poststop"].as_array_mut().expect("hooks").reverse();
+    });
+    flow poststop_after_run => |r| poststop_after(r, "run", |_| {});
+    flow poststop_after_prestart => |r| spoiled_by(r, "create", "prestart");
+    flow poststop_after_create_runtime => |r| spoiled_by(r, "create", "createRuntime");
+    flow poststop_after_create_container => |r| spoiled_by(r, "create", "createContainer");
+    flow poststop_after_run_with_start_container => |r| spoiled_by(r, "run", "startContainer");
+    flow poststop_after_run_with_poststart => |r| spoiled_by(r, "run", "poststart");
+    flow poststop_after_missing_program => |r| poststop_after(r, "create", |b| { b.args(&["/nope"]); });
+    flow poststop_after_run_of_missing_program => |r| poststop_after(r, "run", |b| { b.args(&["/nope"]); });
+    flow poststop_after_failed_mount => |r| poststop_after(r, "create", |b| { b.mount("/mnt", "nosuchfs", "x", &[]); });
+    flow poststop_after_failed_bind => |r| poststop_after(r, "create", |b| { b.bind("not-there", "/mnt", &["bind"]); });
     flow failing_poststop => |r| failing(r, "poststop");
     flow timeout => |r| one(r, "createRuntime", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_prestart => |r| one(r, "prestart", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_create_container => |r| one(r, "createContainer", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_poststop => |r| one(r, "poststop", "exec sleep 20", &json!({ "timeout": 1 }));
+    flow timeout_of_start_container_in_run => |r| spoiled_run(r, "startContainer");
+    flow timeout_of_poststart_in_run => |r| spoiled_run(r, "poststart");
     flow timeout_not_reached => |r| one(r, "createRuntime", "sleep 0.1", &json!({ "timeout": 5 }));
     flow timeout_zero => |r| one(r, "createRuntime", "true", &json!({ "timeout": 0 }));
     flow missing => |r| one(r, "prestart", "true", &json!({ "path": "/nope" }));

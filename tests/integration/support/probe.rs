@@ -5,7 +5,7 @@
 //! two runs of the same bundle by their nature (inode numbers, mount ids, minor numbers of anonymous devices) are left out.
 //!
 //! Arguments: `--ns NAME=INODE` compares a namespace with the host's, `--write PATH`, `--exec PATH`, `--read PATH`,
-//! `--list DIR` try these and report the result; everything else is reported as argv.
+//! `--list DIR`, `--notify TEXT` (to NOTIFY_SOCKET) try these and report the result; everything else is reported as argv.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -327,6 +327,9 @@ fn attempt(kind: &str, path: &str) -> String {
             fs::write(&file, b"x").and_then(|()| fs::remove_file(&file))
         }
         "--write" => fs::OpenOptions::new().append(true).open(path).map(|_| ()),
+        "--notify" => std::os::unix::net::UnixDatagram::unbound()
+            .and_then(|s| s.send_to(path.as_bytes(), std::env::var("NOTIFY_SOCKET").unwrap_or_default()))
+            .map(|_| ()),
         "--exec" => Command::new(path).arg("true").stdout(Stdio::null()).status().map(|_| ()),
         _ => return read_or_error(path),
     };
@@ -350,7 +353,7 @@ fn main() {
                 let dir = value();
                 listed.object(&dir, listing(&dir));
             }
-            "--write" | "--exec" | "--read" => {
+            "--write" | "--exec" | "--read" | "--notify" => {
                 let path = value();
                 tried.text(&format!("{} {path}", &flag[2..]), &attempt(&flag, &path));
             }

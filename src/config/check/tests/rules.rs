@@ -123,7 +123,20 @@ fn scheduling() {
     expect(&of(json!({ "policy": "SCHED_X" })), &format!("{at}/policy"), "invalid scheduler policy");
     expect(&of(json!({ "policy": "SCHED_OTHER", "nice": 20 })), &format!("{at}/nice"), "invalid scheduler.nice: 20");
     expect(&of(json!({ "policy": "SCHED_OTHER", "priority": 1 })), &format!("{at}/priority"), "SCHED_FIFO");
-    expect(&of(json!({ "policy": "SCHED_RR", "runtime": 1 })), &format!("{at}/runtime"), "SCHED_DEADLINE");
+    expect(
+        &of(json!({ "policy": "SCHED_RR", "priority": 1, "runtime": 1 })),
+        &format!("{at}/runtime"),
+        "SCHED_DEADLINE",
+    );
+    expect(&of(json!({ "policy": "SCHED_ISO" })), &format!("{at}/policy"), "no Linux kernel");
+    expect(&of(json!({ "policy": "SCHED_FIFO" })), &format!("{at}/priority"), "needs a priority");
+    let deadline = |runtime: u64, deadline: u64, period: u64| {
+        of(json!({ "policy": "SCHED_DEADLINE", "runtime": runtime, "deadline": deadline, "period": period }))
+    };
+    expect(&deadline(1000, 2000, 3000), &format!("{at}/runtime"), "a runtime of 1000 ns");
+    expect(&deadline(3000, 2000, 0), &format!("{at}/deadline"), "before the runtime");
+    expect(&deadline(2000, 3000, 2500), &format!("{at}/period"), "before the deadline");
+    expect(&deadline(2000, u64::MAX, 0), &format!("{at}/deadline"), "too long");
     error("/process/execCPUAffinity/initial", json!("0-3,,7"), "list of CPUs");
 }
 

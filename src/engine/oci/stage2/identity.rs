@@ -1,9 +1,10 @@
 //! Who the payload is: user, groups, capabilities, limits, labels. Everything here is irrevocable.
 
 use super::sysctl::write_proc;
-use crate::config::envelope::ProcessPlan;
+use crate::config::envelope::{ProcessPlan, SchedulerPlan};
 use crate::sys::caps::{self, CAP_SYS_ADMIN};
-use crate::sys::{Errno, On, describe, process};
+use crate::sys::sched::{self, SchedulerAttributes};
+use crate::sys::{self, Errno, On, describe, process};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{Gid, Uid};
@@ -18,13 +19,11 @@ use std::path::Path;
 /// With what could not be set.
 pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, warnings: &mut Vec<String>) -> Result<()> {
     label(plan, proc)?;
+    schedule(plan)?;
     for &(resource, soft, hard) in &plan.rlimits {
         process::set_rlimit(resource, soft, hard)
             .on("set rlimit", format_args!("{} to {soft}:{hard}", rlimit_name(resource)))
             .context("error setting rlimits for ready process")?;
-    }
-    if let Some(io_priority) = plan.io_priority {
-        process::set_io_priority(io_priority).on("set", "the I/O priority")?;
     }
     if let Some(persona) = plan.personality {
         process::set_personality(persona).on("set", "the personality")?;
@@ -42,6 +41,48 @@ pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, warnings: &mut Vec<String>) ->
         process::set_no_new_privileges().on("set", "no_new_privs")?;
     }
     Ok(())
+}
+
+/// Before the limits, of which RLIMIT_RTPRIO and RLIMIT_NICE bound what an unprivileged process may ask for.
+fn schedule(plan: &ProcessPlan) -> Result<()> {
+    if let Some(mask) = &plan.affinity {
+        sched::set_affinity(mask)
+            .on("set", "the CPU affinity (/process/execCPUAffinity/final)")
+            .context("the container's cpuset has to have at least one of these processors")?;
+    }
+    if let Some(policy) = &plan.memory_policy {
+        sched::set_memory_policy(policy.mode, &policy.nodes)
+            .on("set", "the memory policy (/linux/memoryPolicy)")
+            .context("the nodes have to be there and in the container's cpuset, and the kernel has to know the mode")?;
+    }
+    if let Some(scheduler) = &plan.scheduler {
+        let &SchedulerPlan { policy, flags, nice, priority, runtime, deadline, period } = scheduler;
+        let attributes =
+            SchedulerAttributes { policy, flags, nice, priority, runtime, deadline, period, ..Default::default() };
+        sched::set_scheduler(attributes)
+            .on("set", "the scheduler (/process/scheduler)")
+            .map_err(|error| scheduler_hint(error, policy))?;
+    }
+    if let Some(io_priority) = plan.io_priority {
+        process::set_io_priority(io_priority).on("set", "the I/O priority (/process/ioPriority)")?;
+    }
+    Ok(())
+}
+
+/// The kernel says "operation not permitted" to three different mistakes.
+fn scheduler_hint(error: sys::Error, policy: u32) -> anyhow::Error {
+    const REALTIME: [u32; 2] = [1, 2];
+    let errno = error.errno;
+    let error = anyhow::Error::from(error);
+    match errno {
+        Errno::EPERM if REALTIME.contains(&policy) => error.context(
+            "a realtime policy needs CAP_SYS_NICE on the host and, with cgroup v1's cpu controller, a share of realtime: /linux/resources/cpu/realtimeRuntime",
+        ),
+        Errno::EPERM => error.context("this needs CAP_SYS_NICE on the host, which no user namespace gives"),
+        Errno::EBUSY => error.context("the processors have no time left for this runtime and period"),
+        Errno::EOPNOTSUPP => error.context("the kernel was built without utilization clamping"),
+        _ => error,
+    }
 }
 
 /// Labels are given to the next execve(2).

@@ -4,9 +4,11 @@ use super::{console, devices, identity, masks, mounts, program, root::Root, root
 use crate::config::envelope::{Common, OciConfig};
 use crate::engine::oci::hooks;
 use crate::engine::{PayloadOperations, table::PayloadRequest};
+use crate::rpc::Reply;
+use crate::rpc::frame::{self, Kind};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
-use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
+use crate::sys::{Errno, On, clone, describe, fd, process, sched, seccomp};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::Mode;
 use nix::unistd::symlinkat;
@@ -67,7 +69,7 @@ impl Payload {
 impl Perform for Payload {
     fn perform(&mut self, operation: Operation, context: &mut Context) -> Result<()> {
         match operation {
-            Operation::JoinCgroups { tasks } => join_cgroups(tasks, context),
+            Operation::JoinCgroups { tasks, keep_affinity } => join_cgroups(tasks, keep_affinity, context),
             Operation::JoinNamespace { fd, kind, path } => {
                 let namespace = context.take(fd)?;
                 Ok(process::setns(&namespace, kind).on("join the namespace", path)?)
@@ -120,8 +122,9 @@ impl Perform for Payload {
             Operation::MakeReadonly { paths, attributes } => masks::change(self.root()?, &paths, attributes),
             Operation::MaskPaths { paths, label } => masks::mask(self.root()?, &paths, label.as_deref()),
             Operation::ReadonlyPaths { paths } => masks::make_readonly(self.root()?, &paths),
-            Operation::SeccompProgram { fd } => {
+            Operation::SeccompProgram { fd, length } => {
                 File::from(context.take(fd)?)
+                    .take(length)
                     .read_to_end(&mut self.filter)
                     .map_err(|error| crate::sys::errno_of(&error))
                     .on("read", "the seccomp program")?;
@@ -132,10 +135,14 @@ impl Perform for Payload {
     }
 }
 
-fn join_cgroups(tasks: Vec<usize>, context: &mut Context) -> Result<()> {
+fn join_cgroups(tasks: Vec<usize>, keep_affinity: bool, context: &mut Context) -> Result<()> {
     for index in tasks {
         let mut file = File::from(context.take(index)?);
         file.write_all(b"0").map_err(|error| crate::sys::errno_of(&error)).on("join", "a cgroup")?;
+    }
+    if !keep_affinity {
+        // Where that is refused the process keeps what it has, as before Linux 6.2 without a cpuset.
+        let _ = sched::set_affinity(&sched::EVERY_PROCESSOR);
     }
     Ok(())
 }
@@ -182,9 +189,12 @@ impl Payload {
         Ok(())
     }
 
+    /// A filter with a listener has been installed by [`PayloadOperations::confine`].
     fn install_filter(&self) -> Result<()> {
-        let Some(plan) = &self.config.process.seccomp else { return Ok(()) };
-        seccomp::install(&self.filter, plan.flags).on("load", "the seccomp filter")?;
+        let Some(plan) = self.config.process.seccomp.as_ref().filter(|plan| plan.listener.is_none()) else {
+            return Ok(());
+        };
+        seccomp::install(&self.filter, seccomp::plain_flags(plan.flags)).on("load", "the seccomp filter")?;
         Ok(())
     }
 
@@ -235,6 +245,28 @@ impl PayloadOperations for Payload {
         let Some(program) = plan.args.first() else { bail!("args must not be empty") };
         self.program = program::find_program(program, &plan.env)?;
         process::unblock_signals().on("unblock", "signals")?;
+        Ok(())
+    }
+
+    /// Whoever answers the notifications must have the listener before the first of them: the container's program, and
+    /// its startContainer hooks, run under this filter. From the installation on every call that is made here may be
+    /// one to be notified of, so there is as little as can be: smaster is told the listener's number before, copies it
+    /// by that, and answers with a byte.
+    fn confine(&mut self, smaster: BorrowedFd<'_>) -> Result<()> {
+        let Some(plan) = self.config.process.seccomp.as_ref().filter(|plan| plan.listener.is_some()) else {
+            return Ok(());
+        };
+        let flags = seccomp::listener_flags(plan.flags);
+        let number = fd::lowest_free().on("look for", "a free descriptor")?;
+        let announcement = Reply { listener: Some(number), ..Reply::default() };
+        frame::send(smaster, Kind::Reply, &announcement, &[])?;
+        let listener = seccomp::install(&self.filter, flags).on("load", "the seccomp filter")?;
+        let mut answer = [0; 1];
+        let length = crate::sys::retry(|| nix::unistd::read(smaster, &mut answer)).on("read", "smaster's answer")?;
+        drop(listener);
+        if length == 0 {
+            bail!("smaster is gone");
+        }
         Ok(())
     }
 
