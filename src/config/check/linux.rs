@@ -120,6 +120,7 @@ fn check_devices(report: &mut Report, linux: &Value) {
                 );
             }
         }
+        check_file_mode(report, device, &at("fileMode"));
         if text(device, "type").is_none_or(|kind| kind == "p" || !names::DEVICE_TYPES.contains(&kind)) {
             continue;
         }
@@ -137,6 +138,22 @@ fn check_devices(report: &mut Report, linux: &Value) {
                 _ => {}
             }
         }
+    }
+}
+
+/// Nine bits of permission. Callers that copy a node of the host give its type as well, as in stat(2).
+fn check_file_mode(report: &mut Report, device: &Value, at: &str) {
+    let kind = match text(device, "type") {
+        Some("b") => 0o060_000,
+        Some("p") => 0o010_000,
+        _ => 0o020_000,
+    };
+    if integer(device, "fileMode").is_some_and(|mode| ![0, kind].contains(&(mode & !0o777))) {
+        report.error(
+            at,
+            "a file mode has nine bits",
+            "use a decimal number from 0 to 511, as in 438 for the octal 666",
+        );
     }
 }
 
@@ -229,6 +246,9 @@ fn check_small_sections(report: &mut Report, linux: &Value) {
             "remove it, or mount resctrl on a host that has it",
         );
     }
+    if let Some(rdt) = present(linux, "intelRdt") {
+        check_rdt_lines(report, rdt);
+    }
     if let Some(personality) = present(linux, "personality")
         && !list(personality, "flags").is_empty()
     {
@@ -246,6 +266,24 @@ fn check_small_sections(report: &mut Report, linux: &Value) {
     }
     for (index, limit) in present(linux, "resources").map_or(&[][..], |r| list(r, "devices")).iter().enumerate() {
         check_device_rule(report, limit, &format!("/linux/resources/devices/{index}"));
+    }
+}
+
+/// config-linux.md "IntelRdt": each value becomes one line of a file in resctrl.
+fn check_rdt_lines(report: &mut Report, rdt: &Value) {
+    const AT: &str = "/linux/intelRdt";
+    if text(rdt, "memBwSchema").is_some_and(|schema| !schema.is_empty() && !schema.starts_with("MB:")) {
+        report.error(
+            format!("{AT}/memBwSchema"),
+            "the schema of memory bandwidth must start with \"MB:\"",
+            "write it as in \"MB:0=20;1=70\"",
+        );
+    }
+    let lines = ["closID", "l3CacheSchema", "memBwSchema"].map(|name| (format!("{AT}/{name}"), text(rdt, name)));
+    let schemata = list(rdt, "schemata").iter().enumerate();
+    let schemata = schemata.map(|(index, line)| (format!("{AT}/schemata/{index}"), line.as_str()));
+    for (at, _) in lines.into_iter().chain(schemata).filter(|(_, line)| line.is_some_and(|line| line.contains('\n'))) {
+        report.error(at, "contains a newline", "give each line as an element of \"schemata\"");
     }
 }
 
