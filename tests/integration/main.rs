@@ -15,6 +15,7 @@ mod net_devices;
 mod newer;
 mod podman;
 mod rootless;
+mod schema;
 mod second_engine;
 mod slowed;
 mod support;

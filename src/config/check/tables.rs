@@ -85,7 +85,8 @@ const USER: Kind = Object(&[
     optional("gid", UINT32),
     optional("umask", UINT32),
     optional("additionalGids", List(&UINT32)),
-    optional("username", Text),
+    // For Windows as well.
+    optional("username", Foreign(&Text)),
 ]);
 
 const CAPABILITIES: Kind = Object(&[
