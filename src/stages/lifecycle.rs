@@ -128,12 +128,7 @@ fn poststop(hooks: &[HookOperation], record: &Record, directory: Option<&Path>) 
         return Ok(());
     }
     let state = serde_json::to_string(&record.oci_state(Status::Stopped, 0))?;
-    let mut outcome = Ok(());
-    for hook in hooks {
-        let result = hooks::run("poststop", std::slice::from_ref(hook), &state, directory);
-        outcome = outcome.and(result);
-    }
-    outcome
+    hooks::run_all("poststop", hooks, &state, directory)
 }
 
 /// `kill`: sends a signal to init, or to every process of the container.

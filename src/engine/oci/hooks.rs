@@ -82,12 +82,20 @@ pub fn creation_state(record: &Record, pid: i32) -> Result<String> {
 /// # Errors
 /// Which hook failed, how, and what it printed.
 pub fn run(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
-    for (index, hook) in hooks.iter().enumerate() {
-        if let Err(error) = run_one(hook, state, directory) {
-            bail!("error running {point} hook #{index}: {error:#}");
-        }
-    }
-    Ok(())
+    hooks.iter().enumerate().try_for_each(|(index, hook)| run_numbered(point, index, hook, state, directory))
+}
+
+/// Runs all hooks of one moment in order, whatever becomes of them.
+///
+/// # Errors
+/// As [`run`], for the first that failed.
+pub fn run_all(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
+    let results = hooks.iter().enumerate().map(|(index, hook)| run_numbered(point, index, hook, state, directory));
+    results.fold(Ok(()), Result::and)
+}
+
+fn run_numbered(point: &str, index: usize, hook: &HookOperation, state: &str, directory: Option<&Path>) -> Result<()> {
+    run_one(hook, state, directory).map_err(|error| anyhow::anyhow!("error running {point} hook #{index}: {error:#}"))
 }
 
 fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Result<()> {
