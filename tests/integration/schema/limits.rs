@@ -122,6 +122,16 @@ fn listener_metadata_without_listener() {
     remark("/linux/seccomp", profile, "warning", "no listenerPath");
 }
 
+/// Where there is SELinux the label shows in the mounts, which is for a host that has it.
+#[test]
+fn mount_label() {
+    if std::path::Path::new("/sys/fs/selinux").exists() {
+        skip!("this host has SELinux");
+    }
+    let label = json!("system_u:object_r:container_file_t:s0");
+    remark("/linux/mountLabel", label, "error", "selinux is disabled or not supported");
+}
+
 #[test]
 fn personality_flags() {
     let personality = json!({ "domain": "LINUX", "flags": ["ADDR_NO_RANDOMIZE"] });
