@@ -66,13 +66,19 @@ fn prepare(base: &Value, pointer: &str) -> Value {
     }
     if pointer.starts_with("/mounts/*/") && pointer.contains("Mappings") {
         let map = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
-        base["mounts"] = json!([{ "destination": "/tmp", "type": "tmpfs", "uidMappings": map, "gidMappings": map }]);
+        let bind = json!({ "destination": "/tmp", "source": "/tmp", "options": ["bind"] });
+        base["mounts"] = json!([bind]);
+        base["mounts"][0]["uidMappings"] = map.clone();
+        base["mounts"][0]["gidMappings"] = map;
     }
     if pointer.starts_with("/linux/namespaces/*") {
         base.as_object_mut().expect("an object").remove("hostname");
     }
     if pointer.starts_with("/process/capabilities/permitted") {
         base["process"]["capabilities"] = json!({});
+    }
+    if pointer.starts_with("/linux/memoryPolicy/") {
+        base["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND", "nodes": "0" });
     }
     match pointer {
         "/process/scheduler/priority" => base["process"]["scheduler"] = json!({ "policy": "SCHED_FIFO" }),
@@ -91,7 +97,9 @@ fn prepare(base: &Value, pointer: &str) -> Value {
 
 /// A right value for most properties is accepted by all of rtx but the host. This is what a host may say instead.
 fn is_of_the_host(finding: &str) -> bool {
-    ["Intel RDT is not enabled", "controller", "cgroup"].iter().any(|reason| finding.contains(reason))
+    ["Intel RDT is not enabled", "controller", "cgroup", "no network device"]
+        .iter()
+        .any(|reason| finding.contains(reason))
 }
 
 fn is_not_supported_yet(finding: &str) -> bool {
