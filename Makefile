@@ -6,6 +6,7 @@
 #   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make lint      formatting and clippy
+#   make docs      docs/config.md, the table of what config.json can say
 #   make clean
 
 PREFIX ?= /usr/local
@@ -28,7 +29,7 @@ export CARGO_TARGET_DIR = $(CURDIR)/target
 # is a shell word, not a make variable, because the package may be installed by the same make.
 CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-name=libseccomp.a)")")"
 
-.PHONY: build run test bench install lint clean build-needs test-needs
+.PHONY: build run test bench install lint docs clean build-needs test-needs
 
 build: build-needs
 	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release
@@ -72,6 +73,9 @@ install:
 lint: build-needs
 	$(CARGO) fmt --check
 	$(CARGO_ENV) $(CARGO) clippy --all-targets -- -D warnings
+
+docs: build-needs
+	RTX_WRITE_DOCS=1 $(CARGO_ENV) $(CARGO) test --test integration schema::table::
 
 clean:
 	$(CARGO) clean

@@ -30,7 +30,16 @@ pub fn saved_spec(container: &Container) -> Result<Spec> {
 pub fn join_files(cgroup: &Cgroup, sub_cgroups: &[String]) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
     let mut tasks = Vec::new();
     let mut unified = None;
-    for place in &cgroup.placement().places {
+    let places = &cgroup.placement().places;
+    for sub in sub_cgroups {
+        // Otherwise the process would be where its caller did not want it.
+        let controllers = sub.split_once(':').map_or("", |(controllers, _)| controllers);
+        let known = |name: &&str| places.iter().any(|place| place.has(name) || place.controllers == *name);
+        if let Some(unknown) = controllers.split(',').find(|name| !name.is_empty() && !known(name)) {
+            bail!("--cgroup {sub}: unknown controller {unknown}: the container has no cgroup of it");
+        }
+    }
+    for place in places {
         let mut directory = place.directory();
         if let Some(sub) = sub_cgroup(sub_cgroups, |controllers| {
             controllers.split(',').any(|name| place.has(name) || place.controllers == name)

@@ -42,6 +42,8 @@ fn become_payload(number: i32) -> Result<Infallible> {
     };
     server::serve(socket.as_fd(), &mut *engine)?;
     let mut context = Context::new(Vec::new());
+    // Before the filter, which need not allow it.
+    process::end_by_signals().on("sigaction", "")?;
     let outcome = engine.finish(&mut context);
     // From here on this process has to survive smaster, which is about to hand it over.
     process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG")?;

@@ -218,3 +218,24 @@ pub fn restore_sigpipe() {
     // SAFETY: SIG_DFL is no handler; nothing of this process runs in signal context.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
+
+/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end this process, as 128 and their number, until it executes a program. The
+/// first process of a PID namespace gets only signals that it has a handler for (pid_namespaces(7)), so that a container
+/// that has been created could otherwise be ended by SIGKILL alone. The program has the default actions again, also where
+/// the caller ignored one, as after nohup(1): runc's does.
+///
+/// # Errors
+/// None that can happen.
+pub fn end_by_signals() -> nix::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: _exit(2) is async-signal-safe.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: the handler calls nothing but _exit(2).
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}

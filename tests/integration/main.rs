@@ -16,6 +16,7 @@ mod newer;
 mod podman;
 mod process_fields;
 mod rootless;
+mod schema;
 mod seccomp_notify;
 mod second_engine;
 mod service;

@@ -51,10 +51,16 @@ fn check_schemata(report: &mut Report, rdt: &Value) {
         }
     }
     for name in ["l3CacheSchema", "memBwSchema"] {
-        // These may be several lines.
-        for line in text(rdt, name).unwrap_or_default().lines().filter(|line| !line.is_empty()) {
+        if let Some(line) = text(rdt, name).filter(|line| !line.is_empty()) {
             check(format!("{AT}/{name}"), line);
         }
+    }
+    if text(rdt, "memBwSchema").is_some_and(|schema| !schema.is_empty() && !schema.starts_with("MB:")) {
+        report.error(
+            format!("{AT}/memBwSchema"),
+            "the schema of memory bandwidth must start with \"MB:\"",
+            "write it as in \"MB:0=20;1=70\"",
+        );
     }
 }
 

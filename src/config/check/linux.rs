@@ -118,6 +118,7 @@ fn check_devices(report: &mut Report, linux: &Value) {
                 );
             }
         }
+        check_file_mode(report, device, &at("fileMode"));
         if text(device, "type").is_none_or(|kind| kind == "p" || !names::DEVICE_TYPES.contains(&kind)) {
             continue;
         }
@@ -135,6 +136,22 @@ fn check_devices(report: &mut Report, linux: &Value) {
                 _ => {}
             }
         }
+    }
+}
+
+/// Nine bits of permission. Callers that copy a node of the host give its type as well, as in stat(2).
+fn check_file_mode(report: &mut Report, device: &Value, at: &str) {
+    let kind = match text(device, "type") {
+        Some("b") => 0o060_000,
+        Some("p") => 0o010_000,
+        _ => 0o020_000,
+    };
+    if integer(device, "fileMode").is_some_and(|mode| ![0, kind].contains(&(mode & !0o777))) {
+        report.error(
+            at,
+            "a file mode has nine bits",
+            "use a decimal number from 0 to 511, as in 438 for the octal 666",
+        );
     }
 }
 
@@ -233,6 +250,7 @@ fn check_small_sections(report: &mut Report, linux: &Value) {
     }
 }
 
+/// config-linux.md "IntelRdt": each value becomes one line of a file in resctrl.
 /// config-linux.md "Allowed Device list".
 fn check_device_rule(report: &mut Report, rule: &Value, at: &str) {
     match text(rule, "access") {

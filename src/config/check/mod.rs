@@ -22,6 +22,7 @@ mod mappings;
 mod mounts;
 pub mod names;
 mod normalise;
+mod platforms;
 mod process;
 mod resources;
 mod scheduling;

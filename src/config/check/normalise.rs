@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schema::{Kind, Needed};
-use super::{names, seccomp, tables};
+use super::{names, tables};
 
 /// oci-spec's names for flags that the runtime-spec writes differently: its enum derives them from its own spelling.
 const SCHEDULER_FLAGS: &[(&str, &str)] =
@@ -47,7 +47,7 @@ fn prune(kind: &Kind, value: &mut Value) {
             object.retain(|key, value| {
                 let Some(property) = properties.iter().find(|property| property.name == key) else { return false };
                 let empty = matches!(property.kind, Kind::OneOf(_)) && value.as_str() == Some("");
-                if value.is_null() || empty || matches!(property.kind, Kind::Elsewhere) {
+                if value.is_null() || empty || matches!(property.kind, Kind::Foreign(_)) {
                     return false;
                 }
                 prune(&property.kind, value);
@@ -104,9 +104,6 @@ fn is_capability(name: &Value) -> bool {
 }
 
 fn fit_linux(linux: &mut Map<String, Value>) {
-    if linux.get("seccomp").is_some_and(seccomp::is_empty) {
-        linux.remove("seccomp");
-    }
     for list in ["maskedPaths", "readonlyPaths"] {
         elements(linux, list).for_each(make_absolute);
     }

@@ -59,6 +59,13 @@ fn check_memory(report: &mut Report, memory: &Value) {
             "use a number from 0 to 100",
         );
     }
+    if memory.get("useHierarchy") == Some(&Value::Bool(false)) {
+        report.warning(
+            format!("{AT}/useHierarchy"),
+            "memory is accounted hierarchically all the same: Linux has no other way since 5.11",
+            "remove it",
+        );
+    }
     if integer(memory, "kernel").is_some_and(|bytes| bytes != 0) {
         report.warning(
             format!("{AT}/kernel"),

@@ -16,8 +16,8 @@ pub enum Kind {
     /// An object whose keys are the author's.
     Map(&'static Kind),
     Object(&'static [Property]),
-    /// A section for another platform: not looked into.
-    Elsewhere,
+    /// Something for another platform: it has to be well-formed, and is ignored.
+    Foreign(&'static Kind),
 }
 
 /// An enumeration.
@@ -81,7 +81,10 @@ pub(super) fn check(report: &mut Report, kind: &Kind, value: &Value) {
 
 fn walk(report: &mut Report, kind: &Kind, value: &Value, at: &At<'_>) {
     match (kind, value) {
-        (Kind::Elsewhere, _) => report.note(at.pointer(), "this section is for another platform", "it is ignored"),
+        (Kind::Foreign(kind), _) => {
+            report.note(at.pointer(), "this is for another platform", "remove it: rtx ignores it");
+            walk(report, kind, value, at);
+        }
         (Kind::Boolean, Value::Bool(_)) => {}
         (Kind::Text, Value::String(text)) => no_nul(report, text, at),
         (Kind::OneOf(names), Value::String(text)) => one_of(report, names, text, at),
@@ -193,7 +196,8 @@ fn expected(kind: &Kind) -> &'static str {
         Kind::Text | Kind::OneOf(_) => "a string",
         Kind::Integer(..) => "a number",
         Kind::List(_) => "an array",
-        Kind::Map(_) | Kind::Object(_) | Kind::Elsewhere => "an object",
+        Kind::Map(_) | Kind::Object(_) => "an object",
+        Kind::Foreign(kind) => expected(kind),
     }
 }
 

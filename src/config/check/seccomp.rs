@@ -7,20 +7,8 @@ use super::{Report, list, present, text};
 
 const AT: &str = "/linux/seccomp";
 
-/// A profile without action and without rules means no filter at all, for runc too.
-pub(super) fn is_empty(seccomp: &Value) -> bool {
-    text(seccomp, "defaultAction").unwrap_or("").is_empty() && list(seccomp, "syscalls").is_empty()
-}
-
 pub(super) fn check(report: &mut Report, linux: &Value) {
-    let Some(seccomp) = present(linux, "seccomp").filter(|seccomp| !is_empty(seccomp)) else { return };
-    if present(seccomp, "defaultAction").is_none_or(|action| action.as_str() == Some("")) {
-        report.error(
-            format!("{AT}/defaultAction"),
-            "string  is not a valid action for seccomp: the default action is missing",
-            "add \"defaultAction\": \"SCMP_ACT_ERRNO\" or SCMP_ACT_ALLOW",
-        );
-    }
+    let Some(seccomp) = present(linux, "seccomp") else { return };
     check_notify(report, seccomp);
     let default = text(seccomp, "defaultAction").unwrap_or("");
     check_errno(report, seccomp, "defaultErrnoRet", default, || format!("{AT}/defaultErrnoRet"));
@@ -29,7 +17,7 @@ pub(super) fn check(report: &mut Report, linux: &Value) {
         let at = |name: &str| format!("{AT}/syscalls/{index}/{name}");
         check_errno(report, call, "errnoRet", action, || at("errnoRet"));
         if let Some([]) = call.get("names").and_then(Value::as_array).map(Vec::as_slice) {
-            report.warning(at("names"), "a rule without system calls does nothing", "name some, or remove the rule");
+            report.error(at("names"), "a rule without system calls does nothing", "name some, or remove the rule");
         }
         for (position, name) in list(call, "names").iter().enumerate() {
             if name.as_str() == Some("") {

@@ -1,8 +1,8 @@
 //! The schema of config.json as runtime-spec 1.3.0 describes it (config.md, config-linux.md, schema/): a table an object.
 
-use super::names;
-use super::schema::Kind::{Boolean, Elsewhere, Integer, List, Map, Object, OneOf, Text};
+use super::schema::Kind::{Boolean, Foreign, Integer, List, Map, Object, OneOf, Text};
 use super::schema::{Kind, Names, assumed, optional, required};
+use super::{names, platforms};
 
 const UINT16: Kind = Integer(0, u16::MAX as i128, "uint16");
 const INT32: Kind = Integer(i32::MIN as i128, i32::MAX as i128, "int32");
@@ -31,11 +31,11 @@ pub const SPEC: Kind = Object(&[
     optional("hooks", HOOKS),
     optional("annotations", Map(&Text)),
     optional("linux", LINUX),
-    optional("solaris", Elsewhere),
-    optional("windows", Elsewhere),
-    optional("vm", Elsewhere),
-    optional("zos", Elsewhere),
-    optional("freebsd", Elsewhere),
+    optional("solaris", Foreign(&platforms::SOLARIS)),
+    optional("windows", Foreign(&platforms::WINDOWS)),
+    optional("vm", Foreign(&platforms::VM)),
+    optional("zos", Foreign(&platforms::ZOS)),
+    optional("freebsd", Foreign(&platforms::FREEBSD)),
 ]);
 
 const MOUNT: Kind = Object(&[
@@ -48,19 +48,25 @@ const MOUNT: Kind = Object(&[
 ]);
 
 const ID_MAPPING: Kind = Object(&[
-    assumed("containerID", UINT32, "0"),
-    assumed("hostID", UINT32, "0"),
+    required("containerID", UINT32, "an id mapping needs its first id in the container"),
+    required("hostID", UINT32, "an id mapping needs its first id on the host"),
     required("size", UINT32, "an id mapping needs a size"),
 ]);
 
 /// config.md "Process"; also what `exec --process` takes.
 pub const PROCESS: Kind = Object(&[
     optional("terminal", Boolean),
-    optional("consoleSize", Object(&[assumed("height", UINT64, "0"), assumed("width", UINT64, "0")])),
+    optional(
+        "consoleSize",
+        Object(&[
+            required("height", UINT64, "the size of a console needs a height"),
+            required("width", UINT64, "the size of a console needs a width"),
+        ]),
+    ),
     optional("user", USER),
     optional("args", TEXTS),
     // For Windows, and to be ignored elsewhere.
-    optional("commandLine", Elsewhere),
+    optional("commandLine", Foreign(&Text)),
     optional("env", TEXTS),
     required("cwd", Text, "Cwd property must not be empty"),
     optional("capabilities", CAPABILITIES),
@@ -79,7 +85,8 @@ const USER: Kind = Object(&[
     optional("gid", UINT32),
     optional("umask", UINT32),
     optional("additionalGids", List(&UINT32)),
-    optional("username", Text),
+    // For Windows as well.
+    optional("username", Foreign(&Text)),
 ]);
 
 const CAPABILITIES: Kind = Object(&[
@@ -92,8 +99,8 @@ const CAPABILITIES: Kind = Object(&[
 
 const RLIMIT: Kind = Object(&[
     required("type", names!(names::RLIMITS, "wrong rlimit value: {}"), "wrong rlimit value: the type is missing"),
-    assumed("hard", UINT64, "0"),
-    assumed("soft", UINT64, "0"),
+    required("hard", UINT64, "wrong rlimit value: the hard limit is missing"),
+    required("soft", UINT64, "wrong rlimit value: the soft limit is missing"),
 ]);
 
 const IO_PRIORITY: Kind = Object(&[
@@ -143,7 +150,7 @@ const LINUX: Kind = Object(&[
     optional("namespaces", List(&NAMESPACE)),
     optional("resources", RESOURCES),
     optional("cgroupsPath", Text),
-    optional("rootfsPropagation", names!(names::PROPAGATIONS, "rootfsPropagation={} is not supported", or_empty)),
+    optional("rootfsPropagation", names!(names::PROPAGATIONS, "rootfsPropagation={} is not supported")),
     optional("seccomp", SECCOMP),
     optional("sysctl", Map(&Text)),
     optional("maskedPaths", TEXTS),
@@ -177,7 +184,7 @@ const DEVICE: Kind = Object(&[
 const RESOURCES: Kind = Object(&[
     optional("unified", Map(&Text)),
     optional("devices", List(&DEVICE_RULE)),
-    optional("pids", Object(&[assumed("limit", INT64, "no limit")])),
+    optional("pids", Object(&[required("limit", INT64, "the limit of processes is missing")])),
     optional("blockIO", BLOCK_IO),
     optional("cpu", CPU),
     optional("hugepageLimits", List(&HUGEPAGE_LIMIT)),
@@ -187,7 +194,7 @@ const RESOURCES: Kind = Object(&[
 ]);
 
 const DEVICE_RULE: Kind = Object(&[
-    assumed("allow", Boolean, "false"),
+    required("allow", Boolean, "a device rule must say whether it allows or denies"),
     optional("type", names!(names::DEVICE_RULE_TYPES, "invalid cgroup device type \"{}\"", or_empty)),
     optional("major", INT64),
     optional("minor", INT64),
@@ -229,8 +236,10 @@ const CPU: Kind = Object(&[
     optional("idle", INT64),
 ]);
 
-const HUGEPAGE_LIMIT: Kind =
-    Object(&[required("pageSize", Text, "a hugepage limit needs a page size"), assumed("limit", UINT64, "0")]);
+const HUGEPAGE_LIMIT: Kind = Object(&[
+    required("pageSize", Text, "a hugepage limit needs a page size"),
+    required("limit", UINT64, "a hugepage limit needs a limit"),
+]);
 
 const MEMORY: Kind = Object(&[
     optional("limit", INT64),
@@ -250,7 +259,7 @@ const NETWORK: Kind = Object(&[
         "priorities",
         List(&Object(&[
             required("name", Text, "a network priority needs the name of an interface"),
-            assumed("priority", UINT32, "0"),
+            required("priority", UINT32, "a network priority needs a priority"),
         ])),
     ),
 ]);
@@ -258,8 +267,11 @@ const NETWORK: Kind = Object(&[
 const SECCOMP_ACTION: Kind = names!(names::SECCOMP_ACTIONS, "string {} is not a valid action for seccomp");
 
 const SECCOMP: Kind = Object(&[
-    // Absent or empty in an empty profile, which means no filter: the rule is in seccomp.rs.
-    optional("defaultAction", names!(names::SECCOMP_ACTIONS, "string {} is not a valid action for seccomp", or_empty)),
+    required(
+        "defaultAction",
+        SECCOMP_ACTION,
+        "string  is not a valid action for seccomp: the default action is missing",
+    ),
     optional("defaultErrnoRet", UINT32),
     optional("flags", List(&names!(names::SECCOMP_FLAGS, "seccomp flag \"{}\" is not supported"))),
     optional("listenerPath", Text),
@@ -269,15 +281,15 @@ const SECCOMP: Kind = Object(&[
 ]);
 
 const SYSCALL: Kind = Object(&[
-    assumed("names", TEXTS, "no system call"),
+    required("names", TEXTS, "a seccomp rule must name its system calls"),
     required("action", SECCOMP_ACTION, "string  is not a valid action for seccomp"),
     optional("errnoRet", UINT32),
     optional("args", List(&SYSCALL_ARG)),
 ]);
 
 const SYSCALL_ARG: Kind = Object(&[
-    assumed("index", Integer(0, 5, "an argument's index"), "0"),
-    assumed("value", UINT64, "0"),
+    required("index", Integer(0, 5, "an argument's index"), "a seccomp comparison needs the index of an argument"),
+    required("value", UINT64, "a seccomp comparison needs a value"),
     optional("valueTwo", UINT64),
     required(
         "op",

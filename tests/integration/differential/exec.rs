@@ -121,6 +121,8 @@ cases! {
     flow cgroup_is_the_containers => |r| command(r, nothing, &[], &["cat", "/proc/self/cgroup"]);
     flow sees_the_others => |r| command(r, nothing, &[], &["sh", "-c", "read -r name < /proc/1/comm; set -- /proc/[0-9]*; echo $name $#"]);
     flow descriptors => |r| command(r, nothing, &[], &["sh", "-c", "ls /proc/self/fd"]);
+    flow in_sub_cgroup_of_unknown_controller => |r| command(r, nothing, &["--cgroup", "nosuch:/"], &["true"]);
+    flow in_sub_cgroup_of_one_unknown_controller => |r| command(r, nothing, &["--cgroup", "pids,nosuch:/"], &["true"]);
     flow in_sub_cgroup_missing => |r| command(r, nothing, &["--cgroup", "pids:nosuch"], &["true"]);
     flow process_label => |r| command(r, nothing, &["--process-label", "system_u:system_r:svirt_t:s0"], &["true"]);
     flow detached_exits => |r| detached(r, "echo hello; exit 5");

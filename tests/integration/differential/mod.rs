@@ -14,6 +14,7 @@ mod hooks;
 mod idmaps;
 mod mounts;
 mod namespaces;
+mod operations;
 mod paths;
 mod process;
 mod propagation;
@@ -38,6 +39,7 @@ const ALL_CASES: usize = capabilities::CASES
     + idmaps::CASES
     + mounts::CASES
     + namespaces::CASES
+    + operations::CASES
     + paths::CASES
     + process::CASES
     + propagation::CASES

@@ -157,7 +157,7 @@ fn namespaces_and_what_needs_them() {
     expect(&document, "/linux/maskedPaths", "private MNT namespace");
     warning("/linux/readonlyPaths", json!(["proc"]), "/linux/readonlyPaths/0", "not absolute");
     error("/linux/rootfsPropagation", json!("x"), "rootfsPropagation=x is not supported");
-    fine("/linux/rootfsPropagation", json!(""));
+    error("/linux/rootfsPropagation", json!(""), "rootfsPropagation= is not supported");
     error("/linux/netDevices", json!({ "eth0": {} }), "private NET namespace");
     let devices = |devices: Value| {
         let mut document = of(json!([{ "type": "network" }]));
@@ -240,6 +240,14 @@ fn devices() {
     expect(&device("c", "dev/x"), "/linux/devices/0/path", "absolute");
     expect(&of(json!({ "type": "c", "path": "/x", "major": 5000, "minor": 0 })), "/linux/devices/0/major", "5000");
     assert_eq!(check(&of(json!({ "type": "p", "path": "/x" })), None), []);
+    for (kind, mode, good) in [("p", 0o10644, true), ("p", 0o20644, false), ("p", 0o1000, false), ("p", 0o777, true)] {
+        let document = of(json!({ "type": kind, "path": "/x", "fileMode": mode }));
+        if good {
+            assert_eq!(check(&document, None), []);
+        } else {
+            expect(&document, "/linux/devices/0/fileMode", "nine bits");
+        }
+    }
     let rule = |rule: Value| with("/linux/resources/devices", json!([rule]));
     assert_eq!(check(&rule(json!({ "allow": false, "access": "rwm", "type": "", "major": -1 })), None), []);
     expect(&rule(json!({ "allow": false })), "/linux/resources/devices/0/access", "empty");
@@ -299,7 +307,7 @@ fn resources() {
 fn seccomp() {
     let of = |profile: Value| with("/linux/seccomp", profile);
     let at = "/linux/seccomp";
-    assert_eq!(check(&of(json!({})), None), []);
+    expect(&of(json!({})), &format!("{at}/defaultAction"), "default action is missing");
     expect(
         &of(json!({ "defaultAction": "SCMP_ACT_NOSUCH" })),
         &format!("{at}/defaultAction"),
@@ -321,6 +329,8 @@ fn seccomp() {
         "valid arch",
     );
     expect(&of(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["x"] })), &format!("{at}/flags/0"), "flag");
+    let none = with_syscall(json!({ "names": [], "action": "SCMP_ACT_LOG" }));
+    expect(&none, &format!("{at}/syscalls/0/names"), "without system calls");
     let notify = with_syscall(json!({ "names": ["mount"], "action": "SCMP_ACT_NOTIFY" }));
     expect(&notify, &format!("{at}/syscalls/0/action"), "listenerPath is not set");
 }
@@ -334,6 +344,63 @@ fn hooks() {
     expect(&of(json!({ "path": "/x", "timeout": 0 })), &format!("{at}/timeout"), "greater than zero");
     expect(&of(json!({})), &format!("{at}/path"), "needs a path");
     expect(&of(json!({ "path": "/x", "env": ["A"] })), &format!("{at}/env/0"), "missing '='");
+}
+
+#[test]
+fn other_platforms() {
+    for (pointer, good, at, bad) in [
+        ("/windows", json!({ "layerFolders": ["C:\\\\layer"] }), "/windows/layerFolders", json!({})),
+        ("/solaris", json!({ "cappedCPU": { "ncpus": "8" } }), "/solaris/milestone", json!({ "milestone": 1 })),
+        ("/vm", json!({ "kernel": { "path": "/vmlinuz" } }), "/vm/kernel/path", json!({ "kernel": {} })),
+        (
+            "/zos",
+            json!({ "namespaces": [{ "type": "pid" }] }),
+            "/zos/namespaces/0/type",
+            json!({ "namespaces": [{ "type": "x" }] }),
+        ),
+        (
+            "/freebsd",
+            json!({ "jail": { "vnet": "new" } }),
+            "/freebsd/jail/vnet",
+            json!({ "jail": { "vnet": "disable" } }),
+        ),
+    ] {
+        let findings = check(&with(pointer, good), None);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!((findings[0].severity, findings[0].pointer.as_str()), (Severity::Note, pointer));
+        let findings = errors(&with(pointer, bad));
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert_eq!(findings[0].pointer, at);
+    }
+    error("/process/commandLine", json!(1), "must be a string");
+}
+
+#[test]
+fn what_the_schema_requires() {
+    let line = |name: &str| {
+        let mut line = json!({ "containerID": 0, "hostID": 0, "size": 1 });
+        line.as_object_mut().unwrap().remove(name);
+        line
+    };
+    for (within, object, missing) in [
+        ("/process/consoleSize", json!({ "width": 1 }), "height"),
+        ("/process/consoleSize", json!({ "height": 1 }), "width"),
+        ("/process/rlimits/0", json!({ "type": "RLIMIT_CPU", "hard": 1 }), "soft"),
+        ("/process/rlimits/0", json!({ "type": "RLIMIT_CPU", "soft": 0 }), "hard"),
+        ("/linux/resources/devices/0", json!({ "access": "r" }), "allow"),
+        ("/linux/resources/pids", json!({}), "limit"),
+        ("/linux/resources/hugepageLimits/0", json!({ "pageSize": "2MB" }), "limit"),
+        ("/linux/resources/network/priorities/0", json!({ "name": "eth0" }), "priority"),
+    ] {
+        expect(&with(within, object), &format!("{within}/{missing}"), "");
+    }
+    for missing in ["containerID", "hostID", "size"] {
+        let mut document = with("/linux/namespaces", json!([{ "type": "user" }]));
+        document["linux"]["uidMappings"] = json!([line(missing)]);
+        document["linux"]["gidMappings"] = json!([line("")]);
+        let errors = errors(&document);
+        assert!(errors.iter().any(|e| e.pointer == format!("/linux/uidMappings/0/{missing}")), "{errors:?}");
+    }
 }
 
 #[test]
