@@ -110,7 +110,7 @@ mod tests {
         let features = features();
         assert_eq!(features["ociVersionMin"], "1.0.0");
         assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
-        assert_eq!(features["mountOptions"].as_array().unwrap().len(), 60);
+        assert_eq!(features["mountOptions"].as_array().unwrap().len(), 63);
         assert_eq!(features["linux"]["capabilities"].as_array().unwrap().len(), 41);
         assert!(features["linux"]["seccomp"]["archs"].as_array().unwrap().contains(&"SCMP_ARCH_X86_64".into()));
         assert!(features["linux"]["namespaces"].as_array().unwrap().len() >= 7);

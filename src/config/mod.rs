@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod features;
 pub mod findings;
 pub mod id;
+pub mod idmap_option;
 pub mod mount_options;
 pub mod number_list;
 pub mod resctrl;

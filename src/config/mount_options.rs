@@ -41,6 +41,14 @@ pub struct MountOptions {
     pub bind: Option<Bind>,
     /// Set by `idmap` (false) and `ridmap` (true).
     pub idmap: Option<bool>,
+    /// The ranges of `idmap=…`, as crun has it.
+    pub idmap_ranges: Option<String>,
+    /// `src-nofollow`: a source that is a symbolic link is bound itself (crun).
+    pub src_nofollow: bool,
+    /// `dest-nofollow`: a destination that is a symbolic link is covered itself (crun).
+    pub dest_nofollow: bool,
+    /// `copy-symlink`: a source that is a symbolic link is made anew at the destination (crun).
+    pub copy_symlink: bool,
     /// `remount`: change an existing mount instead of making one.
     pub remount: bool,
     /// `tmpcopyup`: a new tmpfs starts with what the root file system has at its place.
@@ -71,6 +79,9 @@ enum Effect {
     Remount,
     TmpCopyUp,
     Idmap(bool),
+    SrcNoFollow,
+    DestNoFollow,
+    CopySymlink,
 }
 
 const RELATIME: u64 = libc::MOUNT_ATTR_RELATIME;
@@ -80,7 +91,9 @@ const TABLE: &[(&str, Effect)] = &[
     ("async", Effect::NotSb("sync", libc::MS_SYNCHRONOUS)),
     ("atime", Effect::NotAtime(MOUNT_ATTR_NOATIME)),
     ("bind", Effect::Bind(false)),
+    ("copy-symlink", Effect::CopySymlink),
     ("defaults", Effect::Nothing),
+    ("dest-nofollow", Effect::DestNoFollow),
     ("dev", Effect::Clear(MOUNT_ATTR_NODEV)),
     ("diratime", Effect::Clear(MOUNT_ATTR_NODIRATIME)),
     ("dirsync", Effect::Sb("dirsync", libc::MS_DIRSYNC)),
@@ -134,6 +147,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("shared", Effect::Propagation(libc::MS_SHARED, false)),
     ("silent", Effect::Sb("", libc::MS_SILENT)),
     ("slave", Effect::Propagation(libc::MS_SLAVE, false)),
+    ("src-nofollow", Effect::SrcNoFollow),
     ("strictatime", Effect::Atime(MOUNT_ATTR_STRICTATIME)),
     ("suid", Effect::Clear(MOUNT_ATTR_NOSUID)),
     ("symfollow", Effect::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
@@ -159,7 +173,13 @@ pub fn parse(options: &[String]) -> MountOptions {
     for option in options {
         match TABLE.binary_search_by(|(name, _)| (*name).cmp(option)) {
             Ok(found) => parsed.apply(TABLE[found].1),
-            Err(_) => parsed.add_data(option),
+            Err(_) => match option.strip_prefix("idmap=") {
+                Some(ranges) => {
+                    parsed.idmap = Some(parsed.idmap.unwrap_or(false));
+                    parsed.idmap_ranges = Some(ranges.to_owned());
+                }
+                None => parsed.add_data(option),
+            },
         }
     }
     parsed
@@ -196,6 +216,9 @@ impl MountOptions {
             Effect::Remount => self.remount = true,
             Effect::TmpCopyUp => self.tmpcopyup = true,
             Effect::Idmap(recursive) => self.idmap = Some(recursive),
+            Effect::SrcNoFollow => self.src_nofollow = true,
+            Effect::DestNoFollow => self.dest_nofollow = true,
+            Effect::CopySymlink => self.copy_symlink = true,
         }
     }
 
@@ -268,8 +291,8 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_complete() {
         assert!(NAMES.is_sorted());
-        // What runc 1.5.1 lists in its features, and the two names of idmapped mounts.
-        assert_eq!(NAMES.len(), 60 + 2);
+        // What runc 1.5.1 lists in its features, the two names of idmapped mounts, and crun's own three.
+        assert_eq!(NAMES.len(), 60 + 2 + 3);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
 use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
+use super::oci::network::{self, Returning};
 use super::oci::resctrl;
 use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::Failure;
@@ -21,6 +22,9 @@ pub struct EngineState {
     /// Absent where no cgroups were wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Placement>,
+    /// Network devices of the host that come back when the container has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub net_devices: Vec<Returning>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Groups>,
     /// The container was created with --no-new-keyring, which holds for what joins it.
@@ -150,6 +154,18 @@ pub fn remove_groups(container: &Container) -> Result<()> {
     let EngineState { cgroup, resctrl, .. } = engine_state(container)?;
     let removed = cgroup.map_or(Ok(()), |placement| placement.open().remove());
     removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
+}
+
+/// Gives network devices that have come back their names again.
+///
+/// # Errors
+/// Where the record is damaged.
+pub fn rename_net_devices(container: &Container) -> Result<()> {
+    let returning = engine_state(container)?.net_devices;
+    if !returning.is_empty() {
+        network::rename_returned(&returning);
+    }
+    Ok(())
 }
 
 /// Waits for the container's init, which a stage2 became.

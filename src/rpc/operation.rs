@@ -56,6 +56,12 @@ pub enum Operation {
         target: String,
         path: String,
     },
+    /// A symbolic link in place of a mount (`copy-symlink`); anything else in its place is an error.
+    CopySymlink {
+        pointer: String,
+        target: String,
+        path: String,
+    },
     /// A directory, with its parents, where it is missing.
     Directory {
         path: String,
@@ -89,6 +95,8 @@ pub enum Operation {
     },
     MaskPaths {
         paths: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
     },
     ReadonlyPaths {
         paths: Vec<String>,
@@ -136,6 +144,8 @@ pub struct MountOperation {
     /// Where in config.json this mount was asked for, as a JSON pointer; errors name it.
     pub pointer: String,
     pub destination: String,
+    /// A symbolic link at the end of the destination is covered itself.
+    pub nofollow: bool,
     pub source: MountSource,
     /// Of the mount itself.
     pub attributes: Attributes,
@@ -151,7 +161,7 @@ pub enum MountSource {
     /// A detached tree that smaster has made.
     Tree { fd: FdIndex, directory: bool },
     /// A path of the host, still reachable in this mount namespace: for a smaster that may not clone mounts itself.
-    HostPath { path: String, recursive: bool },
+    HostPath { path: String, recursive: bool, nofollow: bool },
     /// A new file system.
     FileSystem(FileSystem),
     /// The mount that is at the destination already, changed (`remount`).
@@ -168,6 +178,9 @@ pub struct FileSystem {
     pub data: Vec<(String, Option<String>)>,
     /// Copies what the destination held into the new file system (`tmpcopyup`).
     pub copy_up: bool,
+    /// SELinux label of its root, for a file system that takes no `context`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -130,6 +130,48 @@ pub fn fork_sibling(namespaces: u64) -> nix::Result<Option<i32>> {
     Ok((pid != 0).then_some(pid as i32))
 }
 
+/// A process that does nothing but be in namespaces of its own. Dropping it ends it.
+pub struct Holder {
+    pub pid: i32,
+    /// The process lives until this end is closed, by whatever becomes of its parent.
+    life: Option<OwnedFd>,
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.life = None;
+        let _ = super::retry(|| nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.pid), None));
+    }
+}
+
+/// Makes namespaces that nobody else is in, for as long as the [`Holder`] lives; a descriptor keeps them longer.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn hold_namespaces(namespaces: u64) -> nix::Result<Holder> {
+    let (watched, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let args = CloneArgs {
+        flags: namespaces | CLONE_CLEAR_SIGHAND,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    // SAFETY: without CLONE_VM the child has a copy of this process's memory, and makes bare system calls only.
+    match super::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })? {
+        0 => wait_for_end(watched.as_raw_fd(), life.as_raw_fd()),
+        pid => Ok(Holder { pid: pid as i32, life: Some(life) }),
+    }
+}
+
+/// The child of [`hold_namespaces`]: its own copy of the other end must not keep it alive.
+fn wait_for_end(watched: RawFd, life: RawFd) -> ! {
+    call(libc::SYS_close, [life as usize, 0, 0, 0, 0]);
+    let mut byte = 0u8;
+    while call(libc::SYS_read, [watched as usize, (&raw mut byte) as usize, 1, 0, 0]) == -(libc::EINTR as isize) {}
+    loop {
+        call(libc::SYS_exit_group, [0; 5]);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone_into(args: &CloneArgs, arena: *const Arena) -> nix::Result<i32> {
     let result: i64;

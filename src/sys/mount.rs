@@ -19,6 +19,7 @@ pub mod attr {
 const OPEN_TREE_CLONE: u32 = 1;
 const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
 const AT_RECURSIVE: u32 = 0x8000;
+const AT_SYMLINK_NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
@@ -42,7 +43,19 @@ struct MountAttr {
 /// # Errors
 /// `EPERM` without CAP_SYS_ADMIN over the caller's mount namespace; `EINVAL` where `dir` is in another one.
 pub fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    open_tree(dir, path, if recursive { AT_RECURSIVE } else { 0 })
+}
+
+/// As [`clone_tree`], but a symbolic link at the end of the path is cloned itself.
+///
+/// # Errors
+/// As [`clone_tree`].
+pub fn clone_tree_nofollow(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+    open_tree(dir, path, AT_SYMLINK_NOFOLLOW | if recursive { AT_RECURSIVE } else { 0 })
+}
+
+fn open_tree(dir: impl AsFd, path: &CStr, flags: u32) -> nix::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | flags;
     // SAFETY: the path is NUL-terminated; the call touches no other memory.
     own(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_fd().as_raw_fd(), path.as_ptr(), flags) })
 }
@@ -187,4 +200,18 @@ pub fn fs_message(context: impl AsFd) -> Option<String> {
 pub fn pivot_root_here() -> nix::Result<()> {
     // SAFETY: both arguments are NUL-terminated.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) }).map(drop)
+}
+
+/// Labels the root of a mount for SELinux (setxattr(2) of `security.selinux`).
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has no labels.
+pub fn set_selinux_label(mount: impl AsFd, label: &CStr) -> nix::Result<()> {
+    let path = format!("/proc/self/fd/{}\0", mount.as_fd().as_raw_fd());
+    let bytes = label.to_bytes_with_nul();
+    // SAFETY: path and name are NUL-terminated, and the value is of the length given.
+    check(libc::c_long::from(unsafe {
+        libc::setxattr(path.as_ptr().cast(), c"security.selinux".as_ptr(), bytes.as_ptr().cast(), bytes.len(), 0)
+    }))
+    .map(drop)
 }

@@ -155,7 +155,19 @@ fn check_net_devices(report: &mut Report, linux: &Value) {
             report.error(
                 keyed("/linux/netDevices", name),
                 format!("invalid network device name {wrong:?}"),
-                "use 1 to 15 bytes without white space, '/' and ':'",
+                "use 1 to 15 bytes without white space, '/' and ':', and '%' only in one \"%d\"",
+            );
+        }
+        let inside = |(name, device): (&'_ String, &'_ Value)| {
+            text(device, "name").filter(|renamed| !renamed.is_empty()).unwrap_or(name).to_owned()
+        };
+        let own = inside((name, device));
+        let earlier = devices.iter().take_while(|(other, _)| *other != name).find(|other| inside(*other) == own);
+        if let Some((other, _)) = earlier.filter(|_| !own.contains('%')) {
+            report.error(
+                keyed("/linux/netDevices", name),
+                format!("{other:?} is to be named {own:?} in the container as well"),
+                "give each a name of its own",
             );
         }
     }
@@ -164,7 +176,11 @@ fn check_net_devices(report: &mut Report, linux: &Value) {
 /// dev_valid_name() of the kernel.
 fn is_interface(name: &str) -> bool {
     let valid = |byte: u8| byte != b'/' && byte != b':' && !byte.is_ascii_whitespace();
-    (1..=INTERFACE_NAME_MAX).contains(&name.len()) && !matches!(name, "." | "..") && name.bytes().all(valid)
+    let is_template = name.matches('%').count() == 1 && name.contains("%d");
+    (1..=INTERFACE_NAME_MAX).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && name.bytes().all(valid)
+        && (is_template || !name.contains('%'))
 }
 
 fn check_time_offsets(report: &mut Report, linux: &Value) {
@@ -176,6 +192,13 @@ fn check_time_offsets(report: &mut Report, linux: &Value) {
             "/linux/timeOffsets",
             "time namespace offsets specified, but time namespace isn't enabled in the config",
             "add {\"type\": \"time\"} to linux.namespaces",
+        );
+    }
+    if namespace(linux, "time").is_some_and(|path| !path.is_empty()) {
+        report.warning(
+            "/linux/timeOffsets",
+            "a time namespace that is joined has its offsets already; these are ignored",
+            "remove them, or the path of the namespace",
         );
     }
     for (clock, offset) in offsets {

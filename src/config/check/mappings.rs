@@ -51,6 +51,13 @@ pub(super) fn check(report: &mut Report, linux: &Value) {
                 "add {\"type\": \"user\"} to linux.namespaces, or remove the mappings",
             );
         }
+        if user.is_some_and(|path| !path.is_empty()) && count > 0 {
+            report.warning(
+                at.clone(),
+                "a user namespace that is joined has its maps already; these are ignored",
+                "remove them, or the path of the namespace",
+            );
+        }
         check_list(report, linux, name, &at);
         if user == Some("") && !maps_of(linux, name).any(|map| map.container.contains(&0)) {
             report.warning(

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Report, list, mappings, present, text};
+use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
 
 /// Options of which the later one undoes the earlier.
@@ -21,12 +22,73 @@ pub(super) fn check(report: &mut Report, config: &Value) {
         let parsed = mount_options::parse(&options);
         check_type(report, mount, &parsed, &at);
         check_options(report, mount, &options, &parsed, &at);
+        check_links(report, &parsed, &at);
+        check_idmap(report, config, mount, &parsed, &at);
         for name in ["uidMappings", "gidMappings"] {
             mappings::check_list(report, mount, name, &format!("{at}/{name}"));
         }
         if list(mount, "uidMappings").is_empty() != list(mount, "gidMappings").is_empty() {
             report.error(at, "an idmapped mount needs both uidMappings and gidMappings", "add the missing one");
         }
+    }
+}
+
+/// Maps for the ids of a mount, by its own properties or by its options.
+fn check_idmap(report: &mut Report, config: &Value, mount: &Value, options: &MountOptions, at: &str) {
+    let has_maps = !list(mount, "uidMappings").is_empty();
+    if !has_maps && options.idmap.is_none() {
+        return;
+    }
+    if options.bind.is_none() {
+        report.error(
+            at,
+            "id-mapped mounts are only supported for bind-mounts",
+            "add \"bind\" or \"rbind\" to the options, or remove the maps",
+        );
+    }
+    let linux = present(config, "linux");
+    let user = linux.and_then(|linux| super::linux::namespace(linux, "user"));
+    match &options.idmap_ranges {
+        Some(_) if has_maps => report.error(
+            format!("{at}/options"),
+            "idmap= gives maps, and so do uidMappings and gidMappings",
+            "keep one of the two",
+        ),
+        // Ranges of ids of the container are translated by its maps, which are known only later.
+        Some(ranges) => {
+            if let Err(wrong) = idmap_option::parse(&ranges.replace('@', ""), &[], &[]) {
+                report.error(
+                    format!("{at}/options"),
+                    format!("idmap={ranges}: {wrong}"),
+                    "write it as in idmap=uids=0-100000-65536;gids=0-100000-65536",
+                );
+            }
+        }
+        None if !has_maps && user.is_none() => report.error(
+            format!("{at}/options"),
+            "idmap without maps takes those of the container's user namespace, and it has none",
+            "add uidMappings and gidMappings to the mount, or {\"type\": \"user\"} to linux.namespaces",
+        ),
+        None => {}
+    }
+}
+
+/// crun's options for symbolic links.
+fn check_links(report: &mut Report, options: &MountOptions, at: &str) {
+    let asked = options.copy_symlink || options.src_nofollow || options.dest_nofollow;
+    if options.copy_symlink && (options.src_nofollow || options.dest_nofollow) {
+        report.error(
+            format!("{at}/options"),
+            "copy-symlink is mutually exclusive with src-nofollow and dest-nofollow",
+            "remove one of them",
+        );
+    }
+    if asked && options.bind.is_none() {
+        report.error(
+            format!("{at}/options"),
+            "copy-symlink, src-nofollow and dest-nofollow are options of bind mounts",
+            "add \"bind\" or \"rbind\", or remove them",
+        );
     }
 }
 

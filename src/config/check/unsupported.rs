@@ -7,16 +7,7 @@ use super::{Report, escape};
 
 /// Pointer patterns into config.json, and what to call the thing. `*` stands for every element, and `=x` at the end
 /// means: only this value.
-pub const UNSUPPORTED: &[(&str, &str)] = &[
-    ("/mounts/*/uidMappings", "idmapped mounts"),
-    ("/mounts/*/gidMappings", "idmapped mounts"),
-    ("/mounts/*/options/*=idmap", "the mount option idmap"),
-    ("/mounts/*/options/*=ridmap", "the mount option ridmap"),
-    ("/mounts/*/options/*=src-nofollow", "the mount option src-nofollow"),
-    ("/mounts/*/options/*=dest-nofollow", "the mount option dest-nofollow"),
-    ("/mounts/*/options/*=copy-symlink", "the mount option copy-symlink"),
-    ("/linux/netDevices", "linux.netDevices"),
-];
+pub const UNSUPPORTED: &[(&str, &str)] = &[];
 
 /// Whether a pattern is in the table, for `features`.
 pub fn is_unsupported(pattern: &str) -> bool {

@@ -1,6 +1,7 @@
 //! What libcontainer 0.7 would leave out or do otherwise without a word. This engine says so instead.
 
 use super::PROVIDER;
+use crate::config::mount_options;
 use crate::engine::{FeatureNotSupported, LaunchOptions};
 use anyhow::Result;
 use libcgroups::common::DEFAULT_CGROUP_ROOT;
@@ -54,6 +55,7 @@ pub fn check(id: &str, spec: &Spec, options: &LaunchOptions) -> Result<()> {
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         refused
             .extend(dropped_options(mount).map(|option| format!("/mounts/{index}/options {option:?} of a bind mount")));
+        refused.extend(own_mounts(mount).map(|what| format!("/mounts/{index}: {what}")));
         in_mount(index, mount, &mut refused);
     }
     if let Some(linux) = spec.linux() {
@@ -128,6 +130,18 @@ fn refuse(refused: &[String]) -> Result<()> {
     Err(FeatureNotSupported { engine: PROVIDER.name, feature: refused.join(", ").into() }.into())
 }
 
+/// What only rtx's own mounts can: maps for the ids of a mount, and crun's options for symbolic links.
+fn own_mounts(mount: &Mount) -> Option<&'static str> {
+    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+    let maps = mount.uid_mappings().iter().chain(mount.gid_mappings()).any(|maps| !maps.is_empty());
+    let links = options.copy_symlink || options.src_nofollow || options.dest_nofollow;
+    match (maps || options.idmap.is_some(), links) {
+        (true, _) => Some("an idmapped mount"),
+        (_, true) => Some("copy-symlink, src-nofollow and dest-nofollow"),
+        _ => None,
+    }
+}
+
 fn dropped_options(mount: &Mount) -> impl Iterator<Item = &String> {
     let options = mount.options().iter().flatten();
     let is_bind = options.clone().any(|option| option == "bind" || option == "rbind");
@@ -178,6 +192,10 @@ fn in_linux(linux: &Linux, refused: &mut Vec<String>) {
         linux.rootfs_propagation().as_deref().filter(|p| ["rshared", "rslave", "rprivate"].contains(p))
     {
         refused.push(format!("/linux/rootfsPropagation {propagation:?}: leave out the \"r\""));
+    }
+    // It moves devices one by one and leaves those that it has moved where they are when another cannot be.
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        refused.push("/linux/netDevices".to_owned());
     }
     for (pointer, maps) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
         // These it leaves to newuidmap and newgidmap, whose failure it does not look at.

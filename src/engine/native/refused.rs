@@ -43,6 +43,7 @@ fn pointers(spec: &Spec) -> Vec<&'static str> {
             ("/linux/uidMappings", is_filled(linux.uid_mappings())),
             ("/linux/gidMappings", is_filled(linux.gid_mappings())),
             ("/linux/timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty())),
+            ("/linux/netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
             ("/linux/devices", is_filled(linux.devices())),
             ("/linux/maskedPaths", is_filled(linux.masked_paths())),
             ("/linux/readonlyPaths", is_filled(linux.readonly_paths())),

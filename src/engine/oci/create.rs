@@ -3,7 +3,8 @@
 use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
-use super::{devices, mounts, namespaces, process, resctrl, seccomp};
+use super::idmap::UserNamespaces;
+use super::{devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
 use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
@@ -24,6 +25,7 @@ pub struct Plan {
     resources: LinuxResources,
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
+    pub network: network::Plan,
     seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
     privileged: bool,
@@ -47,11 +49,9 @@ impl Plan {
         let mut plan = process::plan(process, &launch.options, keyring)?;
         process::add_linux(&mut plan, &linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
-        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory);
         let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
         if notifies {
             plan.env.push(NOTIFY_SOCKET.to_owned());
-            mounts.push(mounts::notify_directory(std::path::absolute(launch.root.join(&launch.id))?.join("notify")));
         } else if launch.options.notify_socket.is_some() {
             launch.warnings.push("without a mount namespace NOTIFY_SOCKET is not passed on".to_owned());
         }
@@ -65,7 +65,15 @@ impl Plan {
             ..Starter::default()
         };
         let placement = plan_cgroups(launch, &linux)?;
+        let privileged = caps::has_sys_admin();
+        let mut mounts =
+            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
+        if notifies {
+            mounts.push(mounts::notify_directory(std::path::absolute(launch.root.join(&launch.id))?.join("notify")));
+        }
+        let network = network::Plan::new(&linux, &namespaces, &launch.options)?;
         Ok(Self {
+            network,
             namespaces,
             placement,
             resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
@@ -74,7 +82,7 @@ impl Plan {
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
-            privileged: caps::has_sys_admin(),
+            privileged,
             notifies,
         })
     }
@@ -169,9 +177,12 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if plan.namespaces.makes(libc::CLONE_NEWUSER) {
         plan.namespaces.write_id_maps(init.pid)?;
     }
+    if !plan.network.devices.is_empty() {
+        engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
+    }
     let mut batch = Batch::default();
     enter_namespaces(plan, engine, launch, &mut batch)?;
-    prepare_root(plan, engine, launch, &mut batch, rpc)?;
+    prepare_root(plan, engine, launch, &mut batch, rpc, init.pid)?;
     rpc.send(batch)?;
     if let Some(created) = &engine.cgroup {
         created.apply_limits(&plan.resources)?;
@@ -225,6 +236,7 @@ fn prepare_root(
     launch: &LaunchConfig,
     batch: &mut Batch,
     rpc: &mut RpcClient,
+    init: i32,
 ) -> Result<()> {
     let spec = &launch.bundle.spec;
     let mount = plan.namespaces.has(libc::CLONE_NEWNS);
@@ -233,7 +245,7 @@ fn prepare_root(
     }
     let tree = match mount && plan.privileged {
         true => {
-            let tree = mounts::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
+            let tree = sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
             Some(batch.fd(tree))
         }
         false => None,
@@ -248,7 +260,7 @@ fn prepare_root(
     let path = launch.bundle.rootfs.display().to_string();
     batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
     if mount {
-        add_mounts(plan, engine, batch, rpc, wanted)?;
+        add_mounts(plan, engine, batch, rpc, wanted, init)?;
         prepare_dev(plan, batch)?;
         let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
         if !cwd.is_empty() {
@@ -273,22 +285,24 @@ fn add_mounts(
     batch: &mut Batch,
     rpc: &mut RpcClient,
     wanted: Option<u64>,
+    init: i32,
 ) -> Result<()> {
     let membership = match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
         true => cgroup_membership(plan, engine)?,
         false => Placement::default(),
     };
     let cgroups = membership.container_mounts();
-    let around = mounts::Surroundings {
+    let mut around = mounts::Surroundings {
         privileged: plan.privileged,
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
         cgroups: &cgroups,
         pure_v2: membership.is_pure_v2(),
+        user_namespaces: UserNamespaces::new(plan.namespaces.user_namespace(init)),
     };
     for mount in &plan.mounts {
-        mount.add(batch, rpc, &around)?;
+        mount.add(batch, rpc, &mut around)?;
     }
     Ok(())
 }
@@ -365,7 +379,8 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
             batch.push(Operation::ReadonlyPaths { paths });
         }
         if let Some(paths) = paths(linux.masked_paths()) {
-            batch.push(Operation::MaskPaths { paths });
+            let label = linux.mount_label().clone().filter(|label| !label.is_empty());
+            batch.push(Operation::MaskPaths { paths, label });
         }
     }
     if let Some(profile) = &plan.seccomp {

@@ -1,6 +1,7 @@
 //! The devices of a container (runtime-spec config-linux.md, Devices and Default Devices), as smaster sees them.
 
-use super::mounts::{clone_path, relative};
+use super::mounts::relative;
+use super::sources::clone_path;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, Operation};
 use anyhow::{Context, Result};

@@ -1,6 +1,7 @@
 //! The `oci` engine in stage1 and smaster: which file does what.
 
 use super::cgroup::Created;
+use super::network::Moved;
 use super::{create, exec, namespaces, stage2};
 use crate::engine::live::{self, EngineState};
 use crate::engine::{
@@ -36,6 +37,7 @@ pub static PROVIDER: Provider = Provider {
 pub struct OciEngine {
     pub(super) plan: Option<create::Plan>,
     pub(super) cgroup: Option<Created>,
+    pub(super) network: Option<Moved>,
     pub(super) exec: Option<exec::Plan>,
 }
 
@@ -49,6 +51,7 @@ impl EngineOperations for OciEngine {
         let state = EngineState {
             cgroup: plan.placement.clone(),
             resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
+            net_devices: plan.network.returning.clone(),
             no_new_keyring: launch.options.no_new_keyring,
         };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
@@ -68,6 +71,9 @@ impl EngineOperations for OciEngine {
         if let Some(created) = self.cgroup.take() {
             created.commit();
         }
+        if let Some(moved) = self.network.take() {
+            moved.commit();
+        }
     }
 
     fn monitor_container(&mut self, _container: &Container, init: Option<&InitProcess>) -> Result<ExitStatus> {
@@ -77,6 +83,7 @@ impl EngineOperations for OciEngine {
     fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()> {
         match outcome {
             Outcome::NotCreated => {
+                self.network = None;
                 if let Some(created) = self.cgroup.take() {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
                     let _ = created.placement().open().kill_all(libc::SIGKILL);
@@ -86,7 +93,10 @@ impl EngineOperations for OciEngine {
                     None => Ok(()),
                 }
             }
-            Outcome::Deleted { container } => live::remove_groups(container),
+            Outcome::Deleted { container } => {
+                live::remove_groups(container)?;
+                live::rename_net_devices(container)
+            }
         }
     }
 

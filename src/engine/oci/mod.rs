@@ -5,13 +5,17 @@ pub(in crate::engine) mod create;
 mod devices;
 mod engine;
 mod exec;
+mod file_system;
 pub mod hooks;
+mod idmap;
 mod mounts;
 mod namespaces;
+pub(in crate::engine) mod network;
 pub mod process;
 pub mod resctrl;
 pub(in crate::engine) mod seccomp;
 pub mod seccomp_listener;
+mod sources;
 pub(in crate::engine) mod stage2;
 
 pub use super::live::wait_for;

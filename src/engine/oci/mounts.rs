@@ -3,20 +3,19 @@
 //! attached stands in `stage2/mounts.rs`.
 
 use super::cgroup::ContainerMount;
+use super::file_system;
+use super::idmap::{IdMap, Maps, UserNamespaces};
+use super::sources::{Source, is_block_device, make_room, source_of};
+use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource, Operation};
-use crate::sys::mount::{Attributes, attr, clone_tree, set_attributes};
+use crate::sys::mount::{Attributes, attr};
 use crate::sys::{Errno, On};
-use anyhow::{Context, Result};
-use nix::fcntl::AT_FDCWD;
-use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::Mount;
-use std::ffi::CString;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{Linux, Mount};
+use std::path::Path;
 
 /// One mount, decided.
 #[derive(Debug, Clone)]
@@ -26,11 +25,13 @@ pub struct Plan {
     pub destination: String,
     kind: Kind,
     options: MountOptions,
+    /// SELinux context of a new file system.
+    label: Option<String>,
 }
 
 #[derive(Debug, Clone)]
 enum Kind {
-    Bind { source: PathBuf, recursive: bool },
+    Bind(Source),
     Remount,
     Cgroup,
     New { kind: String, source: Option<String> },
@@ -49,39 +50,86 @@ pub struct Surroundings<'a> {
     pub propagation: u64,
     /// No v1 hierarchy is mounted.
     pub pure_v2: bool,
+    /// Where idmapped mounts take their maps from.
+    pub user_namespaces: UserNamespaces,
 }
 
 /// Decides all mounts, in order.
-pub fn plan(mounts: &[Mount], bundle: &Path) -> Vec<Plan> {
-    mounts.iter().enumerate().map(|(index, mount)| plan_one(index, mount, bundle)).collect()
+///
+/// # Errors
+/// Maps that cannot be taken apart; a mount that needs privileges that this process does not have.
+pub fn plan(mounts: &[Mount], bundle: &Path, linux: &Linux, privileged: bool) -> Result<Vec<Plan>> {
+    mounts
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| {
+            let plan = plan_one(index, mount, bundle, linux).with_context(|| format!("/mounts/{index}"))?;
+            if !privileged && plan.is_idmapped() {
+                bail!(
+                    "/mounts/{index}: an idmapped mount needs CAP_SYS_ADMIN on the host: run rtx as root, or remove the maps"
+                );
+            }
+            Ok(plan)
+        })
+        .collect()
 }
 
 /// The directory of the container's socket for sd_notify(3), where it looks for it.
-pub fn notify_directory(source: PathBuf) -> Plan {
+pub fn notify_directory(source: std::path::PathBuf) -> Plan {
     let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
     Plan {
         pointer: "NOTIFY_SOCKET".into(),
         destination: "run/notify".into(),
-        kind: Kind::Bind { source, recursive: false },
+        kind: Kind::Bind(Source { path: source, recursive: false, nofollow: false, idmap: None }),
         options: mount_options::parse(&options),
+        label: None,
     }
 }
 
-fn plan_one(index: usize, mount: &Mount, bundle: &Path) -> Plan {
+fn plan_one(index: usize, mount: &Mount, bundle: &Path, linux: &Linux) -> Result<Plan> {
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     let kind = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().clone();
     let kind = if options.remount {
         Kind::Remount
     } else if options.bind.is_some() || kind == "bind" {
-        let recursive = options.bind.as_ref().is_some_and(|bind| bind.recursive);
-        Kind::Bind { source: bundle.join(source.unwrap_or_default()), recursive }
+        Kind::Bind(Source {
+            path: bundle.join(source.unwrap_or_default()),
+            recursive: options.bind.as_ref().is_some_and(|bind| bind.recursive),
+            nofollow: options.src_nofollow,
+            idmap: idmap(mount, &options, linux)?,
+        })
     } else if kind == "cgroup" || kind == "cgroup2" {
         Kind::Cgroup
     } else {
         Kind::New { kind: kind.to_owned(), source: source.map(|source| source.to_string_lossy().into_owned()) }
     };
-    Plan { pointer: format!("/mounts/{index}"), destination: relative(mount.destination()), kind, options }
+    Ok(Plan {
+        pointer: format!("/mounts/{index}"),
+        destination: relative(mount.destination()),
+        kind,
+        options,
+        label: linux.mount_label().clone().filter(|label| !label.is_empty()),
+    })
+}
+
+/// The maps of a mount: its own, those of `idmap=`, or with the bare option the container's.
+fn idmap(mount: &Mount, options: &MountOptions, linux: &Linux) -> Result<Option<IdMap>> {
+    let (uids, gids) =
+        (mount.uid_mappings().clone().unwrap_or_default(), mount.gid_mappings().clone().unwrap_or_default());
+    let recursive = options.idmap.unwrap_or(false);
+    let maps = match &options.idmap_ranges {
+        _ if !uids.is_empty() => Maps::Own { uids, gids },
+        Some(ranges) => {
+            let container = |maps: &Option<_>| maps.clone().unwrap_or_default();
+            let maps = idmap_option::parse(ranges, &container(linux.uid_mappings()), &container(linux.gid_mappings()));
+            let idmap_option::Maps { uids, gids } = maps.map_err(|wrong| anyhow::anyhow!("idmap={ranges}: {wrong}"))?;
+            Maps::Own { uids, gids }
+        }
+        None if options.idmap.is_some() => Maps::Container,
+        None => return Ok(None),
+    };
+    Ok(Some(IdMap { maps, recursive }))
 }
 
 /// A path of the container, relative to its root and without `.` and empty components. `..` is left to the kernel,
@@ -104,7 +152,11 @@ pub fn relative(path: &Path) -> String {
 impl Plan {
     /// Whether this is a bind onto `/dev`: then the host's devices are there, and none are made.
     pub fn is_bind_on_dev(&self) -> bool {
-        self.destination == "dev" && matches!(self.kind, Kind::Bind { .. })
+        self.destination == "dev" && matches!(self.kind, Kind::Bind(_))
+    }
+
+    fn is_idmapped(&self) -> bool {
+        matches!(&self.kind, Kind::Bind(Source { idmap: Some(_), .. }))
     }
 
     /// Whether this mount shows the container its cgroups.
@@ -116,7 +168,7 @@ impl Plan {
     fn is_late_readonly(&self) -> bool {
         let writable_until_late = match &self.kind {
             Kind::New { kind, .. } => kind == "tmpfs" || self.destination == "dev",
-            Kind::Cgroup | Kind::Bind { .. } | Kind::Remount => false,
+            Kind::Cgroup | Kind::Bind(_) | Kind::Remount => false,
         };
         writable_until_late && self.options.attr_set & attr::RDONLY != 0
     }
@@ -135,6 +187,7 @@ impl Plan {
         Operation::Mount(MountOperation {
             pointer: self.pointer.clone(),
             destination: self.destination.clone(),
+            nofollow: options.dest_nofollow,
             source,
             attributes,
             recursive: Attributes { set: options.rec_set, clear: options.rec_clear, propagation: 0 },
@@ -154,19 +207,40 @@ impl Plan {
                 .filter(|flag| !(late && **flag == "ro"))
                 .map(|flag| (*flag).to_owned())
                 .collect(),
-            data: self.options.data.clone(),
+            data: self.data(kind),
             copy_up: self.options.tmpcopyup && kind == "tmpfs",
+            label: self.label.clone().filter(|_| kind == "mqueue"),
         }
+    }
+
+    /// The options for the file system itself, with the SELinux context that linux.mountLabel gives all that is in it.
+    fn data(&self, kind: &str) -> Vec<(String, Option<String>)> {
+        let mut data = self.options.data.clone();
+        for (key, value) in &mut data {
+            // Quotes keep the commas of a context together in the one string of mount(2); fsconfig(2) has a value each.
+            if let Some(value) = value.as_mut().filter(|_| key.ends_with("context")) {
+                *value = value.trim_matches('"').to_owned();
+            }
+        }
+        // What the kernel labels by itself takes no context; message queues are labelled once they are mounted.
+        let labelled = !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2");
+        if let Some(label) = self.label.as_ref().filter(|_| labelled && !data.iter().any(|(key, _)| key == "context")) {
+            data.push(("context".to_owned(), Some(label.clone())));
+        }
+        data
     }
 
     /// Adds what makes this mount to the batch.
     ///
     /// # Errors
     /// Where the source is missing or may not be cloned.
-    pub fn add(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &Surroundings) -> Result<()> {
+    pub fn add(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
         match &self.kind {
             Kind::New { kind, source } => {
                 let file_system = self.file_system(kind, source.as_deref());
+                if around.privileged && source.as_deref().is_some_and(is_block_device) {
+                    return self.add_block_device(batch, rpc, &file_system);
+                }
                 batch.push(self.operation(MountSource::FileSystem(file_system)));
                 Ok(())
             }
@@ -184,8 +258,13 @@ impl Plan {
                 }));
                 Ok(())
             }
-            Kind::Bind { source, recursive } => {
-                let source = source_of(batch, rpc, source, *recursive, around)
+            Kind::Bind(source) => {
+                if let Some(target) = self.copied_link(source)? {
+                    let (pointer, path) = (self.pointer.clone(), self.destination.clone());
+                    batch.push(Operation::CopySymlink { pointer, target, path });
+                    return Ok(());
+                }
+                let source = source_of(batch, rpc, source, around)
                     .with_context(|| format!("{}: failed to fulfil mount request", self.pointer))?;
                 batch.push(self.operation(source));
                 Ok(())
@@ -195,21 +274,44 @@ impl Plan {
         }
     }
 
-    fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &Surroundings) -> Result<()> {
+    fn add_block_device(&self, batch: &mut Batch, rpc: &mut RpcClient, file_system: &FileSystem) -> Result<()> {
+        make_room(batch, rpc)?;
+        let tree = file_system::make(file_system, &file_system.data, self.options.attr_set)
+            .with_context(|| format!("error mounting {} at /{}", self.pointer, self.destination))?;
+        let source = MountSource::Tree { fd: batch.fd(tree), directory: true };
+        batch.push(self.operation(source));
+        Ok(())
+    }
+
+    /// What a source that `copy-symlink` makes anew points at; `None` where it is no link or is to be bound.
+    fn copied_link(&self, source: &Source) -> Result<Option<String>> {
+        if !self.options.copy_symlink {
+            return Ok(None);
+        }
+        match nix::fcntl::readlink(&source.path) {
+            Ok(target) => Ok(Some(target.to_string_lossy().into_owned())),
+            Err(Errno::EINVAL) => Ok(None),
+            Err(errno) => Err(errno)
+                .on("readlink", source.path.display())
+                .with_context(|| format!("{}: failed to fulfil mount request", self.pointer)),
+        }
+    }
+
+    fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
         if around.privileged || around.cgroup_namespace {
             let mut file_system = self.file_system("cgroup2", Some("cgroup"));
             file_system.flags.retain(|flag| flag != "ro");
             batch.push(self.operation(MountSource::FileSystem(file_system)));
             return Ok(());
         }
-        let source = source_of(batch, rpc, Path::new("/sys/fs/cgroup"), true, around)?;
+        let source = source_of(batch, rpc, &Source::plain(Path::new("/sys/fs/cgroup")), around)?;
         batch.push(self.operation(source));
         Ok(())
     }
 
     /// The layout of a v1 host: a tmpfs with a directory a hierarchy. With a cgroup namespace each is a mount of the
     /// hierarchy, which shows the namespace's part of it; without, a bind of the container's directory.
-    fn add_hierarchies(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &Surroundings) -> Result<()> {
+    fn add_hierarchies(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
         let readonly = self.options.attr_set & attr::RDONLY != 0;
         let mut root = self.file_system("tmpfs", Some("tmpfs"));
         root.flags.retain(|flag| flag != "ro");
@@ -219,13 +321,14 @@ impl Plan {
             mount.attributes.set = (mount.attributes.set | CGROUP_ATTRIBUTES) & !attr::RDONLY;
         }
         batch.push(operation);
-        for cgroup in around.cgroups.iter().filter(|cgroup| !cgroup.controllers.is_empty()) {
+        let cgroups = around.cgroups;
+        for cgroup in cgroups.iter().filter(|cgroup| !cgroup.controllers.is_empty()) {
             let destination = format!("{}/{}", self.destination, cgroup.name);
             let source = if around.cgroup_namespace {
                 MountSource::FileSystem(hierarchy(&cgroup.controllers))
             } else {
                 let directory = cgroup.mount.join(&cgroup.path);
-                source_of(batch, rpc, &directory, true, around)
+                source_of(batch, rpc, &Source::plain(&directory), around)
                     .with_context(|| format!("{}: the cgroup of {}", self.pointer, cgroup.name))?
             };
             let mut operation = self.operation(source);
@@ -262,38 +365,35 @@ fn hierarchy(controllers: &str) -> FileSystem {
     FileSystem { kind: "cgroup".into(), source: Some("cgroup".into()), data, ..FileSystem::default() }
 }
 
-/// A source of the host: a detached tree where smaster may clone one, otherwise the path for stage2.
-fn source_of(
-    batch: &mut Batch,
-    rpc: &mut RpcClient,
-    path: &Path,
-    recursive: bool,
-    around: &Surroundings,
-) -> Result<MountSource> {
-    if !around.privileged {
-        return Ok(MountSource::HostPath { path: path.display().to_string(), recursive });
-    }
-    if batch.is_full(1) {
-        // Descriptors in flight are limited: let stage2 take these before more are made.
-        rpc.send(std::mem::take(batch))?;
-        rpc.drain()?;
-    }
-    let tree = clone_path(path, recursive)?;
-    if around.propagation != 0 {
-        // In the peer group of the host's mount, what the container mounts below would appear on the host.
-        let propagation = Attributes { propagation: around.propagation, ..Attributes::default() };
-        set_attributes(&tree, propagation, true).on("set the propagation of", path.display())?;
-    }
-    let stat = fstat(&tree).on("stat", path.display())?;
-    let directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-    Ok(MountSource::Tree { fd: batch.fd(tree), directory })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A detached clone of what is at a path of the host.
-///
-/// # Errors
-/// The kernel's, as `open PATH: …`.
-pub fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
-    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).on("open", path.display())?;
-    Ok(clone_tree(AT_FDCWD, &c_path, recursive).on("open", path.display())?)
+    /// What linux.mountLabel makes of the data of one mount.
+    fn data(kind: &str, options: &[&str]) -> (Vec<String>, Option<String>) {
+        let linux = serde_json::json!({ "mountLabel": "u:r:t:s0:c1,c2" });
+        let mount = serde_json::json!({ "destination": "/x", "type": kind, "source": kind, "options": options });
+        let plans = plan(
+            &[serde_json::from_value(mount).unwrap()],
+            Path::new("/"),
+            &serde_json::from_value(linux).unwrap(),
+            true,
+        );
+        let file_system = plans.unwrap()[0].file_system(kind, None);
+        let word = |(key, value): &(String, Option<String>)| format!("{key}={}", value.as_deref().unwrap_or_default());
+        (file_system.data.iter().map(word).collect(), file_system.label)
+    }
+
+    #[test]
+    fn the_mount_label_is_the_context_of_new_file_systems() {
+        let label = "u:r:t:s0:c1,c2".to_owned();
+        let context = format!("context={label}");
+        assert_eq!(data("tmpfs", &["size=1m"]), (vec!["size=1m".to_owned(), context.clone()], None));
+        assert_eq!(data("overlay", &["lowerdir=/a:/b"]).0, ["lowerdir=/a:/b".to_owned(), context]);
+        assert_eq!(data("proc", &[]), (vec![], None));
+        assert_eq!(data("sysfs", &[]), (vec![], None));
+        assert_eq!(data("mqueue", &[]), (vec![], Some(label)));
+        // The mount's own holds, without the quotes that mount(2) would want.
+        assert_eq!(data("tmpfs", &["context=\"a:b:c:s0:c3,c4\""]).0, ["context=a:b:c:s0:c3,c4"]);
+    }
 }

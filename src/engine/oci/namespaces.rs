@@ -68,7 +68,9 @@ impl Plan {
         plan.no_return = plan.joins(libc::CLONE_NEWPID) && !can_return_to_pid_namespace();
         // The user namespace first: it is what gives the right to join the others.
         plan.joined.sort_by_key(|(flag, _)| *flag != libc::CLONE_NEWUSER);
-        plan.time_offsets = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()).map(|offsets| {
+        // Those of a namespace that is joined were fixed by its first process.
+        let offsets = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty() && plan.makes(CLONE_NEWTIME));
+        plan.time_offsets = offsets.map(|offsets| {
             let line = |(clock, offset): (&String, &oci_spec::runtime::LinuxTimeOffset)| {
                 format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0))
             };
@@ -153,22 +155,53 @@ impl Plan {
     /// # Errors
     /// The kernel's or the helper's.
     pub fn write_id_maps(&self, pid: i32) -> Result<()> {
+        self.try_write_id_maps(pid)
+            .context("map the ids of the user namespace (/linux/uidMappings, /linux/gidMappings)")
+    }
+
+    fn try_write_id_maps(&self, pid: i32) -> Result<()> {
         let privileged = nix::unistd::geteuid().is_root();
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         if !privileged && !(is_own(&self.gid_mappings, gid)) {
             return id_map_helper("newgidmap", pid, &self.gid_mappings)
                 .and_then(|()| id_map_helper("newuidmap", pid, &self.uid_mappings));
         }
-        if !privileged {
-            write(pid, "setgroups", "deny")?;
+        if privileged {
+            return write_maps(pid, &self.uid_mappings, &self.gid_mappings);
         }
+        write(pid, "setgroups", "deny")?;
         write(pid, "gid_map", &lines(&self.gid_mappings))?;
-        if privileged || is_own(&self.uid_mappings, uid) {
+        if is_own(&self.uid_mappings, uid) {
             write(pid, "uid_map", &lines(&self.uid_mappings))
         } else {
             id_map_helper("newuidmap", pid, &self.uid_mappings)
         }
     }
+
+    /// Where the container's user namespace is found, if it has one; `init` is its first process.
+    pub fn user_namespace(&self, init: i32) -> Option<PathBuf> {
+        let made = || self.makes(libc::CLONE_NEWUSER).then(|| format!("/proc/{init}/ns/user").into());
+        self.path(libc::CLONE_NEWUSER).cloned().or_else(made)
+    }
+
+    /// Where the container's network namespace is found.
+    pub fn network(&self, init: i32) -> PathBuf {
+        self.path(libc::CLONE_NEWNET).cloned().unwrap_or_else(|| format!("/proc/{init}/ns/net").into())
+    }
+
+    /// The path of a namespace that is joined.
+    pub fn path(&self, flag: i32) -> Option<&PathBuf> {
+        self.joined.iter().find(|(kind, _)| *kind == flag).map(|(_, path)| path)
+    }
+}
+
+/// Writes the maps of a user namespace that nobody has written to, as a user who may write any.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_maps(pid: i32, uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<()> {
+    write(pid, "gid_map", &lines(gids))?;
+    write(pid, "uid_map", &lines(uids))
 }
 
 /// Whether a map is the one that a user may write by itself: its own id, alone.
@@ -186,11 +219,7 @@ fn write(pid: i32, file: &str, content: &str) -> Result<()> {
     std::fs::write(&path, content)
         .map_err(|error| crate::sys::errno_of(&error))
         .on("write", format_args!("{:?} to {path}", content.trim_end()))
-        .with_context(|| format!("map the ids of the user namespace (/linux/{})", pointer_of(file)))
-}
-
-fn pointer_of(file: &str) -> &'static str {
-    if file == "uid_map" { "uidMappings" } else { "gidMappings" }
+        .map_err(Into::into)
 }
 
 fn id_map_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {

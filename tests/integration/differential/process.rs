@@ -21,7 +21,8 @@ fn rlimit(b: &mut Bundle, name: &str, soft: u64, hard: u64) {
 }
 
 /// Says in the shell's words what the signal state, niceness and terminal are without Rust's own start-up in between.
-const SIGNALS: &str = "sed -nE 's/^(Sig.*|Shd.*):.*(.{8})$/\\1 \\2/p' /proc/self/status";
+/// Without SigQ, which counts the signals of all processes of the user.
+const SIGNALS: &str = "sed -nE 's/^(Sig[^Q].*|Shd.*):.*(.{8})$/\\1 \\2/p' /proc/self/status";
 
 cases! {
     "process";

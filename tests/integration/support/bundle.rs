@@ -198,6 +198,15 @@ impl Bundle {
         pid
     }
 
+    /// As [`Bundle::helper`], in a user namespace with `map` for users and groups, which other `flags` belong to.
+    pub fn mapped_helper(&self, flags: &[&str], map: &str) -> i32 {
+        let pid = self.helper(&[&["--user"], flags].concat(), "");
+        for file in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{pid}/{file}"), map).expect("map the ids of a helper");
+        }
+        pid
+    }
+
     /// Writes config.json.
     pub fn write(&self) {
         let text = serde_json::to_vec_pretty(&self.spec).expect("serialise config.json");

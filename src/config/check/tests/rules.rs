@@ -159,6 +159,25 @@ fn namespaces_and_what_needs_them() {
     error("/linux/rootfsPropagation", json!("x"), "rootfsPropagation=x is not supported");
     fine("/linux/rootfsPropagation", json!(""));
     error("/linux/netDevices", json!({ "eth0": {} }), "private NET namespace");
+    let devices = |devices: Value| {
+        let mut document = of(json!([{ "type": "network" }]));
+        document["linux"]["netDevices"] = devices;
+        document
+    };
+    assert_eq!(check(&devices(json!({ "eth1": { "name": "net%d" }, "eth2": { "name": "net%d" } })), None), []);
+    let at = "/linux/netDevices/eth2";
+    let twice = devices(json!({ "eth1": { "name": "eth2" }, "eth2": {} }));
+    expect(&twice, at, "\"eth1\" is to be named \"eth2\" in the container as well");
+    for wrong in ["a/b", "a b", "..", "sixteen-letters-", "50%", "%d%d"] {
+        expect(&devices(json!({ "eth2": { "name": wrong } })), at, "invalid network device name");
+    }
+    let mut joined = of(json!([{ "type": "time", "path": "/x" }, { "type": "user", "path": "/x" }]));
+    joined["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 1 } });
+    joined["linux"]["uidMappings"] = json!([{ "containerID": 0, "hostID": 0, "size": 1 }]);
+    let findings = check(&joined, None);
+    let pointers: Vec<_> = findings.iter().map(|finding| (finding.severity, finding.pointer.as_str())).collect();
+    let warned = ["/linux/timeOffsets", "/linux/uidMappings"].map(|at| (Severity::Warning, at));
+    assert_eq!(pointers, warned, "{findings:#?}");
     error("/linux/timeOffsets", json!({ "monotonic": { "secs": 1 } }), "time namespace");
 }
 
@@ -203,6 +222,13 @@ fn mounts() {
     let mapped = of(json!({ "destination": "/x", "source": "/y", "options": ["bind"],
         "uidMappings": [{ "containerID": 0, "hostID": 1, "size": 1 }] }));
     expect(&mapped, "/mounts/0", "both uidMappings and gidMappings");
+    expect(&bind(json!(["bind", "idmap"])), "/mounts/0/options", "it has none");
+    expect(&bind(json!(["bind", "idmap=uids=0-1;gids=0-1-1"])), "/mounts/0/options", "no range of ids");
+    assert_eq!(check(&bind(json!(["bind", "idmap=uids=@0-1-1;gids=0-1-1"])), None), []);
+    expect(&bind(json!(["bind", "copy-symlink", "src-nofollow"])), "/mounts/0/options", "mutually exclusive");
+    let tmpfs = |options: Value| of(json!({ "destination": "/x", "type": "tmpfs", "options": options }));
+    expect(&tmpfs(json!(["idmap=uids=0-1-1;gids=0-1-1"])), "/mounts/0", "only supported for bind-mounts");
+    expect(&tmpfs(json!(["copy-symlink"])), "/mounts/0/options", "options of bind mounts");
 }
 
 #[test]

@@ -6,14 +6,15 @@ use crate::sys::{Errno, On, path::resolve};
 use anyhow::{Result, bail};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat, major, minor};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 /// Hides what is at each path: a directory behind an empty read-only tmpfs, which all of them share, anything else
-/// behind /dev/null. A path that is not there needs no mask.
+/// behind /dev/null. A path that is not there needs no mask. `label` is the SELinux context of the tmpfs.
 ///
 /// # Errors
 /// The kernel's, with the path.
-pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
+pub fn mask(root: &Root, paths: &[String], label: Option<&str>) -> Result<()> {
     let mut empty: Option<OwnedFd> = None;
     let mut null: Option<OwnedFd> = None;
     for path in paths {
@@ -22,7 +23,7 @@ pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
             match &empty {
                 Some(tree) => mount::clone_tree(tree, c"", false).on("clone the mask for", path)?,
                 None => {
-                    let tree = empty_directory().on("make the mask for", path)?;
+                    let tree = empty_directory(label).on("make the mask for", path)?;
                     mount::attach(&tree, &target).on("mask", path)?;
                     empty = Some(tree);
                     continue;
@@ -42,8 +43,12 @@ pub fn mask(root: &Root, paths: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn empty_directory() -> nix::Result<OwnedFd> {
+fn empty_directory(label: Option<&str>) -> nix::Result<OwnedFd> {
     let context = mount::fsopen(c"tmpfs")?;
+    if let Some(label) = label {
+        let label = CString::new(label).map_err(|_| Errno::EINVAL)?;
+        mount::fsconfig_string(&context, c"context", &label)?;
+    }
     mount::fsconfig_string(&context, c"source", c"tmpfs")?;
     mount::fsconfig_flag(&context, c"ro")?;
     mount::fsconfig_create(&context)?;

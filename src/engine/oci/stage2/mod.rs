@@ -5,6 +5,7 @@ mod copy_up;
 mod devices;
 mod identity;
 mod masks;
+mod mount2;
 mod mounts;
 mod payload;
 mod program;
@@ -12,3 +13,4 @@ mod root;
 mod sysctl;
 
 pub use payload::Payload;
+pub use root::c_string;

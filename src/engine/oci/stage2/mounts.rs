@@ -1,16 +1,19 @@
 //! One mount: its file system or tree made detached, its attributes set while nobody can see it, then attached.
 
 use super::copy_up::copy_up;
+use super::mount2;
 use super::root::{Root, Target, c_string, is_directory};
+use crate::engine::oci::file_system;
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource};
 use crate::rpc::server::Context;
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{Errno, On, path::resolve};
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::{AT_FDCWD, OFlag, readlinkat};
 use nix::mount::MsFlags;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::symlinkat;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What may be mounted over inside /proc: files that programs such as lxcfs replace to show a container its own
@@ -38,9 +41,8 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
         MountSource::Tree { fd, directory } => {
             context.take(*fd).and_then(|tree| bind(root, operation, tree, *directory))
         }
-        MountSource::HostPath { path, recursive } => {
-            clone_host_path(path, *recursive).and_then(|(tree, directory)| bind(root, operation, tree, directory))
-        }
+        MountSource::HostPath { path, recursive, nofollow } => clone_host_path(path, *recursive, *nofollow)
+            .and_then(|(tree, directory)| bind(root, operation, tree, directory)),
         MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system),
         MountSource::Existing { superblock_flags, data, bind } => {
             remount(root, operation, *superblock_flags, data, *bind)
@@ -49,14 +51,36 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
     result.with_context(|| format!("error mounting {} at /{}", operation.pointer, operation.destination))
 }
 
-fn clone_host_path(path: &str, recursive: bool) -> Result<(OwnedFd, bool)> {
-    let tree = mount::clone_tree(AT_FDCWD, &c_string(path)?, recursive).on("open", path)?;
+/// A symbolic link in place of a mount (`copy-symlink`).
+///
+/// # Errors
+/// Where something else than this link is there already.
+pub fn copy_symlink(root: &Root, pointer: &str, target: &str, path: &str) -> Result<()> {
+    let make = || -> Result<()> {
+        let (parent, name) = root.parent(path)?;
+        match symlinkat(target, &parent, name) {
+            Err(Errno::EEXIST) if readlinkat(&parent, name).is_ok_and(|present| present == *target) => Ok(()),
+            Err(Errno::EEXIST) => {
+                Err(Errno::EEXIST).on("symlink", format_args!("/{path}")).context("something else is there already")?
+            }
+            other => Ok(other.on("symlink", format_args!("/{path}"))?),
+        }
+    };
+    make().with_context(|| format!("error copying the symbolic link of {pointer} to /{path}"))
+}
+
+fn clone_host_path(path: &str, recursive: bool, nofollow: bool) -> Result<(OwnedFd, bool)> {
+    let tree = match nofollow {
+        true => mount::clone_tree_nofollow(AT_FDCWD, &c_string(path)?, recursive),
+        false => mount::clone_tree(AT_FDCWD, &c_string(path)?, recursive),
+    }
+    .on("open", path)?;
     let directory = is_directory(&tree).on("stat", path)?;
     Ok((tree, directory))
 }
 
 fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool) -> Result<()> {
-    let target = root.target(&operation.destination, if directory { Target::Directory } else { Target::File })?;
+    let target = target(root, operation, if directory { Target::Directory } else { Target::File })?;
     protect_proc(&operation.destination, &target, &tree)?;
     dress(&tree, operation)?;
     attach(&tree, &target, directory)
@@ -67,7 +91,7 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
         // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
         // leads to (CVE-2019-19921).
         "proc" | "sysfs" => strict_target(root, &operation.destination)?,
-        _ => root.target(&operation.destination, Target::Directory)?,
+        _ => target(root, operation, Target::Directory)?,
     };
     if file_system.kind != "proc" {
         protect_proc(&operation.destination, &target, &target)?;
@@ -78,12 +102,27 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
         let mode = fstat(&target).on("stat", format_args!("/{}", operation.destination))?.st_mode & 0o7777;
         data.insert(0, ("mode".into(), Some(format!("{mode:o}"))));
     }
-    let tree = make(file_system, &data, operation.attributes.set)?;
+    if mount2::is_needed(&data) {
+        mount2::mount(&target, file_system, &data)?;
+        // What is at the destination now is the new mount.
+        return dress(&root.target(&operation.destination, Target::Directory)?, operation);
+    }
+    let tree = file_system::make(file_system, &data, operation.attributes.set)?;
     if file_system.copy_up {
         copy_up(&target, &tree).context("tmpcopyup")?;
     }
+    if let Some(label) = &file_system.label {
+        mount::set_selinux_label(&tree, &c_string(label)?).on("label", format_args!("/{}", operation.destination))?;
+    }
     dress_further(&tree, operation)?;
     attach(&tree, &target, true)
+}
+
+fn target(root: &Root, operation: &MountOperation, kind: Target) -> Result<OwnedFd> {
+    match operation.nofollow {
+        true => root.target_nofollow(&operation.destination, kind),
+        false => root.target(&operation.destination, kind),
+    }
 }
 
 fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
@@ -100,49 +139,6 @@ fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
         }
         Err(errno) => Err(errno).on("open", format_args!("/{destination}"))?,
     }
-}
-
-/// A detached mount of a new file system.
-fn make(file_system: &FileSystem, data: &[(String, Option<String>)], attributes: u64) -> Result<OwnedFd> {
-    let kind = &file_system.kind;
-    let context = match mount::fsopen(&c_string(kind)?) {
-        Err(errno @ Errno::ENODEV) => {
-            return Err(errno).on("mount a file system of type", kind).context("the kernel has no such file system")?;
-        }
-        other => other.on("fsopen", kind)?,
-    };
-    configure(&context, file_system, data)?;
-    if let Err(errno) = mount::fsconfig_create(&context) {
-        return Err(explain(errno, &context, kind));
-    }
-    mount::fsmount(&context, attributes).map_err(|errno| explain(errno, &context, kind))
-}
-
-fn configure(context: &OwnedFd, file_system: &FileSystem, data: &[(String, Option<String>)]) -> Result<()> {
-    if let Some(source) = &file_system.source {
-        mount::fsconfig_string(context, c"source", &c_string(source)?)
-            .map_err(|errno| explain(errno, context, &format!("source {source}")))?;
-    }
-    for flag in &file_system.flags {
-        mount::fsconfig_flag(context, &c_string(flag)?).map_err(|errno| explain(errno, context, flag))?;
-    }
-    for (key, value) in data {
-        let result = match value {
-            Some(value) => mount::fsconfig_string(context, &c_string(key)?, &c_string(value)?),
-            None => mount::fsconfig_flag(context, &c_string(key)?),
-        };
-        result.map_err(|errno| {
-            let option = value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"));
-            explain(errno, context, &format!("option {option:?} of {}", file_system.kind))
-        })?;
-    }
-    Ok(())
-}
-
-/// An error of a file system context, with the file system's own words where it has any.
-fn explain(errno: Errno, context: &OwnedFd, what: &str) -> anyhow::Error {
-    let words = mount::fs_message(context).map_or_else(String::new, |words| format!(" ({words})"));
-    crate::sys::Error { op: "mount".into(), target: format!("{what}{words}"), errno }.into()
 }
 
 /// Sets all that was asked for, before anyone can see the mount.

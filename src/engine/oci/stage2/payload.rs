@@ -96,6 +96,9 @@ impl Perform for Payload {
                     Err(errno) => Err(errno).on("symlink", format_args!("/{path}"))?,
                 }
             }
+            Operation::CopySymlink { pointer, target, path } => {
+                mounts::copy_symlink(self.root()?, &pointer, &target, &path)
+            }
             Operation::Directory { path, mode } => {
                 let root = self.root()?;
                 match root.find(&path)? {
@@ -117,7 +120,7 @@ impl Perform for Payload {
                 identity::reopen_null()
             }
             Operation::MakeReadonly { paths, attributes } => masks::change(self.root()?, &paths, attributes),
-            Operation::MaskPaths { paths } => masks::mask(self.root()?, &paths),
+            Operation::MaskPaths { paths, label } => masks::mask(self.root()?, &paths, label.as_deref()),
             Operation::ReadonlyPaths { paths } => masks::make_readonly(self.root()?, &paths),
             Operation::SeccompProgram { fd, length } => {
                 File::from(context.take(fd)?)

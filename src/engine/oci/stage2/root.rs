@@ -121,7 +121,12 @@ impl Root {
             pathrs::error::ErrorKind::OsError(Some(number)) => Errno::from_raw(number),
             _ => Errno::EXDEV,
         };
-        let handle = pathrs::Root::from_fd(root).resolve(path).map_err(errno)?;
+        let root = pathrs::Root::from_fd(root);
+        let handle = match flags.contains(OFlag::O_NOFOLLOW) {
+            true => root.resolve_nofollow(path),
+            false => root.resolve(path),
+        }
+        .map_err(errno)?;
         if flags.contains(OFlag::O_PATH) {
             return Ok(handle.into());
         }
@@ -134,7 +139,19 @@ impl Root {
     /// # Errors
     /// The kernel's; `EROFS` where it is missing from a read-only file system.
     pub fn target(&self, path: &str, kind: Target) -> Result<OwnedFd> {
-        match self.open_with(path, OFlag::O_PATH, 0) {
+        self.target_with(path, kind, OFlag::O_PATH)
+    }
+
+    /// As [`Self::target`], but a symbolic link at the end of the path is the place itself.
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn target_nofollow(&self, path: &str, kind: Target) -> Result<OwnedFd> {
+        self.target_with(path, kind, OFlag::O_PATH | OFlag::O_NOFOLLOW)
+    }
+
+    fn target_with(&self, path: &str, kind: Target, flags: OFlag) -> Result<OwnedFd> {
+        match self.open_with(path, flags, 0) {
             Ok(fd) => Ok(fd),
             Err(Errno::ENOENT) => self.make(path, kind, 0o755),
             Err(errno) => Err(errno).on("open", format_args!("/{path}"))?,

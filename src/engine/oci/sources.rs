@@ -1,0 +1,91 @@
+//! What mounts take from the host: sources of binds, which become detached trees before stage2 hears of them, and block
+//! devices.
+
+use super::idmap::IdMap;
+use super::mounts::Surroundings;
+use crate::rpc::RpcClient;
+use crate::rpc::client::Batch;
+use crate::rpc::operation::MountSource;
+use crate::sys::mount::{Attributes, clone_tree, clone_tree_nofollow, set_attributes};
+use crate::sys::{Errno, On};
+use anyhow::Result;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::stat::{SFlag, fstat, stat};
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What a bind binds.
+#[derive(Debug, Clone)]
+pub struct Source {
+    pub path: PathBuf,
+    pub recursive: bool,
+    /// A symbolic link is bound itself.
+    pub nofollow: bool,
+    pub idmap: Option<IdMap>,
+}
+
+impl Source {
+    /// All that is at a path.
+    pub fn plain(path: &Path) -> Self {
+        Self { path: path.to_owned(), recursive: true, nofollow: false, idmap: None }
+    }
+}
+
+/// A source of the host: a detached tree where smaster may clone one, otherwise the path for stage2.
+pub fn source_of(
+    batch: &mut Batch,
+    rpc: &mut RpcClient,
+    source: &Source,
+    around: &mut Surroundings,
+) -> Result<MountSource> {
+    let &Source { ref path, recursive, nofollow, .. } = source;
+    if !around.privileged {
+        return Ok(MountSource::HostPath { path: path.display().to_string(), recursive, nofollow });
+    }
+    make_room(batch, rpc)?;
+    let tree = clone_source(path, recursive, nofollow)?;
+    if around.propagation != 0 {
+        // In the peer group of the host's mount, what the container mounts below would appear on the host.
+        let propagation = Attributes { propagation: around.propagation, ..Attributes::default() };
+        set_attributes(&tree, propagation, true).on("set the propagation of", path.display())?;
+    }
+    if let Some(map) = &source.idmap {
+        around.user_namespaces.apply(&tree, map, &path.display().to_string())?;
+    }
+    let stat = fstat(&tree).on("stat", path.display())?;
+    let directory = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    Ok(MountSource::Tree { fd: batch.fd(tree), directory })
+}
+
+/// Descriptors in flight are limited: stage2 takes those that there are before more are made.
+pub fn make_room(batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
+    if batch.is_full(1) {
+        rpc.send(std::mem::take(batch))?;
+        rpc.drain()?;
+    }
+    Ok(())
+}
+
+pub fn is_block_device(source: &str) -> bool {
+    let is_block = |mode| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFBLK;
+    source.starts_with('/') && stat(source).is_ok_and(|stat| is_block(stat.st_mode))
+}
+
+/// A detached clone of what is at a path of the host.
+///
+/// # Errors
+/// The kernel's, as `open PATH: …`.
+pub fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
+    clone_source(path, recursive, false)
+}
+
+fn clone_source(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
+    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).on("open", path.display())?;
+    let tree = match nofollow {
+        true => clone_tree_nofollow(AT_FDCWD, &c_path, recursive),
+        false => clone_tree(AT_FDCWD, &c_path, recursive),
+    };
+    Ok(tree.on("open", path.display())?)
+}

@@ -1,0 +1,140 @@
+//! An ordinary user without podman: maps of the own id alone, and of many through newuidmap(1) and newgidmap(1).
+
+use std::os::unix::fs::chown;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::mounts::only_own_engine;
+use crate::support::runtime::{Output, find_program};
+use crate::support::{Bundle, Runtime, skip};
+
+/// The ordinary user, who exists in the test's mount namespace alone.
+const USER: u32 = 54_322;
+
+/// The ids that belong to the user, of users and of groups.
+const RANGES: &str = "54322:300000:65536\n54322:500000:10\n";
+
+/// A bundle that the user owns, as `spec --rootless` writes it.
+fn bundle(uids: Value, gids: Value) -> Bundle {
+    let mut b = Bundle::new();
+    b.namespace("user", "").without_namespace("network").remove("/linux/resources");
+    b.bind_sys().mount_options("/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    b.set("/linux/uidMappings", uids).set("/linux/gidMappings", gids);
+    for dir in ["", "rootfs", "rootfs/dev", "rootfs/etc", "rootfs/proc", "rootfs/sys", "rootfs/tmp"] {
+        chown(b.host(dir), Some(USER), Some(USER)).expect("chown the bundle");
+    }
+    b
+}
+
+fn run(runtime: &Runtime, b: &Bundle) -> Output {
+    b.write();
+    let scratch = runtime.scratch();
+    std::fs::write(scratch.join("ranges"), RANGES).expect("write the ranges");
+    std::fs::create_dir_all(runtime.root()).expect("make a state directory");
+    for dir in [scratch, &runtime.root()] {
+        chown(dir, Some(USER), Some(USER)).expect("chown");
+    }
+    // The helpers want the user's name.
+    let script = format!(
+        "cd '{}' && cp /etc/passwd passwd && echo 'rtxuser:x:{USER}:{USER}::/:/bin/sh' >> passwd || exit 99\n\
+         mount --bind passwd /etc/passwd || exit 99\n\
+         for file in /etc/subuid /etc/subgid; do mount --bind ranges $file || exit 99; done\n\
+         cd / && exec setpriv --reuid={USER} --regid={USER} --clear-groups \"$@\"",
+        scratch.display()
+    );
+    let bundle = b.path().display().to_string();
+    runtime
+        .invoke(&["run", "--bundle", &bundle, &b.name()])
+        .through(&["unshare", "--mount", "sh", "-c", &script, "sh"])
+        .cwd(std::path::Path::new("/"))
+        .run()
+}
+
+macro_rules! user {
+    () => {{
+        let runtime = only_own_engine!();
+        for program in ["setpriv", "newuidmap", "newgidmap"] {
+            if find_program(program).is_none() {
+                skip!("needs {program}");
+            }
+        }
+        if !["/etc/subuid", "/etc/subgid"].iter().all(|file| std::path::Path::new(file).exists()) {
+            skip!("needs the files /etc/subuid and /etc/subgid to put others in their place");
+        }
+        if Command::new("unshare").args(["--mount", "true"]).status().is_err() {
+            skip!("needs unshare");
+        }
+        runtime
+    }};
+}
+
+fn range(inside: u32, host: u32, size: u32) -> Value {
+    json!({ "containerID": inside, "hostID": host, "size": size })
+}
+
+#[test]
+fn the_own_id_alone() {
+    let runtime = user!();
+    let b = bundle(json!([range(0, USER, 1)]), json!([range(0, USER, 1)]));
+    let seen: Value = serde_json::from_str(&run(&runtime, &b).ok().stdout).expect("the probe prints JSON");
+    assert_eq!(seen["uid_map"], json!([format!("0 {USER} 1")]));
+    assert_eq!(seen["setgroups"], json!(["deny"]));
+}
+
+#[test]
+fn several_ranges_through_the_helpers() {
+    let runtime = user!();
+    let maps = json!([range(0, USER, 1), range(1, 300_000, 65_536), range(100_000, 500_000, 10)]);
+    let mut b = bundle(maps.clone(), maps);
+    b.set("/process/user", json!({ "uid": 7, "gid": 100_003, "additionalGids": [65_536] }));
+    let seen: Value = serde_json::from_str(&run(&runtime, &b).ok().stdout).expect("the probe prints JSON");
+    let expected = json!([format!("0 {USER} 1"), "1 300000 65536", "100000 500000 10"]);
+    assert_eq!((&seen["uid_map"], &seen["gid_map"]), (&expected, &expected));
+    assert_eq!(
+        (&seen["status"]["Uid"], &seen["status"]["Gid"]),
+        (&json!("7 7 7 7"), &json!("100003 100003 100003 100003"))
+    );
+    assert_eq!(seen["status"]["Groups"], "65536");
+    assert_eq!(seen["setgroups"], json!(["allow"]));
+}
+
+/// One kind may need the helper while the other does not.
+#[test]
+fn many_users_and_one_group() {
+    let runtime = user!();
+    let b = bundle(json!([range(0, USER, 1), range(1, 300_000, 10)]), json!([range(0, USER, 1)]));
+    let seen: Value = serde_json::from_str(&run(&runtime, &b).ok().stdout).expect("the probe prints JSON");
+    assert_eq!(seen["uid_map"], json!([format!("0 {USER} 1"), "1 300000 10"]));
+    assert_eq!(seen["gid_map"], json!([format!("0 {USER} 1")]));
+    let b = bundle(json!([range(0, USER, 1)]), json!([range(0, USER, 1), range(1, 300_000, 10)]));
+    let seen: Value = serde_json::from_str(&run(&runtime, &b).ok().stdout).expect("the probe prints JSON");
+    assert_eq!(seen["gid_map"], json!([format!("0 {USER} 1"), "1 300000 10"]));
+}
+
+/// The helper says why, and rtx which property it was about.
+#[test]
+fn a_range_that_is_not_the_users() {
+    let runtime = user!();
+    let maps = json!([range(0, USER, 1), range(1, 900_000, 10)]);
+    let output = run(&runtime, &bundle(maps.clone(), maps));
+    let output = output.fails(1, "newgidmap: gid range [1-11) -> [900000-900010) not allowed");
+    assert!(output.stderr.contains("/linux/gidMappings"), "{}", output.stderr);
+}
+
+/// crun's options for links, where stage2 has to find the source itself.
+#[test]
+fn links_of_the_host() {
+    let runtime = user!();
+    let mut b = bundle(json!([range(0, USER, 1)]), json!([range(0, USER, 1)]));
+    b.make_file("pointed/file", "of the host");
+    b.make_link("link", "pointed/file");
+    b.make_link("rootfs/covered", "/etc/passwd");
+    b.bind("link", "/copied", &["bind", "copy-symlink"]);
+    b.bind("link", "/bound", &["bind", "src-nofollow"]);
+    b.bind("link", "/covered", &["bind", "src-nofollow", "dest-nofollow"]);
+    b.bind("link", "/followed", &["bind"]);
+    b.shell_payload("readlink /copied; readlink /bound; readlink /covered; cat /followed");
+    let stdout = run(&runtime, &b).ok().stdout;
+    assert_eq!(stdout, "pointed/file\npointed/file\npointed/file\nof the host");
+}
