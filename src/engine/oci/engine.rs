@@ -52,6 +52,7 @@ impl EngineOperations for OciEngine {
             cgroup: plan.placement.clone(),
             net_devices: plan.network.returning.clone(),
             resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
+            net_devices: plan.network.returning.clone(),
             no_new_keyring: launch.options.no_new_keyring,
         };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);

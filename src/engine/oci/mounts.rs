@@ -75,7 +75,7 @@ pub fn plan(mounts: &[Mount], bundle: &Path, linux: &Linux, privileged: bool) ->
 }
 
 /// The directory of the container's socket for sd_notify(3), where it looks for it.
-pub fn notify_directory(source: PathBuf) -> Plan {
+pub fn notify_directory(source: std::path::PathBuf) -> Plan {
     let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
     Plan {
         pointer: "NOTIFY_SOCKET".into(),
