@@ -14,6 +14,8 @@ pub mod path;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
+pub mod stack;
+pub mod stat;
 pub mod tty;
 
 use std::fmt;
