@@ -4,7 +4,7 @@
 use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
 use super::oci::network::{self, Returning};
 use super::{Container, ExitStatus, InitProcess};
-use crate::rpc::Failure;
+use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
 use crate::sys::{Errno, On, process};
@@ -199,13 +199,9 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
     frame::send(&barrier, Kind::Start, &(), &[])?;
-    let answer = frame::receive(&barrier)?;
+    let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat());
     container.state.remove_barrier();
-    match answer {
-        None => Ok(()),
-        Some(answer) if answer.kind == Kind::Failed => Err(answer.parse::<Failure>()?.into()),
-        Some(answer) => bail!("rtx expected the program to be executed and received {:?}", answer.kind),
-    }
+    outcome
 }
 
 /// Removes the cgroups of a container whose record is lost, with all that runs in them: where the configuration would have

@@ -28,11 +28,13 @@ pub enum Kind {
     Start = 5,
     /// From stage2 at the very end: the payload could not be executed.
     Failed = 6,
+    /// From stage2: the next call is execve(2) of the payload.
+    Executing = 7,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Config, Self::Batch, Self::Finish, Self::Reply, Self::Start, Self::Failed]
+        [Self::Config, Self::Batch, Self::Finish, Self::Reply, Self::Start, Self::Failed, Self::Executing]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }

@@ -4,7 +4,7 @@ use super::sealed;
 use crate::config::envelope::Sealed;
 use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
-use crate::rpc::client::Stage2Ended;
+use crate::rpc::client::{Stage2Died, Stage2Ended};
 use crate::sys::clone::{self, Arena, Command};
 use crate::sys::{Errno, On, fd, process, socket};
 use anyhow::{Context, Result};
@@ -62,7 +62,7 @@ impl Stage2 {
 
     /// Explains an error by what became of stage2, where that says more. `memory_limit` is the container's, in bytes.
     pub fn explain(&self, error: anyhow::Error, memory_limit: Option<i64>) -> anyhow::Error {
-        if !error.is::<Stage2Ended>() {
+        if !error.is::<Stage2Ended>() && !error.is::<Stage2Died>() {
             return error;
         }
         if let Some(errno) = self.arena.failure() {

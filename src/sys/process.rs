@@ -60,7 +60,7 @@ pub fn unshare(kinds: i32) -> nix::Result<()> {
 
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> nix::Result<()> {
     const NONE: libc::c_ulong = 0;
-    // SAFETY: the options used below take integers only.
+    // SAFETY: the options used below take integers, or the address of a NUL-terminated string that outlives the call.
     check(libc::c_long::from(unsafe { libc::prctl(option, value, NONE, NONE, NONE) })).map(drop)
 }
 
@@ -70,6 +70,14 @@ fn prctl(option: libc::c_int, value: libc::c_ulong) -> nix::Result<()> {
 /// The kernel's.
 pub fn set_dumpable(dumpable: bool) -> nix::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into())
+}
+
+/// The name of this process that others see, 15 bytes at most (`PR_SET_NAME`).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_name(name: &std::ffi::CStr) -> nix::Result<()> {
+    prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong)
 }
 
 /// The signal this process gets when its parent dies (`PR_SET_PDEATHSIG`); 0 for none.

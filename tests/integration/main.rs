@@ -4,6 +4,7 @@ mod bundles;
 mod cgroup_module;
 mod cli;
 mod contract;
+mod deaths;
 mod differential;
 mod errors;
 mod escapes;

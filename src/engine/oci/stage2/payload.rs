@@ -4,6 +4,8 @@ use super::{console, devices, identity, masks, mounts, program, root::Root, root
 use crate::config::envelope::{Common, OciConfig};
 use crate::engine::oci::hooks;
 use crate::engine::{PayloadOperations, table::PayloadRequest};
+use crate::rpc::client::BEFORE_EXEC;
+use crate::rpc::frame::{self, Kind};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
 use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
@@ -70,7 +72,8 @@ impl Perform for Payload {
             Operation::JoinCgroups { tasks } => join_cgroups(tasks, context),
             Operation::JoinNamespace { fd, kind, path } => {
                 let namespace = context.take(fd)?;
-                Ok(process::setns(&namespace, kind).on("join the namespace", path)?)
+                process::setns(&namespace, kind).on("join the namespace", path)?;
+                if kind & libc::CLONE_NEWUSER != 0 { die_with_smaster() } else { Ok(()) }
             }
             Operation::Unshare { kinds } => Ok(process::unshare(kinds).on("unshare", "namespaces")?),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
@@ -149,8 +152,17 @@ fn become_root() -> Result<()> {
     match process::set_ids(0, 0) {
         // A map without 0 leaves stage2 as nobody, with the capabilities that it was given as ambient ones.
         Err(Errno::EINVAL) => Ok(()),
-        other => Ok(other.on("become", "root of the user namespace")?),
+        other => {
+            other.on("become", "root of the user namespace")?;
+            die_with_smaster()
+        }
     }
+}
+
+/// Once more: the kernel forgets it when a process changes its user or its user namespace (PR_SET_PDEATHSIG(2const)).
+/// Whether smaster has died meanwhile is looked at before the next batch.
+fn die_with_smaster() -> Result<()> {
+    Ok(process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG")?)
 }
 
 fn isolate(propagation: u64) -> Result<()> {
@@ -166,7 +178,7 @@ impl Payload {
             Some(pid) => context.moved_to = Some(pid),
             None => {
                 context.is_successor = true;
-                process::set_parent_death_signal(libc::SIGKILL).on("set", "the parent death signal")?;
+                die_with_smaster()?;
             }
         }
         Ok(())
@@ -239,6 +251,7 @@ impl PayloadOperations for Payload {
     }
 
     fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible> {
+        process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME")?;
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
             hooks::run("startContainer", &self.config.start_container, &state, None)?;
@@ -253,6 +266,8 @@ impl PayloadOperations for Payload {
         let args = strings(&self.config.process.args)?;
         let program = CString::new(self.program.as_os_str().as_bytes())?;
         process::restore_sigpipe();
+        // A caller that is gone is no reason not to run.
+        let _ = frame::send(caller, Kind::Executing, &(), &[]);
         // The last call before the payload: the filter may forbid every other.
         self.install_filter()?;
         let Err(errno) = nix::unistd::execve(&program, &args, &env);
