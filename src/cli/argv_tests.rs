@@ -1,5 +1,5 @@
 use super::super::args::{Command as Verb, Format, LogFormat, Rootless};
-use super::values::Optional;
+use super::super::values::Optional;
 use super::*;
 
 fn words(line: &str) -> Vec<OsString> {

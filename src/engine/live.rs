@@ -1,9 +1,9 @@
 //! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
-use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
+use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
 use super::oci::network::{self, Returning};
-use super::{Container, ExitStatus, InitProcess};
+use super::{Container, ExitStatus, InitProcess, LaunchConfig};
 use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
@@ -24,6 +24,23 @@ pub struct EngineState {
     /// Network devices of the host that come back when the container has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub net_devices: Vec<Returning>,
+}
+
+/// Makes the cgroups that were planned. What was there already is noted in the record that is about to be written.
+///
+/// # Errors
+/// What could not be made, by name; nothing is left of it then.
+pub fn create_cgroups(placement: &Placement, launch: &mut LaunchConfig) -> Result<Created> {
+    let created = placement.create()?;
+    let found = created.found();
+    if !found.is_empty() {
+        let mut cgroup = placement.clone();
+        cgroup.found = found;
+        let planned = launch.engine_state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
+        let state = EngineState { cgroup: Some(cgroup), ..planned.unwrap_or_default() };
+        launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
+    }
+    Ok(created)
 }
 
 /// The engine's part of the record.
@@ -136,13 +153,15 @@ pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     cgroup(container)?.update(resources)
 }
 
-/// Removes the cgroups, and what still runs in them.
+/// Removes the cgroups, and what still runs in them. Before the container had a first process, what runs in a cgroup that
+/// was there before it is another's.
 ///
 /// # Errors
 /// What could not be removed, by name.
 pub fn remove_cgroups(container: &Container) -> Result<()> {
     match engine_state(container)?.cgroup {
-        Some(placement) => placement.open().remove(),
+        Some(placement) if container.record.init.is_some() => placement.open().remove(|_| true),
+        Some(placement) => placement.open().remove(|place| !placement.found.contains(&place.directory())),
         None => Ok(()),
     }
 }
@@ -204,12 +223,13 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
     outcome
 }
 
-/// Removes the cgroups of a container whose record is lost, with all that runs in them: where the configuration would have
-/// had them, or else where the id would.
+/// Removes the cgroups of a container without a record, where the configuration would have had them, or else where the id
+/// would. Had it a record once, what runs in them is killed. A `create` that was killed before it wrote one had no process
+/// yet: what has any is another container's.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>) -> Result<()> {
+pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>, had_record: bool) -> Result<()> {
     let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
     let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
     let placement = cgroup::plan(&cgroup::Request {
@@ -219,5 +239,5 @@ pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>) -> Result<()> 
         systemd: false,
         rootless: crate::state::is_rootless(),
     })?;
-    placement.open().remove()
+    placement.open().remove(|_| had_record)
 }

@@ -260,13 +260,19 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
     }
 }
 
-/// What is left where there is no record: a directory that a killed create made and never wrote to.
+/// What is left where there is no record: what a killed create made before it had a process.
 fn remove_remains(root: &Path, id: &str) -> Result<Vec<String>> {
     if crate::config::id::validate(id).is_err() {
         return Ok(Vec::new());
     }
     match StateDir::open_locked(root, id) {
-        Ok(state) => state.remove()?,
+        Ok(state) => {
+            // Without a configuration it had not come to its cgroups.
+            if let Ok(config) = state.config() {
+                live::remove_unrecorded_cgroups(id, Some(&config), false)?;
+            }
+            state.remove()?;
+        }
         Err(error) if error.is::<NotFound>() => {}
         Err(error) => return Err(error),
     }
@@ -280,7 +286,7 @@ fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<Vec<Strin
     if state.record().is_ok() {
         return Err(why);
     }
-    live::remove_unrecorded_cgroups(id, state.config().ok().as_deref())
+    live::remove_unrecorded_cgroups(id, state.config().ok().as_deref(), true)
         .with_context(|| format!("the state of container {id:?} is damaged, and its processes may still run"))?;
     state.remove()?;
     Ok(Vec::new())

@@ -6,6 +6,7 @@ use super::hooks::{self, CreationHooks};
 use super::idmap::UserNamespaces;
 use super::{devices, mounts, namespaces, network, process, seccomp, sources};
 use crate::config::envelope::{OciConfig, SeccompPlan, Starter};
+use crate::engine::live;
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
@@ -121,10 +122,10 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
 }
 
 /// Makes the cgroups, because the child is born in one of them.
-pub fn prepare_spawn(engine: &mut OciEngine) -> Result<SpawnRequest> {
+pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     if let Some(placement) = &plan.placement {
-        engine.cgroup = Some(placement.create()?);
+        engine.cgroup = Some(live::create_cgroups(placement, launch)?);
     }
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,
