@@ -71,6 +71,12 @@ impl Plan {
         })
     }
 
+    /// Whether smaster hands stage2 clones of the host's mounts. Where it may not, or there are no detached mounts, stage2
+    /// is told the paths.
+    fn clones(&self) -> bool {
+        self.privileged && !crate::sys::mount::is_classic()
+    }
+
     fn user_namespace(&self) -> bool {
         self.namespaces.has(libc::CLONE_NEWUSER)
     }
@@ -220,7 +226,8 @@ fn prepare_root(
     if mount {
         batch.push(Operation::Isolate { propagation: libc::MS_SLAVE | MS_REC });
     }
-    let tree = match mount && plan.privileged {
+    let clones = plan.clones();
+    let tree = match mount && clones {
         true => {
             let tree = sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
             Some(batch.fd(tree))
@@ -271,6 +278,7 @@ fn add_mounts(
     let cgroups = membership.container_mounts();
     let mut around = mounts::Surroundings {
         privileged: plan.privileged,
+        clones: plan.clones(),
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
@@ -298,7 +306,7 @@ fn cgroup_membership(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
 fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
     let is_hosts = plan.mounts.iter().any(mounts::Plan::is_bind_on_dev);
     if !is_hosts {
-        devices::add(&plan.devices, batch, plan.user_namespace(), plan.privileged)?;
+        devices::add(&plan.devices, batch, plan.user_namespace(), plan.clones())?;
         batch.push(Operation::StandardLinks);
     }
     Ok(())

@@ -101,8 +101,7 @@ fn keep(cache: &OwnedFd, name: &str, filter: &ScmpFilterContext) -> Result<Owned
 }
 
 fn in_memory(filter: &ScmpFilterContext) -> Result<OwnedFd> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let mut file = File::from(memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC).on("memfd_create", "seccomp")?);
+    let mut file = File::from(crate::sys::memfd::create(c"seccomp", false).on("memfd_create", "seccomp")?);
     filter.export_bpf(&file).context("export the seccomp program")?;
     std::io::Seek::rewind(&mut file).map_err(|error| errno_of(&error)).on("rewind", "seccomp")?;
     Ok(file.into())

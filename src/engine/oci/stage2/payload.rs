@@ -8,7 +8,7 @@ use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
-use crate::sys::{Errno, On, clone, describe, fd, process, seccomp};
+use crate::sys::{Errno, On, classic, clone, describe, fd, process, seccomp};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::Mode;
 use nix::unistd::symlinkat;
@@ -75,14 +75,19 @@ impl Perform for Payload {
                 process::setns(&namespace, kind).on("join the namespace", path)?;
                 if kind & libc::CLONE_NEWUSER != 0 { die_with_smaster() } else { Ok(()) }
             }
-            Operation::Unshare { kinds } => Ok(process::unshare(kinds).on("unshare", "namespaces")?),
+            Operation::Unshare { kinds } => unshare(kinds),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
             Operation::TimeOffsets { lines } => sysctl::write_proc(self.proc()?, "self/timens_offsets", &lines),
             Operation::BecomeRoot => become_root(),
             Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
             Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
             Operation::Domainname { name } => Ok(process::set_domainname(&name).on("setdomainname", name)?),
-            Operation::Isolate { propagation } => isolate(propagation),
+            Operation::Isolate { propagation } => {
+                isolate(propagation)?;
+                let proc = self.proc()?.try_clone().map_err(|error| crate::sys::errno_of(&error));
+                classic::allow(proc.on("duplicate", "/proc")?);
+                Ok(())
+            }
             Operation::OpenRoot(operation) => {
                 let tree = operation.tree.map(|index| context.take(index)).transpose()?;
                 self.root = Some(Root::open(&operation, tree)?);
@@ -143,6 +148,16 @@ fn join_cgroups(tasks: Vec<usize>, context: &mut Context) -> Result<()> {
     Ok(())
 }
 
+fn unshare(kinds: i32) -> Result<()> {
+    const CLONE_NEWTIME: i32 = 0x80;
+    match process::unshare(kinds) {
+        Err(errno @ Errno::EINVAL) if kinds & CLONE_NEWTIME != 0 => {
+            Err(errno).on("unshare", "namespaces").context("/linux/namespaces: a time namespace needs Linux 5.6")
+        }
+        other => Ok(other.on("unshare", "namespaces")?),
+    }
+}
+
 /// In a new user namespace, ids 0 need its maps, which smaster has written by now.
 fn become_root() -> Result<()> {
     match process::set_groups(&[]) {
@@ -196,8 +211,13 @@ impl Payload {
 
     fn install_filter(&self) -> Result<()> {
         let Some(plan) = &self.config.process.seccomp else { return Ok(()) };
-        seccomp::install(&self.filter, plan.flags).on("load", "the seccomp filter")?;
-        Ok(())
+        let refused = seccomp::install(&self.filter, plan.flags);
+        let flags_are_new = plan.flags != 0 && refused.as_ref().is_err_and(|errno| *errno == Errno::EINVAL);
+        let result = refused.on("load", "the seccomp filter").map(drop);
+        match flags_are_new {
+            true => result.context("/linux/seccomp/flags: the kernel may be older than one of them: leave it out"),
+            false => Ok(result?),
+        }
     }
 
     /// What the payload gets beside the standard streams: sockets of LISTEN_FDS and preserved descriptors, from 3 on.
