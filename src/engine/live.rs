@@ -10,9 +10,9 @@ use crate::state::{Liveness, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
-use std::os::fd::AsFd;
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -189,13 +189,13 @@ pub fn monitor(init: Option<&InitProcess>) -> Result<ExitStatus> {
     }
 }
 
-/// Waits for a child, and reaps it.
+/// Waits for a child, and reaps it. Until then its pid is nobody else's.
 ///
 /// # Errors
 /// `ECHILD` where it is no child of this process.
 pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
     loop {
-        match waitid(Id::PIDFd(init.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        match waitid(Id::Pid(Pid::from_raw(init.pid)), WaitPidFlag::WEXITED) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exited(code)),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::Signaled(signal as i32)),
             Ok(_) | Err(Errno::EINTR) => {}

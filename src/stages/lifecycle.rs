@@ -7,6 +7,7 @@ use crate::rpc::operation::HookOperation;
 use crate::state::{Busy, NotFound, Record, StateDir, Status};
 use crate::sys::{Errno, process};
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollTimeout, poll};
 use oci_spec::runtime::Spec;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -251,12 +252,17 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
     let deadline = Instant::now() + KILL_TIMEOUT;
     let Ok(pidfd) = init.open() else { return Ok(()) };
     use std::os::fd::AsFd;
-    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-    let timeout = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
-    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-    match crate::sys::retry(|| nix::poll::poll(&mut poll, timeout)) {
-        Ok(0) => bail!("init of container {:?} does not die (process {})", live.container.record.id, init.pid),
-        _ => Ok(()),
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pidfd.as_fd(), process::end_events())];
+        let failed = crate::sys::retry(|| poll(&mut fds, process::end_timeout(timeout))).is_err();
+        if failed || process::has_ended(&pidfd, fds[0].revents()) {
+            return Ok(());
+        }
+        if left == 0 {
+            bail!("init of container {:?} does not die (process {})", live.container.record.id, init.pid);
+        }
     }
 }
 

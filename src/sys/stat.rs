@@ -68,6 +68,6 @@ mod tests {
         assert_eq!((stat.pid, stat.command.as_slice(), stat.state), (7, &b"a) Z 1 2 (b"[..], b'S'));
         assert_eq!((stat.start_time, stat.is_zombie(), stat.is_ending()), (4242, false, true));
         assert_eq!(Stat::parse(b"7 (a"), None);
-        assert_eq!(Stat::of(std::process::id() as i32).unwrap().is_ending(), false);
+        assert!(!Stat::of(std::process::id() as i32).unwrap().is_ending());
     }
 }
