@@ -8,6 +8,7 @@ mod deaths;
 mod differential;
 mod errors;
 mod escapes;
+mod fallbacks;
 mod interrupted;
 mod joined;
 mod leaks;
