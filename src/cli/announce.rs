@@ -1,8 +1,9 @@
 //! What a caller is told about a new process: the terminal's master, the pidfd, and last the pid file, because callers
 //! take it for the sign that all else is done.
 
+use crate::sys::process::is_pidfd;
 use crate::sys::{On, describe, errno_of, socket};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::socket::SockType;
 use std::ffi::OsString;
 use std::fs::File;
@@ -29,6 +30,9 @@ impl Announcement<'_> {
         }
         let Some((pid, pidfd)) = process else { return Ok(()) };
         if let Some(path) = self.pidfd_socket {
+            if !is_pidfd(pidfd) {
+                bail!("--pidfd-socket: this kernel has no pidfds, which came with Linux 5.3");
+            }
             send_fd(path, "pidfd", pidfd).context("--pidfd-socket")?;
         }
         if let Some(path) = self.pid_file {

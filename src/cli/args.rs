@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use super::values::{parse_bytes, parse_interval, parse_rootless};
+use super::values::{Optional, parse_interval, parse_optional, parse_optional_bytes, parse_rootless};
 
 /// The parsed command line. Without a command, [`Globals::version`] asks for the version and its absence for the help.
 #[derive(Debug, Parser)]
@@ -216,26 +216,26 @@ pub struct UpdateArgs {
     #[arg(long, value_name = "WEIGHT")]
     pub blkio_weight: Option<u16>,
     /// Period of the CPU quota in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub cpu_period: Option<u64>,
+    #[arg(long, value_name = "USEC", value_parser = parse_optional::<u64>)]
+    pub cpu_period: Option<Optional<u64>>,
     /// CPU time per period in microseconds; -1 for no limit
-    #[arg(long, value_name = "USEC")]
-    pub cpu_quota: Option<i64>,
+    #[arg(long, value_name = "USEC", value_parser = parse_optional::<i64>)]
+    pub cpu_quota: Option<Optional<i64>>,
     /// CPU time that may be saved up for a burst, in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub cpu_burst: Option<u64>,
+    #[arg(long, value_name = "USEC", value_parser = parse_optional::<u64>)]
+    pub cpu_burst: Option<Optional<u64>>,
     /// Relative weight of CPU time
-    #[arg(long, value_name = "SHARES")]
-    pub cpu_share: Option<u64>,
+    #[arg(long, value_name = "SHARES", value_parser = parse_optional::<u64>)]
+    pub cpu_share: Option<Optional<u64>>,
     /// Period of realtime CPU time in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub cpu_rt_period: Option<u64>,
+    #[arg(long, value_name = "USEC", value_parser = parse_optional::<u64>)]
+    pub cpu_rt_period: Option<Optional<u64>>,
     /// Realtime CPU time per period in microseconds
-    #[arg(long, value_name = "USEC")]
-    pub cpu_rt_runtime: Option<i64>,
+    #[arg(long, value_name = "USEC", value_parser = parse_optional::<i64>)]
+    pub cpu_rt_runtime: Option<Optional<i64>>,
     /// 1 makes the cgroup run only when the CPU would be idle (SCHED_IDLE), 0 does not
-    #[arg(long, value_name = "0|1")]
-    pub cpu_idle: Option<i64>,
+    #[arg(long, value_name = "0|1", value_parser = parse_optional::<i64>)]
+    pub cpu_idle: Option<Optional<i64>>,
     /// CPUs that may be used, such as 0-2,4
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
@@ -243,14 +243,20 @@ pub struct UpdateArgs {
     #[arg(long, value_name = "LIST")]
     pub cpuset_mems: Option<String>,
     /// Memory limit: a number of bytes, or with k, m, g, t; -1 for no limit
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub memory: Option<i64>,
+    #[arg(long, value_name = "BYTES", value_parser = parse_optional_bytes)]
+    pub memory: Option<Optional<i64>>,
     /// Memory that is left to the container when memory is short
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub memory_reservation: Option<i64>,
+    #[arg(long, value_name = "BYTES", value_parser = parse_optional_bytes)]
+    pub memory_reservation: Option<Optional<i64>>,
     /// Limit of memory and swap together; -1 for no limit
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
-    pub memory_swap: Option<i64>,
+    #[arg(long, value_name = "BYTES", value_parser = parse_optional_bytes)]
+    pub memory_swap: Option<Optional<i64>>,
+    /// Ignored: Linux limits kernel memory by itself no more
+    #[arg(long, hide = true, value_name = "BYTES", value_parser = parse_optional_bytes)]
+    pub kernel_memory: Option<Optional<i64>>,
+    /// Ignored like `--kernel-memory`
+    #[arg(long, hide = true, value_name = "BYTES", value_parser = parse_optional_bytes)]
+    pub kernel_memory_tcp: Option<Optional<i64>>,
     /// Number of processes and threads; -1 for no limit
     #[arg(long, value_name = "N")]
     pub pids_limit: Option<i64>,

@@ -1,4 +1,5 @@
 use super::super::args::{Command as Verb, Format, LogFormat, Rootless};
+use super::super::values::Optional;
 use super::*;
 
 fn words(line: &str) -> Vec<OsString> {
@@ -147,7 +148,8 @@ fn values_arrive_where_they_belong() {
     let Some(Verb::Update(update)) = parsed("rtx update --memory 1.5g --memory-swap -1 c").command else {
         panic!("not update")
     };
-    assert_eq!((update.memory, update.memory_swap), (Some(3 << 29), Some(-1)));
+    let given = |bytes| Some(Optional(Some(bytes)));
+    assert_eq!((update.memory, update.memory_swap), (given(3 << 29), given(-1)));
 }
 
 #[test]

@@ -7,9 +7,9 @@ use crate::engine::FeatureNotSupported;
 use crate::engine::oci::cgroup::OomWatch;
 use crate::stages::lifecycle::Live;
 use crate::state::Status;
-use crate::sys::{Errno, On, retry};
+use crate::sys::{Errno, On, process, retry};
 use anyhow::{Result, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollTimeout, poll};
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -101,16 +101,18 @@ struct Woken {
 }
 
 fn wait(init: Option<&OwnedFd>, memory: Option<&OomWatch>, until: Instant) -> Result<Woken> {
-    let (has_init, has_memory) = (init.is_some(), memory.is_some());
-    let init = init.map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+    let has_memory = memory.is_some();
+    let polled = init.map(|pidfd| PollFd::new(pidfd.as_fd(), process::end_events()));
     let memory = memory.map(|watch| PollFd::new(watch.as_fd(), watch.events()));
-    let mut watched: Vec<PollFd<'_>> = init.into_iter().chain(memory).collect();
+    let mut watched: Vec<PollFd<'_>> = polled.into_iter().chain(memory).collect();
     retry(|| {
         // Rounded up: a wait that ends too early would only be repeated.
         let left = until.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-        poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+        poll(&mut watched, process::end_timeout(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)))
     })
     .on("poll", "the container")?;
-    let mut ready = watched.iter().map(|fd| fd.any().unwrap_or(false));
-    Ok(Woken { init: has_init && ready.next().unwrap_or(false), memory: has_memory && ready.next().unwrap_or(false) })
+    let mut ready = watched.iter().map(PollFd::revents);
+    let init = init.is_some_and(|pidfd| process::has_ended(pidfd, ready.next().flatten()));
+    let memory = has_memory && ready.next().flatten().is_some_and(|events| !events.is_empty());
+    Ok(Woken { init, memory })
 }

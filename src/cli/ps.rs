@@ -4,6 +4,7 @@ use super::Context;
 use super::args::{Format, PsArgs};
 use super::output;
 use crate::stages::lifecycle::Live;
+use crate::sys::process::die_with_parent;
 use crate::sys::{describe, errno_of};
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::collections::HashSet;
@@ -23,7 +24,9 @@ pub fn ps(context: &Context, args: PsArgs) -> Result<i32> {
 fn run_ps(options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
-    let output = Command::new("ps").args(options).output().map_err(|error| {
+    let mut command = Command::new("ps");
+    die_with_parent(command.args(options));
+    let output = command.output().map_err(|error| {
         anyhow!("exec: \"ps\": {}; install procps, or use --format json", describe(errno_of(&error)))
     })?;
     if !output.status.success() {

@@ -33,6 +33,23 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
     if bytes < i64::MAX as f64 { Ok(bytes as i64) } else { Err(invalid()) }
 }
 
+/// A value that may be given as the empty string, which runc's `update` takes for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Optional<T>(pub Option<T>);
+
+/// A number, or nothing.
+pub fn parse_optional<T: std::str::FromStr<Err = std::num::ParseIntError>>(text: &str) -> Result<Optional<T>, String> {
+    if text.is_empty() {
+        return Ok(Optional(None));
+    }
+    text.parse().map(|number| Optional(Some(number))).map_err(|error: std::num::ParseIntError| error.to_string())
+}
+
+/// A size, or nothing.
+pub fn parse_optional_bytes(text: &str) -> Result<Optional<i64>, String> {
+    if text.is_empty() { Ok(Optional(None)) } else { parse_bytes(text).map(|bytes| Optional(Some(bytes))) }
+}
+
 /// A duration in Go's notation (`5s`, `1m30s`, `1.5h`, `300ms`), greater than zero.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration '{text}'; give a number and a unit, such as 5s or 500ms");

@@ -34,6 +34,8 @@ pub struct Update {
     pub change: LinuxResources,
     /// What it replaces, as far as the configuration says.
     pub undo: LinuxResources,
+    /// What was asked for and changes nothing.
+    pub warnings: Vec<String>,
 }
 
 /// Plans a change: `request` is the part of a `linux.resources` object that is to be different, `current` the one that
@@ -55,7 +57,7 @@ pub fn plan(current: &Value, request: &Value) -> Result<Update> {
             memory.remove("swap");
         }
     }
-    refuse(&resources)?;
+    let warnings = refuse(&resources, &change)?;
     for (section, given, companions) in TOGETHER {
         let Some(limits) = change.get_mut(section).and_then(Value::as_object_mut) else { continue };
         if given.iter().any(|name| limits.contains_key(*name)) {
@@ -67,7 +69,7 @@ pub fn plan(current: &Value, request: &Value) -> Result<Update> {
         }
     }
     let undo = only(current, &change);
-    Ok(Update { resources, change: parse(Value::Object(change))?, undo: parse(undo)? })
+    Ok(Update { resources, change: parse(Value::Object(change))?, undo: parse(undo)?, warnings })
 }
 
 /// A request without what stands for nothing.
@@ -115,16 +117,20 @@ fn document(resources: Value) -> Value {
     json!({ "linux": { "resources": resources } })
 }
 
-fn refuse(resources: &Value) -> Result<()> {
-    let findings = check::check(&document(resources.clone()), None).into_iter();
-    let errors: Vec<String> = findings
-        .filter(|finding| finding.severity == Severity::Error)
-        .filter_map(|Finding { pointer, problem, remedy, .. }| {
-            Some(format!("{}: {problem}; {remedy}", pointer.strip_prefix(POINTER)?))
-        })
-        .collect();
+/// Refuses limits with a mistake in them; returns the warnings that concern the change.
+fn refuse(resources: &Value, change: &Map<String, Value>) -> Result<Vec<String>> {
+    let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+    for Finding { pointer, problem, remedy, severity } in check::check(&document(resources.clone()), None) {
+        let Some(pointer) = pointer.strip_prefix(POINTER) else { continue };
+        let text = format!("{pointer}: {problem}; {remedy}");
+        match severity {
+            Severity::Error => errors.push(text),
+            Severity::Warning if Value::Object(change.clone()).pointer(pointer).is_some() => warnings.push(text),
+            Severity::Warning | Severity::Note => {}
+        }
+    }
     match errors.as_slice() {
-        [] => Ok(()),
+        [] => Ok(warnings),
         errors => bail!("invalid limits: {}", errors.join(", and ")),
     }
 }

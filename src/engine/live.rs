@@ -1,19 +1,19 @@
 //! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
-use super::oci::cgroup::{self, Cgroup, OomWatch, Placement};
+use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
 use super::oci::network::{self, Returning};
 use super::oci::resctrl;
-use super::{Container, ExitStatus, InitProcess};
-use crate::rpc::Failure;
+use super::{Container, ExitStatus, InitProcess, LaunchConfig};
+use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
-use std::os::fd::AsFd;
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,6 +34,23 @@ pub struct EngineState {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// Makes the cgroups that were planned. What was there already is noted in the record that is about to be written.
+///
+/// # Errors
+/// What could not be made, by name; nothing is left of it then.
+pub fn create_cgroups(placement: &Placement, launch: &mut LaunchConfig) -> Result<Created> {
+    let created = placement.create()?;
+    let found = created.found();
+    if !found.is_empty() {
+        let mut cgroup = placement.clone();
+        cgroup.found = found;
+        let planned = launch.engine_state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
+        let state = EngineState { cgroup: Some(cgroup), ..planned.unwrap_or_default() };
+        launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
+    }
+    Ok(created)
 }
 
 /// The engine's part of the record.
@@ -146,13 +163,18 @@ pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     cgroup(container)?.update(resources)
 }
 
-/// Removes the cgroups with what still runs in them, and the groups of resctrl.
+/// Removes the cgroups with what still runs in them, and the groups of resctrl. Before the container had a first process,
+/// what runs in a cgroup that was there before it is another's.
 ///
 /// # Errors
 /// What could not be removed, by name.
 pub fn remove_groups(container: &Container) -> Result<()> {
     let EngineState { cgroup, resctrl, .. } = engine_state(container)?;
-    let removed = cgroup.map_or(Ok(()), |placement| placement.open().remove());
+    let removed = match cgroup {
+        Some(placement) if container.record.init.is_some() => placement.open().remove(|_| true),
+        Some(placement) => placement.open().remove(|place| !placement.found.contains(&place.directory())),
+        None => Ok(()),
+    };
     removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
 }
 
@@ -179,13 +201,13 @@ pub fn monitor(init: Option<&InitProcess>) -> Result<ExitStatus> {
     }
 }
 
-/// Waits for a child, and reaps it.
+/// Waits for a child, and reaps it. Until then its pid is nobody else's.
 ///
 /// # Errors
 /// `ECHILD` where it is no child of this process.
 pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
     loop {
-        match waitid(Id::PIDFd(init.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+        match waitid(Id::Pid(Pid::from_raw(init.pid)), WaitPidFlag::WEXITED) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exited(code)),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::Signaled(signal as i32)),
             Ok(_) | Err(Errno::EINTR) => {}
@@ -208,21 +230,18 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
     frame::send(&barrier, Kind::Start, &(), &[])?;
-    let answer = frame::receive(&barrier)?;
+    let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat());
     container.state.remove_barrier();
-    match answer {
-        None => Ok(()),
-        Some(answer) if answer.kind == Kind::Failed => Err(answer.parse::<Failure>()?.into()),
-        Some(answer) => bail!("rtx expected the program to be executed and received {:?}", answer.kind),
-    }
+    outcome
 }
 
-/// Removes the cgroups of a container whose record is lost, with all that runs in them: where the configuration would have
-/// had them, or else where the id would.
+/// Removes the cgroups of a container without a record, where the configuration would have had them, or else where the id
+/// would. Had it a record once, what runs in them is killed. A `create` that was killed before it wrote one had no process
+/// yet: what has any is another container's.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>) -> Result<()> {
+pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>, had_record: bool) -> Result<()> {
     let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
     let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
     let placement = cgroup::plan(&cgroup::Request {
@@ -232,5 +251,5 @@ pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>) -> Result<()> 
         systemd: false,
         rootless: crate::state::is_rootless(),
     })?;
-    placement.open().remove()
+    placement.open().remove(|_| had_record)
 }

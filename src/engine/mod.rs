@@ -40,11 +40,12 @@ pub trait EngineOperations {
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()>;
 
     /// smaster: makes what has to be there before the first process is, and says how to make that. An engine without a
-    /// stage2 returns `None`. What [`LaunchConfig::engine_state`] names has been recorded before this is called.
+    /// stage2 returns `None`. What [`LaunchConfig::engine_state`] says
+    /// after it is recorded before there is a process.
     ///
     /// # Errors
     /// The kernel's.
-    fn prepare_spawn(&mut self, _launch: &LaunchConfig) -> Result<Option<SpawnRequest>> {
+    fn prepare_spawn(&mut self, _launch: &mut LaunchConfig) -> Result<Option<SpawnRequest>> {
         Ok(None)
     }
 

@@ -1,6 +1,7 @@
 //! smaster's end: requests go out in order, replies are collected when they are needed.
 
 use super::{Failure, Frame, Kind, Operation, Reply, frame};
+use crate::sys::stat::Stat;
 use crate::sys::{Errno, On};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, poll};
@@ -148,16 +149,12 @@ impl RpcClient {
         Ok(crate::sys::socket::send(&self.socket, &[&[1]], &[]).on("answer", "stage2")?)
     }
 
-    /// After an exec's Finish: waits until the payload has been executed.
+    /// After an exec's Finish: waits until the payload has been executed. `look` as for [`wait_executed`].
     ///
     /// # Errors
     /// Why it could not be.
-    pub fn wait_executed(&mut self) -> Result<()> {
-        match frame::receive(&self.socket)? {
-            None => Ok(()),
-            Some(frame) if frame.kind == Kind::Failed => Err(frame.parse::<Failure>()?.into()),
-            Some(frame) => bail!("rtx expected the payload to be executed and received {:?}", frame.kind),
-        }
+    pub fn wait_executed(&mut self, look: impl FnOnce() -> Option<Stat>) -> Result<()> {
+        wait_executed(&self.socket, look)
     }
 
     /// What went differently than asked for, so far.
@@ -197,6 +194,48 @@ impl RpcClient {
         }
     }
 }
+
+/// Waits until stage2 has executed the payload. The socket closes on exec, and when stage2 dies: which of the two it was
+/// is seen in what stage2 said last, and in what has become of the process, which `look` reads when the socket is closed.
+///
+/// # Errors
+/// Why the payload could not be executed; [`Stage2Died`].
+pub fn wait_executed(socket: impl AsFd, look: impl FnOnce() -> Option<Stat>) -> Result<()> {
+    let mut is_executing = false;
+    loop {
+        match frame::receive(&socket)? {
+            None => break,
+            Some(frame) if frame.kind == Kind::Executing => is_executing = true,
+            Some(frame) if frame.kind == Kind::Failed => return Err(frame.parse::<Failure>()?.into()),
+            Some(frame) => bail!("rtx expected the payload to be executed and received {:?}", frame.kind),
+        }
+    }
+    let has_executed = match look() {
+        // A process that dies closes its descriptors when it has no program any more; one that executes closes them
+        // when it has the new one.
+        Some(stat) if !stat.is_ending() => true,
+        Some(stat) => is_executing && stat.command != BEFORE_EXEC.to_bytes(),
+        // Gone, and its parent has been told how it ended: all that is known here is how far it came.
+        None => is_executing,
+    };
+    if has_executed { Ok(()) } else { Err(Stage2Died.into()) }
+}
+
+/// What stage2 calls itself from the start to execve(2), which gives it the program's name: by that one sees of a process
+/// that has ended whether it had come so far.
+pub const BEFORE_EXEC: &std::ffi::CStr = c"rtx:[start]";
+
+/// stage2 died between the start and the execution of its payload.
+#[derive(Debug)]
+pub struct Stage2Died;
+
+impl std::fmt::Display for Stage2Died {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the process was killed before it executed its program")
+    }
+}
+
+impl std::error::Error for Stage2Died {}
 
 /// stage2 closed the connection without saying why: it was killed, or could not be executed at all.
 #[derive(Debug)]

@@ -2,7 +2,6 @@
 
 use crate::sys::{self, Errno, On, socket};
 use anyhow::{Result, bail};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -28,11 +27,13 @@ pub enum Kind {
     Start = 5,
     /// From stage2 at the very end: the payload could not be executed.
     Failed = 6,
+    /// From stage2: the next call is execve(2) of the payload.
+    Executing = 7,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Config, Self::Batch, Self::Finish, Self::Reply, Self::Start, Self::Failed]
+        [Self::Config, Self::Batch, Self::Finish, Self::Reply, Self::Start, Self::Failed, Self::Executing]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -110,10 +111,7 @@ pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
 }
 
 fn in_memory(body: &[u8]) -> Result<OwnedFd> {
-    let mut file = File::from(
-        memfd_create(c"rtx-message", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
-            .on("memfd_create", "for a message")?,
-    );
+    let mut file = File::from(sys::memfd::create(c"rtx-message", false).on("memfd_create", "for a message")?);
     file.write_all(body).map_err(|error| sys::errno_of(&error)).on("write", "a message's memfd")?;
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;

@@ -1,6 +1,8 @@
 //! stage2's end: performs batches until Finish, then never listens to smaster again.
 
 use super::{Failure, Frame, Kind, Operation, Reply, frame};
+use crate::sys::On;
+use crate::sys::socket::is_hung_up;
 use anyhow::{Result, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -55,6 +57,10 @@ impl Context {
 pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<()> {
     loop {
         let Some(message) = frame::receive(socket)? else { bail!("smaster is gone") };
+        // What it asked for before it died is not to be done: it died before this process could be told by a signal.
+        if message.kind == Kind::Batch && is_hung_up(socket).on("poll", "the socket to smaster")? {
+            bail!("smaster is gone");
+        }
         match message.kind {
             Kind::Finish => return Ok(()),
             Kind::Batch => batch(socket, message, stage)?,

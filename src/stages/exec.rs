@@ -10,6 +10,7 @@ use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::{seccomp_listener, wait_for};
 use crate::engine::{ExecConfig, Execution, ExitStatus, InitProcess};
 use crate::state::Status;
+use crate::sys::stat::Stat;
 use crate::sys::{On, process};
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
@@ -62,7 +63,10 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     };
     let warnings = stage2.rpc.take_warnings();
     (options.joined)(Joined { init: &stage2.init, console: console.as_ref(), warnings: &warnings })?;
-    stage2.rpc.wait_executed()?;
+    let pid = stage2.init.pid;
+    if let Err(error) = stage2.rpc.wait_executed(|| Stat::of(pid)) {
+        return Err(stage2.explain(error, None));
+    }
     stage2.release();
     let Some(signals) = signals else { return Ok(None) };
     let mut relay = foreground::relay(console, caller)?;

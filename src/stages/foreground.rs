@@ -121,14 +121,14 @@ pub fn watch(
     let stdin = std::io::stdin();
     loop {
         let mut fds = vec![
-            PollFd::new(init.pidfd.as_fd(), PollFlags::POLLIN),
+            PollFd::new(init.pidfd.as_fd(), process::end_events()),
             PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
         ];
         if let Some(relay) = &relay {
             fds.extend(relay.poll_fds(stdin.as_fd()));
         }
         fds.extend(notify.iter().map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, process::end_timeout(PollTimeout::NONE)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).on("poll", "the container")?,
         }
@@ -150,7 +150,7 @@ pub fn watch(
         {
             relay = None;
         }
-        if ready[0].contains(PollFlags::POLLIN) {
+        if process::has_ended(&init.pidfd, Some(ready[0])) {
             if let Some(relay) = relay {
                 relay.drain();
             }

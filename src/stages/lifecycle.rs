@@ -8,6 +8,7 @@ use crate::rpc::operation::HookOperation;
 use crate::state::{Busy, NotFound, Record, StateDir, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollTimeout, poll};
 use oci_spec::runtime::Spec;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -267,22 +268,33 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
     let Some(init) = live.container.record.init.clone() else { return Ok(()) };
     let deadline = Instant::now() + KILL_TIMEOUT;
     let Ok(pidfd) = init.open() else { return Ok(()) };
-    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-    let timeout = nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
-    let mut poll = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
-    match crate::sys::retry(|| nix::poll::poll(&mut poll, timeout)) {
-        Ok(0) => bail!("init of container {:?} does not die (process {})", live.container.record.id, init.pid),
-        _ => Ok(()),
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pidfd.as_fd(), process::end_events())];
+        let failed = crate::sys::retry(|| poll(&mut fds, process::end_timeout(timeout))).is_err();
+        if failed || process::has_ended(&pidfd, fds[0].revents()) {
+            return Ok(());
+        }
+        if left == 0 {
+            bail!("init of container {:?} does not die (process {})", live.container.record.id, init.pid);
+        }
     }
 }
 
-/// What is left where there is no record: a directory that a killed create made and never wrote to.
+/// What is left where there is no record: what a killed create made before it had a process.
 fn remove_remains(root: &Path, id: &str) -> Result<Vec<String>> {
     if crate::config::id::validate(id).is_err() {
         return Ok(Vec::new());
     }
     match StateDir::open_locked(root, id) {
-        Ok(state) => state.remove()?,
+        Ok(state) => {
+            // Without a configuration it had not come to its cgroups.
+            if let Ok(config) = state.config() {
+                live::remove_unrecorded_cgroups(id, Some(&config), false)?;
+            }
+            state.remove()?;
+        }
         Err(error) if error.is::<NotFound>() => {}
         Err(error) => return Err(error),
     }
@@ -296,7 +308,7 @@ fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<Vec<Strin
     if state.record().is_ok() {
         return Err(why);
     }
-    live::remove_unrecorded_cgroups(id, state.config().ok().as_deref())
+    live::remove_unrecorded_cgroups(id, state.config().ok().as_deref(), true)
         .with_context(|| format!("the state of container {id:?} is damaged, and its processes may still run"))?;
     state.remove()?;
     Ok(Vec::new())

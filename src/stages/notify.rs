@@ -3,7 +3,7 @@
 //! rest could be about the service and not about the container, and the manager would take it from rtx.
 
 use crate::state::StateDir;
-use crate::sys::{Errno, On, retry, socket};
+use crate::sys::{Errno, On, process, retry, socket};
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
@@ -42,9 +42,12 @@ impl NotifyProxy {
     pub fn wait(self, init: BorrowedFd<'_>, main: i32) -> Result<()> {
         loop {
             let mut fds =
-                [PollFd::new(self.container.as_fd(), PollFlags::POLLIN), PollFd::new(init, PollFlags::POLLIN)];
-            retry(|| poll(&mut fds, PollTimeout::NONE)).on("poll", "the container's notify socket")?;
-            let [message, end] = fds.map(|fd| fd.any().unwrap_or(false));
+                [PollFd::new(self.container.as_fd(), PollFlags::POLLIN), PollFd::new(init, process::end_events())];
+            let timeout = process::end_timeout(PollTimeout::NONE);
+            retry(|| poll(&mut fds, timeout)).on("poll", "the container's notify socket")?;
+            let [message, end] = fds.map(|fd| fd.revents());
+            let end = process::has_ended(init, end);
+            let message = message.is_some_and(|events| !events.is_empty());
             if message && self.pass_on(main)? {
                 return self.barrier();
             }

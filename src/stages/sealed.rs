@@ -3,10 +3,9 @@
 
 use crate::config::envelope::Sealed;
 use crate::sys::mount::{Attributes, attr, clone_tree, set_attributes};
-use crate::sys::{On, errno_of};
+use crate::sys::{On, errno_of, memfd};
 use anyhow::{Result, bail};
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, open, openat};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::{AccessFlags, access};
@@ -58,8 +57,7 @@ fn readonly_mount() -> Result<OwnedFd> {
 }
 
 fn copy_in_memory() -> Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let memfd = memfd_create(c"rtx", flags).on("memfd_create", "for a copy of rtx")?;
+    let memfd = memfd::create(c"rtx", true).on("memfd_create", "for a copy of rtx")?;
     let mut copy = File::from(memfd);
     let mut executable = File::open(SELF).map_err(|error| errno_of(&error)).on("open", SELF)?;
     std::io::copy(&mut executable, &mut copy).map_err(|error| errno_of(&error)).on("copy", SELF)?;

@@ -79,11 +79,12 @@ type Built = (Record, Option<OwnedFd>, Vec<String>);
 
 fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let Undo { engine, state: Some(state), stage2, .. } = undo else { anyhow::bail!("there is no state directory") };
-    let mut record = new_record(launch, engine.name());
-    // Written before anything is made: whoever finds it knows what to look for.
-    state.write_record(&record)?;
+    // Written before anything is made: whoever finds it knows what to look for. The record follows when that is there and
+    // found to be nobody else's, and before there is a process: without a record nothing is to be killed.
     state.write_config(&launch.bundle.raw)?;
     let request = engine.prepare_spawn(launch)?;
+    let mut record = new_record(launch, engine.name());
+    state.write_record(&record)?;
     if let Some(request) = &request {
         let inherited = launch.options.preserve_fds + launch.options.listen_fds;
         let spawned = stage2.insert(Stage2::spawn(request, inherited)?);

@@ -4,9 +4,9 @@ use super::sealed;
 use crate::config::envelope::Sealed;
 use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
-use crate::rpc::client::Stage2Ended;
+use crate::rpc::client::{Stage2Died, Stage2Ended};
 use crate::sys::clone::{self, Arena, Command};
-use crate::sys::{Errno, On, fd, process, sched, socket};
+use crate::sys::{Errno, On, fd, mount, process, sched, socket};
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::Signal;
@@ -35,6 +35,10 @@ impl Stage2 {
     /// The kernel's, with what it means for the caller.
     pub fn spawn(request: &SpawnRequest, inherited: u32) -> Result<Self> {
         let (executable, sealed) = sealed::open_executable()?;
+        if sealed != Sealed::ReadonlyMount {
+            // Otherwise this has just been shown.
+            mount::detect();
+        }
         let (ours, theirs) = socket::pair().on("socketpair", "")?;
         // Above what the payload inherits: those descriptors keep their numbers.
         let theirs = fd::duplicate_above(&theirs, 3 + inherited as i32).on("duplicate", "the socket to stage2")?;
@@ -65,14 +69,14 @@ impl Stage2 {
 
     /// Explains an error by what became of stage2, where that says more. `memory_limit` is the container's, in bytes.
     pub fn explain(&self, error: anyhow::Error, memory_limit: Option<i64>) -> anyhow::Error {
-        if !error.is::<Stage2Ended>() {
+        if !error.is::<Stage2Ended>() && !error.is::<Stage2Died>() {
             return error;
         }
         if let Some(errno) = self.arena.failure() {
             return anyhow::anyhow!("execute rtx init: {}", crate::sys::describe(errno));
         }
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        let ended = crate::sys::retry(|| waitid(Id::PIDFd(self.init.pidfd.as_fd()), flags));
+        let ended = crate::sys::retry(|| waitid(Id::Pid(Pid::from_raw(self.init.pid)), flags));
         match (ended, memory_limit) {
             (Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)), Some(limit)) if limit > 0 => error.context(format!(
                 "unable to set memory limit to {limit} (/linux/resources/memory/limit): init itself was killed, needing more"

@@ -1,13 +1,13 @@
 //! stage2: the process that serves smaster until Finish, waits at the start barrier, and becomes the payload.
 
 use super::sealed;
-use crate::config::envelope::{Envelope, VERSION};
+use crate::config::envelope::{Envelope, Sealed, VERSION};
 use crate::engine::PayloadOperations;
 use crate::engine::table::{self, PayloadRequest};
 use crate::rpc::frame::{self, Frame, Kind};
 use crate::rpc::server::{self, Context};
 use crate::rpc::{Failure, Reply};
-use crate::sys::{On, errno_of, fd, process, socket};
+use crate::sys::{On, errno_of, fd, mount, process, socket};
 use anyhow::{Result, bail};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -87,6 +87,9 @@ fn receive_config(socket: &OwnedFd) -> Result<Configured> {
         process::set_dumpable(false).on("prctl", "PR_SET_DUMPABLE")?;
     }
     sealed::verify(envelope.starter.sealed)?;
+    if envelope.starter.sealed != Sealed::ReadonlyMount {
+        mount::detect();
+    }
     let barrier = match envelope.starter.barrier {
         Some(0) if !fds.is_empty() => Some(fds.remove(0)),
         Some(index) => bail!("rtx init was to find the start barrier at index {index}, where it is not"),

@@ -10,9 +10,11 @@ use std::path::Path;
 /// Changes the limits that `request`, a part of a `linux.resources` object, gives. Either all of them change or, as far
 /// as it is in rtx's hands, none.
 ///
+/// Returns what of it changes nothing.
+///
 /// # Errors
 /// Where the container is stopped; what is wrong with the request; what the kernel refused, by file and value.
-pub fn update(root: &Path, id: &str, request: &Value) -> Result<()> {
+pub fn update(root: &Path, id: &str, request: &Value) -> Result<Vec<String>> {
     let mut live = Live::open_locked(root, id)?;
     if live.status()? == Status::Stopped {
         bail!("container not running");
@@ -32,5 +34,6 @@ pub fn update(root: &Path, id: &str, request: &Value) -> Result<()> {
         *linux = json!({});
     }
     linux.as_object_mut().with_context(damaged)?.insert("resources".into(), update.resources);
-    live.container.state.replace_config(&serde_json::to_vec(&config)?)
+    live.container.state.replace_config(&serde_json::to_vec(&config)?)?;
+    Ok(update.warnings)
 }

@@ -2,6 +2,7 @@
 //! started at and the boot it was started in.
 
 use crate::sys::process::pidfd_open;
+use crate::sys::stat::Stat;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
@@ -42,24 +43,29 @@ impl ProcessIdentity {
     /// # Errors
     /// `ESRCH` where it is gone.
     pub fn of(pid: i32) -> nix::Result<Self> {
-        let (_, start_time) = stat(pid).ok_or(Errno::ESRCH)?;
+        let start_time = Stat::of(pid).ok_or(Errno::ESRCH)?.start_time;
         Ok(Self { pid, start_time, boot_id: BootId::current() })
     }
 
     /// What has become of it.
     pub fn liveness(&self) -> Liveness {
-        match stat(self.pid) {
-            Some((state, start)) if start == self.start_time => {
+        match self.stat() {
+            Some(stat) => {
                 if self.boot_id != BootId::current() {
                     Liveness::Gone
-                } else if matches!(state, b'Z' | b'X') {
+                } else if stat.is_zombie() {
                     Liveness::Zombie
                 } else {
                     Liveness::Alive
                 }
             }
-            _ => Liveness::Gone,
+            None => Liveness::Gone,
         }
+    }
+
+    /// What /proc says about it; `None` where its pid is nobody's by now, or another process's.
+    pub fn stat(&self) -> Option<Stat> {
+        Stat::of(self.pid).filter(|stat| stat.start_time == self.start_time)
     }
 
     /// A descriptor of this very process. Signals go through it.
@@ -72,30 +78,5 @@ impl ProcessIdentity {
             Liveness::Alive => Ok(pidfd),
             _ => Err(Errno::ESRCH),
         }
-    }
-}
-
-/// State letter and start time of /proc/PID/stat.
-fn stat(pid: i32) -> Option<(u8, u64)> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
-}
-
-fn parse_stat(line: &[u8]) -> Option<(u8, u64)> {
-    // The command in parentheses may hold anything, parentheses and spaces too: fields count from the last one.
-    let end = line.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = std::str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace();
-    let state = *fields.next()?.as_bytes().first()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_cannot_forge_its_start_time() {
-        let line = b"7 (a) Z 1 2 (b) S 1 7 7 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
-        assert_eq!(parse_stat(line), Some((b'S', 4242)));
-        assert_eq!(parse_stat(b"7 (a"), None);
     }
 }

@@ -1,10 +1,15 @@
-//! Starting stage2: one clone3(2) with every namespace flag, straight into execveat(2).
+//! Starting stage2: one clone3(2) with every namespace flag, straight into execveat(2); clone(2) where there is no clone3.
 //!
 //! The child shares the parent's memory until it executes (`CLONE_VM`), which spares the copy of the page tables, and
 //! runs on a stack of its own, so that the parent can go on meanwhile. Between clone and exec it makes bare system
 //! calls only: no allocator, no lock, no errno, which is the parent's.
 
-use super::{Errno, fd::own};
+use super::{Errno, check, fd::own, process};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::stat::Mode;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
@@ -113,8 +118,53 @@ pub fn spawn(command: Command<'_>) -> nix::Result<Child> {
     }
     // SAFETY: `args` is a valid clone_args; the arena, which holds the child's stack and everything it reads, lives on
     // the heap at a fixed address and is handed to the caller, who keeps it until the exec.
-    let pid = unsafe { clone_into(&args, &raw const *arena) }?;
-    Ok(Child { pid, pidfd: own(libc::c_long::from(pidfd))?, arena })
+    let pid = match unsafe { clone_into(Call::New(&args), &raw const *arena) } {
+        Err(errno @ (Errno::ENOSYS | Errno::EPERM | Errno::EINVAL | Errno::E2BIG)) => {
+            let clone = || clone_classic(&args, &mut pidfd, &raw const *arena);
+            without_clone3(errno, clone, command.cgroup)?
+        }
+        result => result?,
+    };
+    let pidfd = if pidfd >= 0 { own(libc::c_long::from(pidfd)) } else { process::pidfd_open(pid) };
+    Ok(Child { pid, pidfd: pidfd?, arena })
+}
+
+/// clone3(2) came with Linux 5.3, its flags later, and what old seccomp profiles answer is EPERM, which may be meant so:
+/// clone(2) tells. It puts nobody into a cgroup, so that is done before the child is told anything.
+fn without_clone3(
+    errno: Errno,
+    clone: impl FnOnce() -> nix::Result<i32>,
+    cgroup: Option<BorrowedFd>,
+) -> nix::Result<i32> {
+    // A handler of this process would run in the child, in this process's memory. The child unblocks all signals before it
+    // becomes the payload.
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let result = clone();
+    before.thread_set_mask()?;
+    // Without an answer of its own, the first one counts.
+    let pid = result.map_err(|later| if errno == Errno::ENOSYS { later } else { errno })?;
+    if let Some(cgroup) = cgroup
+        && let Err(errno) = enter_cgroup(cgroup, pid)
+    {
+        // SAFETY: the call takes only integers; the child has not been waited for, so its pid is its own.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+        let _ = super::retry(|| waitpid(Pid::from_raw(pid), None));
+        return Err(errno);
+    }
+    Ok(pid)
+}
+
+fn enter_cgroup(cgroup: BorrowedFd, pid: i32) -> nix::Result<()> {
+    let file = openat(cgroup, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    nix::unistd::write(&file, pid.to_string().as_bytes()).map(drop)
+}
+
+fn clone_classic(args: &CloneArgs, pidfd: &mut RawFd, arena: *const Arena) -> nix::Result<i32> {
+    // Before Linux 5.2 CLONE_PIDFD is no flag, and ignored.
+    let flags = args.flags & !(CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP) | args.exit_signal;
+    let stack = if args.stack == 0 { 0 } else { args.stack + args.stack_size };
+    // SAFETY: as for clone3: the stack is the arena's, and the pidfd is written where the caller reads it.
+    unsafe { clone_into(Call::Classic { flags, stack, pidfd: ptr::from_mut(pidfd) as u64 }, arena) }
 }
 
 /// Forks this process as a sibling of itself, into new namespaces: its parent becomes the child's parent as well.
@@ -126,7 +176,11 @@ pub fn fork_sibling(namespaces: u64) -> nix::Result<Option<i32>> {
     let args = CloneArgs { flags: CLONE_PARENT | namespaces, ..CloneArgs::default() };
     // SAFETY: without CLONE_VM the child has a copy of this process's memory; the process has one thread, so no lock
     // can be held by another.
-    let pid = super::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
+    let pid = match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) }) {
+        // SAFETY: as above; without a stack the child has a copy of this one.
+        Err(Errno::ENOSYS | Errno::EPERM) => check(unsafe { libc::syscall(libc::SYS_clone, args.flags, 0, 0, 0, 0) })?,
+        other => other?,
+    };
     Ok((pid != 0).then_some(pid as i32))
 }
 
@@ -156,7 +210,15 @@ pub fn hold_namespaces(namespaces: u64) -> nix::Result<Holder> {
         ..CloneArgs::default()
     };
     // SAFETY: without CLONE_VM the child has a copy of this process's memory, and makes bare system calls only.
-    match super::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })? {
+    let pid = match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) }) {
+        Err(Errno::ENOSYS | Errno::EPERM) => {
+            let flags = namespaces | args.exit_signal;
+            // SAFETY: as above; without a stack the child has a copy of this one.
+            check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?
+        }
+        other => other?,
+    };
+    match pid {
         0 => wait_for_end(watched.as_raw_fd(), life.as_raw_fd()),
         pid => Ok(Holder { pid: pid as i32, life: Some(life) }),
     }
@@ -172,11 +234,36 @@ fn wait_for_end(watched: RawFd, life: RawFd) -> ! {
     }
 }
 
+/// Which of the two calls, with its arguments.
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    New(&'a CloneArgs),
+    Classic { flags: u64, stack: u64, pidfd: u64 },
+}
+
+impl Call<'_> {
+    fn number(self) -> i64 {
+        match self {
+            Self::New(_) => libc::SYS_clone3,
+            Self::Classic { .. } => libc::SYS_clone,
+        }
+    }
+
+    /// The others are 0, in whatever order an architecture has them.
+    fn arguments(self) -> [u64; 3] {
+        match self {
+            Self::New(args) => [ptr::from_ref(args) as u64, size_of::<CloneArgs>() as u64, 0],
+            Self::Classic { flags, stack, pidfd } => [flags, stack, pidfd],
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone_into(args: &CloneArgs, arena: *const Arena) -> nix::Result<i32> {
+unsafe fn clone_into(call: Call, arena: *const Arena) -> nix::Result<i32> {
+    let [first, second, third] = call.arguments();
     let result: i64;
-    // SAFETY: by the caller's contract. The child continues on the stack in `args`, whose top is 16-byte aligned, and
-    // never comes back from `child`.
+    // SAFETY: by the caller's contract. The child continues on the stack in the arguments, whose top is 16-byte aligned,
+    // and never comes back from `child`.
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -187,9 +274,12 @@ unsafe fn clone_into(args: &CloneArgs, arena: *const Arena) -> nix::Result<i32> 
             "call r13",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 => result,
-            in("rdi") ptr::from_ref(args),
-            in("rsi") size_of::<CloneArgs>(),
+            inlateout("rax") call.number() => result,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") 0,
+            in("r8") 0,
             in("r12") arena,
             in("r13") child as extern "C" fn(*const Arena) -> !,
             lateout("rcx") _,
@@ -200,9 +290,10 @@ unsafe fn clone_into(args: &CloneArgs, arena: *const Arena) -> nix::Result<i32> 
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-unsafe fn clone_into(args: &CloneArgs, arena: *const Arena) -> nix::Result<i32> {
+unsafe fn clone_into(call: Call, arena: *const Arena) -> nix::Result<i32> {
+    let [first, second, third] = call.arguments();
     // SAFETY: without CLONE_VM this is a fork; the child goes straight to `child`.
-    match super::check(unsafe { libc::syscall(libc::SYS_clone3, ptr::from_ref(args), size_of::<CloneArgs>()) })? {
+    match check(unsafe { libc::syscall(call.number(), first, second, third, 0, 0) })? {
         0 => child(arena),
         pid => Ok(pid as i32),
     }

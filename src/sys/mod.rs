@@ -6,8 +6,10 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod classic;
 pub mod clone;
 pub mod fd;
+pub mod memfd;
 pub mod mount;
 pub mod net;
 pub mod path;
@@ -15,6 +17,8 @@ pub mod process;
 pub mod sched;
 pub mod seccomp;
 pub mod socket;
+pub mod stack;
+pub mod stat;
 pub mod tty;
 
 use std::fmt;
@@ -80,6 +84,16 @@ pub fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
             Err(Errno::EINTR) => {}
             other => return other,
         }
+    }
+}
+
+/// Whether a call failed because there is none: the kernel is older than it, or a seccomp profile is, and many of those
+/// answer EPERM. `probe` makes the call so that it fails with something else wherever it exists.
+pub(crate) fn is_missing(errno: Errno, probe: impl FnOnce() -> libc::c_long) -> bool {
+    match errno {
+        Errno::ENOSYS => true,
+        Errno::EPERM => check(probe()) == Err(Errno::EPERM),
+        _ => false,
     }
 }
 

@@ -1,9 +1,12 @@
 //! The mount API that works on descriptors: open_tree(2), move_mount(2), mount_setattr(2), fsopen(2) and its kin, and
-//! pivot_root(2).
+//! pivot_root(2). Where a kernel or a seccomp profile lacks one of these calls, stage2 does the same by mount(2), as
+//! [`classic`] has it; smaster, whose mount namespace is the host's, leaves everything to stage2 then.
 
-use super::{check, fd::own};
+use super::{Errno, check, classic, fd::own, is_missing};
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `MOUNT_ATTR_*` of mount_setattr(2).
 pub mod attr {
@@ -37,6 +40,74 @@ struct MountAttr {
     userns_fd: u64,
 }
 
+/// A call of the new API, and whether it is missing, as far as this process has seen.
+struct Known(AtomicBool);
+
+static OPEN_TREE: Known = Known::new();
+static MOUNT_SETATTR: Known = Known::new();
+static MOVE_MOUNT: Known = Known::new();
+static FSOPEN: Known = Known::new();
+
+impl Known {
+    const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    fn is_missing(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set_missing(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The result of the call, or of the classic way where it is missing.
+    fn or_classic<T>(
+        &self,
+        new: impl FnOnce() -> nix::Result<T>,
+        probe: impl FnOnce() -> libc::c_long,
+        old: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        if !self.is_missing() {
+            match new() {
+                Err(errno) if is_missing(errno, probe) => self.set_missing(),
+                result => return result,
+            }
+        }
+        if classic::is_allowed() { old() } else { Err(Errno::ENOSYS) }
+    }
+}
+
+/// Whether this process has seen that there are no detached mounts here, or none whose attributes can be set.
+pub fn is_classic() -> bool {
+    OPEN_TREE.is_missing() || MOUNT_SETATTR.is_missing()
+}
+
+/// Looks whether there are the calls that a process finds out about last, when it is too late to do without: for one to
+/// which nothing has shown so far that they work.
+pub fn detect() {
+    for (call, result) in [
+        (&OPEN_TREE, check(probe_open_tree()).and_then(|fd| own(fd).map(drop))),
+        (&MOUNT_SETATTR, check(probe_mount_setattr()).map(drop)),
+    ] {
+        if matches!(result, Err(Errno::ENOSYS | Errno::EPERM)) {
+            call.set_missing();
+        }
+    }
+}
+
+/// Without OPEN_TREE_CLONE it is open(2) with O_PATH, which everybody may.
+fn probe_open_tree() -> libc::c_long {
+    // SAFETY: the path is NUL-terminated.
+    unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, c"/".as_ptr(), OPEN_TREE_CLOEXEC) }
+}
+
+/// The flags are looked at before the privileges.
+fn probe_mount_setattr() -> libc::c_long {
+    // SAFETY: a call with these flags reads no memory.
+    unsafe { libc::syscall(libc::SYS_mount_setattr, -1, std::ptr::null::<u8>(), u32::MAX, std::ptr::null::<u8>(), 0) }
+}
+
 /// A detached copy of the mount at `path` below `dir`, with the mounts below it if `recursive`. An empty path means
 /// `dir` itself.
 ///
@@ -54,10 +125,22 @@ pub fn clone_tree_nofollow(dir: impl AsFd, path: &CStr, recursive: bool) -> nix:
     open_tree(dir, path, AT_SYMLINK_NOFOLLOW | if recursive { AT_RECURSIVE } else { 0 })
 }
 
-fn open_tree(dir: impl AsFd, path: &CStr, flags: u32) -> nix::Result<OwnedFd> {
-    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | flags;
-    // SAFETY: the path is NUL-terminated; the call touches no other memory.
-    own(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_fd().as_raw_fd(), path.as_ptr(), flags) })
+fn open_tree(dir: impl AsFd, path: &CStr, more: u32) -> nix::Result<OwnedFd> {
+    let flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | more;
+    let (recursive, follow) = (more & AT_RECURSIVE != 0, more & AT_SYMLINK_NOFOLLOW == 0);
+    let dir = dir.as_fd();
+    if is_classic() && classic::is_allowed() {
+        return classic::clone_tree(dir, path, recursive, follow);
+    }
+    OPEN_TREE.or_classic(
+        // SAFETY: the path is NUL-terminated; the call touches no other memory.
+        || own(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) }),
+        || match probe_open_tree() {
+            fd if fd < 0 => fd,
+            fd => own(fd).map_or(-1, |_| 0),
+        },
+        || classic::clone_tree(dir, path, recursive, follow),
+    )
 }
 
 /// Attaches the mount that `tree` refers to at the file or directory that `target` refers to.
@@ -65,18 +148,18 @@ fn open_tree(dir: impl AsFd, path: &CStr, flags: u32) -> nix::Result<OwnedFd> {
 /// # Errors
 /// The kernel's; `ENOTDIR` where one is a directory and the other is not.
 pub fn attach(tree: impl AsFd, target: impl AsFd) -> nix::Result<()> {
-    // SAFETY: both paths are empty NUL-terminated strings.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            tree.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            target.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
-        )
-    })
-    .map(drop)
+    let (tree, target) = (tree.as_fd(), target.as_fd());
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    let call = || {
+        let (from, to) = (tree.as_raw_fd(), target.as_raw_fd());
+        // SAFETY: both paths are empty NUL-terminated strings.
+        check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) }).map(drop)
+    };
+    // Whoever lacks the privilege could not have made what is to be attached: EPERM is a profile's.
+    if classic::has_staged() {
+        return classic::attach(tree, target);
+    }
+    MOVE_MOUNT.or_classic(call, deny, || classic::attach(tree, target))
 }
 
 /// What [`set_attributes`] changes: `MOUNT_ATTR_*` bits to set and to clear, and a propagation type (`MS_SHARED` and
@@ -100,7 +183,12 @@ pub fn set_attributes(mount: impl AsFd, attributes: Attributes, recursive: bool)
         propagation: attributes.propagation,
         userns_fd: 0,
     };
-    setattr(mount, &attr, recursive)
+    let mount = mount.as_fd();
+    MOUNT_SETATTR.or_classic(
+        || setattr(mount, &attr, recursive),
+        probe_mount_setattr,
+        || classic::set_attributes(mount, attributes, recursive),
+    )
 }
 
 /// Maps the ids of a detached mount as the user namespace that `userns` refers to maps them
@@ -116,6 +204,7 @@ pub fn set_idmap(mount: impl AsFd, userns: impl AsFd, recursive: bool) -> nix::R
 
 fn setattr(mount: impl AsFd, attr: &MountAttr, recursive: bool) -> nix::Result<()> {
     let flags = AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
+    let mount = mount.as_fd();
     // SAFETY: the path is an empty NUL-terminated string and `attr` is a live mount_attr of the size given.
     check(unsafe {
         libc::syscall(
@@ -130,38 +219,107 @@ fn setattr(mount: impl AsFd, attr: &MountAttr, recursive: bool) -> nix::Result<(
     .map(drop)
 }
 
+/// A new file system in preparation.
+pub enum FileSystemContext {
+    /// Of fsopen(2).
+    New(OwnedFd),
+    /// For mount(2).
+    Classic(RefCell<ClassicFileSystem>),
+}
+
+/// What mount(2) gets when all is known.
+#[derive(Default)]
+pub struct ClassicFileSystem {
+    kind: String,
+    source: Option<String>,
+    /// `MS_*`.
+    flags: u64,
+    data: Vec<String>,
+}
+
+/// What fsconfig(2) calls the flags that mount(2) has as bits.
+const SUPERBLOCK_FLAGS: &[(&str, u64)] = &[
+    ("ro", libc::MS_RDONLY),
+    ("sync", libc::MS_SYNCHRONOUS),
+    ("dirsync", libc::MS_DIRSYNC),
+    ("mand", libc::MS_MANDLOCK),
+    ("lazytime", 1 << 25),
+];
+
+fn text(value: &CStr) -> nix::Result<String> {
+    value.to_str().map(str::to_owned).map_err(|_| Errno::EINVAL)
+}
+
 /// fsopen(2): a context to configure a new instance of the file system type `name`.
 ///
 /// # Errors
 /// `ENODEV` where the kernel has no such file system.
-pub fn fsopen(name: &CStr) -> nix::Result<OwnedFd> {
+pub fn fsopen(name: &CStr) -> nix::Result<FileSystemContext> {
     const FSOPEN_CLOEXEC: u32 = 1;
-    // SAFETY: the name is NUL-terminated.
-    own(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) })
+    FSOPEN.or_classic(
+        // SAFETY: the name is NUL-terminated.
+        || own(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) }).map(FileSystemContext::New),
+        // It asks for the privilege first; only who has it comes here.
+        deny,
+        || {
+            let context = ClassicFileSystem { kind: text(name)?, ..ClassicFileSystem::default() };
+            Ok(FileSystemContext::Classic(RefCell::new(context)))
+        },
+    )
+}
+
+/// For a probe of a call that never says EPERM where rtx makes it: it is the profile's.
+fn deny() -> libc::c_long {
+    Errno::EPERM.set();
+    -1
 }
 
 /// fsconfig(2), `FSCONFIG_SET_STRING`.
 ///
 /// # Errors
 /// `EINVAL` where the file system does not know the key or refuses the value; [`fs_message`] says more.
-pub fn fsconfig_string(context: impl AsFd, key: &CStr, value: &CStr) -> nix::Result<()> {
-    fsconfig(context, FSCONFIG_SET_STRING, Some(key), Some(value))
+pub fn fsconfig_string(context: &FileSystemContext, key: &CStr, value: &CStr) -> nix::Result<()> {
+    match context {
+        FileSystemContext::New(fd) => fsconfig(fd, FSCONFIG_SET_STRING, Some(key), Some(value)),
+        FileSystemContext::Classic(classic) => {
+            let (key, value) = (text(key)?, text(value)?);
+            match key.as_str() {
+                "source" => classic.borrow_mut().source = Some(value),
+                _ => classic.borrow_mut().data.push(format!("{key}={value}")),
+            }
+            Ok(())
+        }
+    }
 }
 
 /// fsconfig(2), `FSCONFIG_SET_FLAG`.
 ///
 /// # Errors
 /// As [`fsconfig_string`].
-pub fn fsconfig_flag(context: impl AsFd, key: &CStr) -> nix::Result<()> {
-    fsconfig(context, FSCONFIG_SET_FLAG, Some(key), None)
+pub fn fsconfig_flag(context: &FileSystemContext, key: &CStr) -> nix::Result<()> {
+    match context {
+        FileSystemContext::New(fd) => fsconfig(fd, FSCONFIG_SET_FLAG, Some(key), None),
+        FileSystemContext::Classic(classic) => {
+            let key = text(key)?;
+            match SUPERBLOCK_FLAGS.iter().find(|(name, _)| *name == key) {
+                Some((_, flag)) => classic.borrow_mut().flags |= flag,
+                None => classic.borrow_mut().data.push(key),
+            }
+            Ok(())
+        }
+    }
 }
 
 /// fsconfig(2), `FSCONFIG_CMD_CREATE`: makes the superblock.
 ///
 /// # Errors
 /// What mounting the file system returns.
-pub fn fsconfig_create(context: impl AsFd) -> nix::Result<()> {
-    fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+pub fn fsconfig_create(context: &FileSystemContext) -> nix::Result<()> {
+    match context {
+        FileSystemContext::New(fd) => fsconfig(fd, FSCONFIG_CMD_CREATE, None, None),
+        // mount(2) does it with all the rest.
+        FileSystemContext::Classic(_) => Ok(()),
+    }
 }
 
 fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> nix::Result<()> {
@@ -177,14 +335,23 @@ fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<
 ///
 /// # Errors
 /// `EPERM` where a user namespace may not see this file system unmasked.
-pub fn fsmount(context: impl AsFd, attributes: u64) -> nix::Result<OwnedFd> {
+pub fn fsmount(context: &FileSystemContext, attributes: u64) -> nix::Result<OwnedFd> {
     const FSMOUNT_CLOEXEC: u32 = 1;
-    // SAFETY: the call takes only integers.
-    own(unsafe { libc::syscall(libc::SYS_fsmount, context.as_fd().as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32) })
+    match context {
+        // SAFETY: the call takes only integers.
+        FileSystemContext::New(fd) => {
+            own(unsafe { libc::syscall(libc::SYS_fsmount, fd.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32) })
+        }
+        FileSystemContext::Classic(options) => {
+            let ClassicFileSystem { kind, source, flags, data } = &*options.borrow();
+            classic::new_file_system(kind, source.as_deref(), *flags, &data.join(","), attributes)
+        }
+    }
 }
 
 /// What the file system said about the last failure on this context, if it said anything.
-pub fn fs_message(context: impl AsFd) -> Option<String> {
+pub fn fs_message(context: &FileSystemContext) -> Option<String> {
+    let FileSystemContext::New(context) = context else { return None };
     let mut buffer = [0; 512];
     let length = nix::unistd::read(context, &mut buffer).ok()?;
     let text = String::from_utf8_lossy(&buffer[..length]);

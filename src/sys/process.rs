@@ -1,35 +1,150 @@
 //! Calls about processes that nix lacks: pidfds, prctl(2), the session keyring, setns(2) by number.
 
-use super::{check, fd::own};
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use super::stat::Stat;
+use super::{Errno, check, errno_of, fd::own, is_missing, retry};
+use nix::fcntl::{OFlag, open, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// pidfd_open(2).
+/// There is no pidfd_open(2), as far as this process has seen.
+static NO_PIDFD: AtomicBool = AtomicBool::new(false);
+/// How often a process is looked at that no descriptor tells the end of.
+const LOOK_EVERY: u16 = 10;
+
+/// pidfd_open(2). Before Linux 5.3, and where a seccomp profile does not know it, a descriptor of /proc/PID: it belongs to
+/// this process and never to another that gets its pid, but poll(2) tells nothing of it. The functions below take both.
 ///
 /// # Errors
 /// `ESRCH` where there is no such process.
 pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
-    // SAFETY: the call takes only integers.
-    own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+    if !NO_PIDFD.load(Ordering::Relaxed) {
+        // SAFETY: the call takes only integers.
+        match own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) {
+            // The call itself never says EPERM: who does is a profile.
+            Err(Errno::ENOSYS | Errno::EPERM) => NO_PIDFD.store(true, Ordering::Relaxed),
+            result => return result,
+        }
+    }
+    let path = format!("/proc/{pid}");
+    let fd = match open(path.as_str(), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        Err(Errno::ENOENT) => return Err(Errno::ESRCH),
+        other => other?,
+    };
+    // What is mounted there may be of another pid namespace, where the pid is somebody else's.
+    let own = nix::fcntl::readlink("/proc/self")?;
+    if fstatfs(&fd)?.filesystem_type() == PROC_SUPER_MAGIC && own == *std::process::id().to_string() {
+        Ok(fd)
+    } else {
+        Err(Errno::ENOTSUP)
+    }
 }
 
-/// pidfd_send_signal(2).
+/// A pidfd of a child, or `None` where there are none: [`child_has_ended`] tells of a child without any descriptor, and
+/// in stage2 /proc would be another pid namespace's.
+///
+/// # Errors
+/// `ESRCH`; `EMFILE`.
+pub fn child_pidfd(pid: i32) -> nix::Result<Option<OwnedFd>> {
+    match pidfd_open(pid) {
+        Ok(fd) if is_pidfd(&fd) => Ok(Some(fd)),
+        Err(errno) if !NO_PIDFD.load(Ordering::Relaxed) => Err(errno),
+        _ => Ok(None),
+    }
+}
+
+/// Whether a child has ended. It is left to be waited for.
+pub fn child_has_ended(pid: i32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    !matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::StillAlive))
+}
+
+fn is_directory(fd: impl AsFd) -> nix::Result<bool> {
+    Ok(fstat(fd)?.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+/// Whether a descriptor of [`pidfd_open`] is a pidfd.
+pub fn is_pidfd(fd: impl AsFd) -> bool {
+    is_directory(fd) == Ok(false)
+}
+
+/// The descriptor of /proc/PID for either kind.
+fn proc_directory(fd: BorrowedFd) -> nix::Result<OwnedFd> {
+    if is_directory(fd)? {
+        return fd.try_clone_to_owned().map_err(|error| errno_of(&error));
+    }
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    let text = text.map_err(|error| errno_of(&error))?;
+    let pid: i32 = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()).ok_or(Errno::EBADF)?;
+    if pid <= 0 {
+        return Err(Errno::ESRCH);
+    }
+    let path = format!("/proc/{pid}");
+    let directory = open(path.as_str(), OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| if errno == Errno::ENOENT { Errno::ESRCH } else { errno })?;
+    // As long as it is not over, the pid cannot have become another's.
+    if has_ended_by_poll(fd)? { Err(Errno::ESRCH) } else { Ok(directory) }
+}
+
+fn stat_of(directory: impl AsFd) -> nix::Result<Stat> {
+    let file = openat(directory, "stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
+    file.map_err(|errno| if errno == Errno::ENOENT { Errno::ESRCH } else { errno }).and_then(|fd| Stat::read(fd.into()))
+}
+
+fn has_ended_by_poll(fd: BorrowedFd) -> nix::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    retry(|| poll(&mut fds, PollTimeout::ZERO)).map(|ready| ready > 0)
+}
+
+/// What to ask poll(2) for of a process's descriptor.
+pub fn end_events() -> PollFlags {
+    if NO_PIDFD.load(Ordering::Relaxed) { PollFlags::empty() } else { PollFlags::POLLIN }
+}
+
+/// How long poll(2) may take where the end of a process is waited for: for a while only, where it has to be looked at.
+pub fn end_timeout(timeout: PollTimeout) -> PollTimeout {
+    if NO_PIDFD.load(Ordering::Relaxed) && (timeout.is_none() || timeout > PollTimeout::from(LOOK_EVERY)) {
+        return PollTimeout::from(LOOK_EVERY);
+    }
+    timeout
+}
+
+/// Whether a process has ended, by what poll(2) returned for its descriptor, and by a look at it where that tells nothing.
+pub fn has_ended(fd: impl AsFd, polled: Option<PollFlags>) -> bool {
+    if polled.is_some_and(|events| events.contains(PollFlags::POLLIN)) {
+        return true;
+    }
+    if !NO_PIDFD.load(Ordering::Relaxed) {
+        return false;
+    }
+    match is_directory(&fd) {
+        Ok(true) => stat_of(fd).map_or(true, |stat| stat.is_zombie()),
+        _ => has_ended_by_poll(fd.as_fd()).unwrap_or(true),
+    }
+}
+
+/// pidfd_send_signal(2); before Linux 5.1, kill(2) right after a look that the process is still there.
 ///
 /// # Errors
 /// `ESRCH` where the process has ended.
 pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
-    // SAFETY: a null siginfo is allowed and means what kill(2) would send.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_fd().as_raw_fd(),
-            signal,
-            std::ptr::null::<libc::siginfo_t>(),
-            0,
-        )
-    })
-    .map(drop)
+    let fd = pidfd.as_fd();
+    let call = |fd: i32, signal: i32, flags: u32| {
+        // SAFETY: a null siginfo is allowed and means what kill(2) would send.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, std::ptr::null::<libc::siginfo_t>(), flags) }
+    };
+    match check(call(fd.as_raw_fd(), signal, 0)) {
+        Err(errno) if is_missing(errno, || call(-1, 0, u32::MAX)) => {
+            let stat = stat_of(proc_directory(fd)?)?;
+            // SAFETY: the call takes only integers.
+            check(libc::c_long::from(unsafe { libc::kill(stat.pid, signal) })).map(drop)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// pidfd_getfd(2): a copy of a descriptor that another process has under a number. Since Linux 5.6.
@@ -41,13 +156,54 @@ pub fn pidfd_getfd(pidfd: impl AsFd, number: i32) -> nix::Result<OwnedFd> {
     own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0) })
 }
 
-/// setns(2): joins the namespaces in `kinds` (`CLONE_NEW*`) of what `fd` refers to, a namespace file or a pidfd.
+/// setns(2): joins the namespaces in `kinds` (`CLONE_NEW*`) of what `fd` refers to, a namespace file or a process. Before
+/// Linux 5.8 those of a process are joined one by one.
 ///
 /// # Errors
 /// The kernel's; `EINVAL` where the file is not of that kind.
 pub fn setns(fd: impl AsFd, kinds: i32) -> nix::Result<()> {
+    let fd = fd.as_fd();
     // SAFETY: the call takes only integers.
-    check(libc::c_long::from(unsafe { libc::setns(fd.as_fd().as_raw_fd(), kinds) })).map(drop)
+    match check(libc::c_long::from(unsafe { libc::setns(fd.as_raw_fd(), kinds) })) {
+        Err(errno @ (Errno::EINVAL | Errno::EBADF)) => match proc_directory(fd) {
+            Ok(directory) => join_each(&directory, kinds),
+            Err(_) => Err(errno),
+        },
+        other => other.map(drop),
+    }
+}
+
+/// The user namespace first: it gives the right to join the others. The mount namespace last: it takes the directories.
+const NAMESPACE_FILES: &[(i32, &str)] = &[
+    (libc::CLONE_NEWUSER, "user"),
+    (libc::CLONE_NEWCGROUP, "cgroup"),
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWNET, "net"),
+    (libc::CLONE_NEWPID, "pid"),
+    (0x80, "time"),
+    (libc::CLONE_NEWNS, "mnt"),
+];
+
+fn join_each(directory: &OwnedFd, kinds: i32) -> nix::Result<()> {
+    let mut files = Vec::new();
+    for (kind, name) in NAMESPACE_FILES.iter().filter(|(kind, _)| kinds & kind != 0) {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(directory, format!("ns/{name}").as_str(), flags, Mode::empty())?;
+        let own = stat(format!("/proc/self/ns/{name}").as_str())?;
+        // Of its own user namespace a process cannot become a member again, and of the others it need not.
+        if (own.st_dev, own.st_ino) != fstat(&file).map(|stat| (stat.st_dev, stat.st_ino))? {
+            files.push((*kind, file));
+        }
+    }
+    if stat_of(directory)?.is_zombie() {
+        return Err(Errno::ESRCH);
+    }
+    for (kind, file) in files {
+        // SAFETY: the call takes only integers.
+        check(libc::c_long::from(unsafe { libc::setns(file.as_raw_fd(), kind) }))?;
+    }
+    Ok(())
 }
 
 /// Whether this process may enter another pid namespace for its children and come back. setns(2) wants CAP_SYS_ADMIN in
@@ -69,7 +225,7 @@ pub fn unshare(kinds: i32) -> nix::Result<()> {
 
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> nix::Result<()> {
     const NONE: libc::c_ulong = 0;
-    // SAFETY: the options used below take integers only.
+    // SAFETY: the options used below take integers, or the address of a NUL-terminated string that outlives the call.
     check(libc::c_long::from(unsafe { libc::prctl(option, value, NONE, NONE, NONE) })).map(drop)
 }
 
@@ -81,6 +237,14 @@ pub fn set_dumpable(dumpable: bool) -> nix::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into())
 }
 
+/// The name of this process that others see, 15 bytes at most (`PR_SET_NAME`).
+///
+/// # Errors
+/// The kernel's.
+pub fn set_name(name: &std::ffi::CStr) -> nix::Result<()> {
+    prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong)
+}
+
 /// The signal this process gets when its parent dies (`PR_SET_PDEATHSIG`); 0 for none.
 ///
 /// # Errors
@@ -89,7 +253,8 @@ pub fn set_parent_death_signal(signal: i32) -> nix::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong)
 }
 
-/// Has a child killed when the process that starts it dies.
+/// Has a child killed when the process that starts it dies. It is forked for that, and not spawned by a call that the C
+/// library finds no way around where a seccomp profile forbids clone3.
 pub fn die_with_parent(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec the closure makes one system call and touches nothing else.

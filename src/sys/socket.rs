@@ -119,3 +119,14 @@ pub fn probe(path: &Path) -> nix::Result<()> {
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
 }
+
+/// Whether nobody has the other end any more, even if messages of his are still to be read.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_hung_up(socket: impl AsFd) -> nix::Result<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    retry(|| poll(&mut fds, PollTimeout::ZERO))?;
+    Ok(fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP)))
+}

@@ -73,8 +73,8 @@ fn cgroup_life() {
 
     cgroup.kill_all(Signal::SIGKILL as i32).expect("kill_all");
     child.wait().expect("wait");
-    cgroup.remove().expect("remove");
-    cgroup.remove().expect("remove again");
+    cgroup.remove(|_| true).expect("remove");
+    cgroup.remove(|_| true).expect("remove again");
     assert_eq!(directories_left(&placement), 0);
 }
 
@@ -90,7 +90,7 @@ fn cgroup_remove_ends_what_is_left() {
     created.commit();
     let nested = placement.places[0].directory().join("made/by/payload");
     std::fs::create_dir_all(&nested).expect("nested cgroup");
-    placement.open().remove().expect("remove");
+    placement.open().remove(|_| true).expect("remove");
     assert_eq!(directories_left(&placement), 0);
     child.wait().expect("wait");
 }

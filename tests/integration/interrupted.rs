@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::children::poll_until;
-use crate::support::runtime::Running;
-use crate::support::{Bundle, Container, Runtime, needs_root};
+use crate::support::runtime::{Running, find_program};
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, skip};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -92,6 +92,42 @@ fn a_killed_create_does_not_keep_its_id() {
     create.wait();
     container.create().ok();
     container.delete(&["--force"]).ok();
+}
+
+/// What a create that is killed at the cgroups leaves behind: nothing once it is deleted, and if the cgroups are those of
+/// another container, that one goes on.
+#[test]
+fn a_create_killed_at_its_cgroups_does_no_harm_to_others() {
+    needs_root!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = Runtime::under_test();
+    if !runtime.is_rtx() {
+        skip!("the runtime under test is not rtx");
+    }
+    let (mut bundle, mut second) = (Bundle::shell("exec sleep 600"), Bundle::shell("exec sleep 600"));
+    let path = format!("/{}", bundle.name());
+    bundle.set("/linux/cgroupsPath", path.clone().into());
+    second.set("/linux/cgroupsPath", path.into());
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let cgroups: Vec<String> =
+        leftover::cgroups(&bundle.name()).iter().map(|path| path.display().to_string()).collect();
+    let mut words = vec!["strace", "-o", "/dev/null", "-e", "inject=mkdir,mkdirat:signal=KILL"];
+    words.extend(cgroups.iter().flat_map(|path| ["-P", path]));
+    let other = Container::new(&runtime, &second);
+    assert_ne!(other.background("create", &[]).through(&words).run().code, 0);
+    assert!(runtime.root().join(&other.id).exists(), "it was killed too early");
+    other.delete(&["--force"]).ok();
+    assert_eq!(container.status(), "running");
+    // Alone it leaves the cgroups that it has made, which have to go.
+    container.delete(&["--force"]).ok();
+    words[4] = "inject=mkdir,mkdirat:signal=KILL:when=2";
+    assert_ne!(other.background("create", &[]).through(&words).run().code, 0);
+    assert_ne!(leftover::cgroups(&bundle.name()), Vec::<std::path::PathBuf>::new());
+    other.delete(&["--force"]).ok();
+    assert_eq!(leftover::cgroups(&bundle.name()), Vec::<std::path::PathBuf>::new());
 }
 
 /// A record that cannot be read still has a container behind it.

@@ -109,8 +109,8 @@ fn update_refuses_what_is_wrong_and_changes_nothing() {
     let container = running(&runtime, &bundle);
     let update = |flags: &[&str]| runtime.run(&[&["update"], flags, &[&*container.id]].concat());
     update(&["--memory", "abc"]).fails(1, "invalid value for memory: invalid size: 'abc'");
-    update(&["--memory-swap", "10M"]).fails(1, "/memory/swap: memory+swap limit should be >= memory limit");
-    update(&["--cpu-quota", "5"]).fails(1, "/cpu/quota: ");
+    update(&["--memory-swap", "10M"]).fails(1, "--memory-swap: memory+swap limit should be >= memory limit");
+    update(&["--cpu-quota", "5"]).fails(1, "invalid limits: --cpu-quota: ");
     update(&["--l3-cache-schema", "L3:0=f"]).fails(1, "--l3-cache-schema: ");
     update(&["--resources", "/nope"]).fails(1, "/nope: no such file or directory");
     let json = |text: &str| runtime.invoke(&["update", "--resources", "-", &container.id]).input(text).run();
@@ -119,10 +119,34 @@ fn update_refuses_what_is_wrong_and_changes_nothing() {
     // The pids are written before the kernel refuses the CPUs, or after: in either case they are as they were.
     let output = update(&["--pids-limit", "9", "--cpuset-cpus", "4095"]);
     assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{}", output.stderr);
+    assert!(output.stderr.contains(": --cpuset-cpus: "), "{}", output.stderr);
+    json(r#"{"cpu":{"cpus":"4095"}}"#).fails(1, ": /cpu/cpus: ");
     assert_eq!(cgroup(&container, "pids.max").as_deref(), Some("50"));
     container.kill("KILL").ok();
     container.wait_exit();
     update(&["--pids-limit", "9"]).fails(1, "container not running");
+}
+
+/// Limits that Linux has no more, which old callers still give, and empty values, which mean none.
+#[test]
+fn update_takes_what_runc_takes() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), limited());
+    let container = running(&runtime, &bundle);
+    let flags = ["--kernel-memory", "10M", "--kernel-memory-tcp", "10M", "--pids-limit", "11"];
+    let output = runtime.run(&[&["update"], &flags[..], &[&*container.id]].concat()).ok();
+    if runtime.is_rtx() {
+        assert!(output.stderr.contains("warning: --kernel-memory: "), "{}", output.stderr);
+    }
+    let names = "cpu-share cpu-quota cpu-period cpu-rt-period cpu-rt-runtime cpuset-cpus cpuset-mems memory \
+                 memory-reservation memory-swap kernel-memory";
+    let mut words: Vec<String> = names.split_whitespace().map(|name| format!("--{name}=")).collect();
+    words.insert(0, "update".into());
+    words.extend(["--pids-limit=12".into(), container.id.clone()]);
+    assert_eq!(runtime.run(&words).ok().stderr, "");
+    if let Some(limit) = cgroup(&container, "pids.max") {
+        assert_eq!(limit, "12");
+    }
 }
 
 #[test]

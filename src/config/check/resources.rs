@@ -66,12 +66,14 @@ fn check_memory(report: &mut Report, memory: &Value) {
             "remove it",
         );
     }
-    if integer(memory, "kernel").is_some_and(|bytes| bytes != 0) {
-        report.warning(
-            format!("{AT}/kernel"),
-            "kernel memory settings are ignored: Linux has no such limit since 5.4",
-            "remove it; \"limit\" counts kernel memory as well",
-        );
+    for name in ["kernel", "kernelTCP"] {
+        if integer(memory, name).is_some_and(|bytes| bytes != 0) {
+            report.warning(
+                format!("{AT}/{name}"),
+                "kernel memory settings are ignored: Linux has no such limit since 5.4",
+                "remove it; \"limit\" counts kernel memory as well",
+            );
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! config-linux.md "Sysctl": only what belongs to a namespace that the container has for itself may be set.
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::Value;
 
 use super::document::keyed;
@@ -46,13 +48,25 @@ pub(super) fn check(report: &mut Report, linux: &Value) {
 }
 
 fn needs(report: &mut Report, linux: &Value, key: &str, namespace: &str) {
-    if linux::namespace(linux, namespace).is_none() {
-        report.error(
-            keyed("/linux/sysctl", key),
-            format!("sysctl {key:?} is not allowed in the hosts {namespace} namespace"),
-            format!("add {{\"type\": \"{namespace}\"}} to linux.namespaces"),
-        );
-    }
+    let remedy = match linux::namespace(linux, namespace) {
+        None => format!("add {{\"type\": \"{namespace}\"}} to linux.namespaces"),
+        Some(path) if is_own(path, namespace) => {
+            format!("leave the path {path:?} out of linux.namespaces, or name the namespace of a container")
+        }
+        Some(_) => return,
+    };
+    report.error(
+        keyed("/linux/sysctl", key),
+        format!("sysctl {key:?} is not allowed in the hosts {namespace} namespace"),
+        remedy,
+    );
+}
+
+/// Whether what is joined at the path is the namespace that rtx itself is in: its settings are the host's.
+fn is_own(path: &str, namespace: &str) -> bool {
+    let file = if namespace == "network" { "net" } else { namespace };
+    let inode = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    !path.is_empty() && inode(path).is_some_and(|joined| inode(&format!("/proc/self/ns/{file}")) == Some(joined))
 }
 
 /// Whether every part of a dotted name is the name of something.

@@ -251,12 +251,12 @@ fn pass_signals_until_end(init: &InitProcess) -> Result<()> {
     let signals = SignalFd::with_flags(&SigSet::all(), flags).on("signalfd", "")?;
     loop {
         let mut fds =
-            [PollFd::new(init.pidfd.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
+            [PollFd::new(init.pidfd.as_fd(), process::end_events()), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, process::end_timeout(PollTimeout::NONE)) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).on("poll", "the container")?,
         }
-        if fds[0].any() == Some(true) {
+        if process::has_ended(&init.pidfd, fds[0].revents()) {
             return Ok(());
         }
         while let Ok(Some(signal)) = signals.read_signal() {

@@ -3,6 +3,7 @@
 use super::NativeEngine;
 use crate::config::envelope::{OciConfig, ProcessPlan, Starter};
 use crate::engine::launch::Stage2;
+use crate::engine::live;
 use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::hooks::{self, CreationHooks};
 use crate::engine::oci::{create as oci, process, resctrl, seccomp};
@@ -63,10 +64,10 @@ pub fn starter(process: &Process, options: &LaunchOptions) -> Starter {
 }
 
 /// Makes the cgroups, because the child is born in one of them.
-pub fn prepare_spawn(engine: &mut NativeEngine) -> Result<SpawnRequest> {
+pub fn prepare_spawn(engine: &mut NativeEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
     if let Some(placement) = &plan.placement {
-        engine.cgroup = Some(placement.create()?);
+        engine.cgroup = Some(live::create_cgroups(placement, launch)?);
     }
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,

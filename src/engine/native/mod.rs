@@ -71,8 +71,8 @@ impl EngineOperations for NativeEngine {
         Ok(())
     }
 
-    fn prepare_spawn(&mut self, _launch: &LaunchConfig) -> Result<Option<SpawnRequest>> {
-        create::prepare_spawn(self).map(Some)
+    fn prepare_spawn(&mut self, launch: &mut LaunchConfig) -> Result<Option<SpawnRequest>> {
+        create::prepare_spawn(self, launch).map(Some)
     }
 
     fn create_container(&mut self, creation: &mut Creation<'_>) -> Result<()> {

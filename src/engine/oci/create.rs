@@ -6,6 +6,7 @@ use super::hooks::{self, CreationHooks};
 use super::idmap::UserNamespaces;
 use super::{devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
 use crate::config::envelope::{OciConfig, Starter};
+use crate::engine::live;
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
@@ -85,6 +86,12 @@ impl Plan {
         })
     }
 
+    /// Whether smaster hands stage2 clones of the host's mounts. Where it may not, or there are no detached mounts, stage2
+    /// is told the paths.
+    fn clones(&self) -> bool {
+        self.privileged && !crate::sys::mount::is_classic()
+    }
+
     fn user_namespace(&self) -> bool {
         self.namespaces.has(libc::CLONE_NEWUSER)
     }
@@ -136,10 +143,10 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
 }
 
 /// Makes the cgroups, because the child is born in one of them.
-pub fn prepare_spawn(engine: &mut OciEngine) -> Result<SpawnRequest> {
+pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     if let Some(placement) = &plan.placement {
-        engine.cgroup = Some(placement.create()?);
+        engine.cgroup = Some(live::create_cgroups(placement, launch)?);
     }
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,
@@ -241,7 +248,8 @@ fn prepare_root(
     if mount {
         batch.push(Operation::Isolate { propagation: libc::MS_SLAVE | MS_REC });
     }
-    let tree = match mount && plan.privileged {
+    let clones = plan.clones();
+    let tree = match mount && clones {
         true => {
             let tree = sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
             Some(batch.fd(tree))
@@ -292,6 +300,7 @@ fn add_mounts(
     let cgroups = membership.container_mounts();
     let mut around = mounts::Surroundings {
         privileged: plan.privileged,
+        clones: plan.clones(),
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
@@ -319,7 +328,7 @@ fn cgroup_membership(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
 fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
     let is_hosts = plan.mounts.iter().any(mounts::Plan::is_bind_on_dev);
     if !is_hosts {
-        devices::add(&plan.devices, batch, plan.user_namespace(), plan.privileged)?;
+        devices::add(&plan.devices, batch, plan.user_namespace(), plan.clones())?;
         batch.push(Operation::StandardLinks);
     }
     Ok(())

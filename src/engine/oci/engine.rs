@@ -52,7 +52,6 @@ impl EngineOperations for OciEngine {
             cgroup: plan.placement.clone(),
             net_devices: plan.network.returning.clone(),
             resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
-            net_devices: plan.network.returning.clone(),
             no_new_keyring: launch.options.no_new_keyring,
         };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
@@ -60,8 +59,8 @@ impl EngineOperations for OciEngine {
         Ok(())
     }
 
-    fn prepare_spawn(&mut self, _launch: &LaunchConfig) -> Result<Option<SpawnRequest>> {
-        create::prepare_spawn(self).map(Some)
+    fn prepare_spawn(&mut self, launch: &mut LaunchConfig) -> Result<Option<SpawnRequest>> {
+        create::prepare_spawn(self, launch).map(Some)
     }
 
     fn create_container(&mut self, creation: &mut Creation<'_>) -> Result<()> {

@@ -26,7 +26,11 @@ pub fn make(file_system: &FileSystem, data: &[(String, Option<String>)], attribu
     mount::fsmount(&context, attributes).map_err(|errno| explain(errno, &context, kind))
 }
 
-fn configure(context: &OwnedFd, file_system: &FileSystem, data: &[(String, Option<String>)]) -> Result<()> {
+fn configure(
+    context: &crate::sys::mount::FileSystemContext,
+    file_system: &FileSystem,
+    data: &[(String, Option<String>)],
+) -> Result<()> {
     if let Some(source) = &file_system.source {
         mount::fsconfig_string(context, c"source", &c_string(source)?)
             .map_err(|errno| explain(errno, context, &format!("source {source}")))?;
@@ -48,7 +52,7 @@ fn configure(context: &OwnedFd, file_system: &FileSystem, data: &[(String, Optio
 }
 
 /// An error of a file system context, with the file system's own words where it has any.
-fn explain(errno: Errno, context: &OwnedFd, what: &str) -> anyhow::Error {
+fn explain(errno: Errno, context: &crate::sys::mount::FileSystemContext, what: &str) -> anyhow::Error {
     let words = mount::fs_message(context).map_or_else(String::new, |words| format!(" ({words})"));
     crate::sys::Error { op: "mount".into(), target: format!("{what}{words}"), errno }.into()
 }

@@ -155,7 +155,8 @@ fn converse(child: &mut Child, hook: &HookOperation, state: &[u8]) -> Result<Opt
     // A time that no clock reaches is none.
     let seconds = hook.timeout.map(|seconds| Duration::from_secs(seconds.max(0) as u64));
     let deadline = seconds.and_then(|seconds| Instant::now().checked_add(seconds));
-    let pidfd = process::pidfd_open(child.id() as i32).on("pidfd_open", &hook.path)?;
+    let pid = child.id() as i32;
+    let pidfd = process::child_pidfd(pid).on("pidfd_open", &hook.path)?;
     let mut stdin = child.stdin.take().map(OwnedFd::from);
     let mut outputs = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
     for pipe in stdin.iter().chain(outputs.iter().flatten()) {
@@ -163,15 +164,18 @@ fn converse(child: &mut Child, hook: &HookOperation, state: &[u8]) -> Result<Opt
     }
     let (mut left, mut read) = (state, [Vec::new(), Vec::new()]);
     loop {
-        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds: Vec<PollFd> = pidfd.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)).collect();
         fds.extend(stdin.iter().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLOUT)));
         fds.extend(outputs.iter().flatten().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut fds, time_left(deadline)) {
+        match poll(&mut fds, process::end_timeout(time_left(deadline))) {
             Ok(0) if deadline.is_some_and(|deadline| Instant::now() >= deadline) => return Ok(None),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).on("poll", &hook.path)?,
         }
-        let has_ended = fds[0].any().unwrap_or(false);
+        let has_ended = match &pidfd {
+            Some(_) => fds[0].any().unwrap_or(false),
+            None => process::child_has_ended(pid),
+        };
         if let Some(pipe) = &stdin
             && !feed(pipe, &mut left)
         {

@@ -44,6 +44,8 @@ const CGROUP_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 pub struct Surroundings<'a> {
     /// smaster may clone mounts of its own mount namespace.
     pub privileged: bool,
+    /// And there are detached mounts to clone into.
+    pub clones: bool,
     pub cgroup_namespace: bool,
     pub cgroups: &'a [ContainerMount],
     /// Propagation that a clone of a host's mount gets (`MS_*`), 0 to leave it in the host's peer group.
@@ -75,7 +77,7 @@ pub fn plan(mounts: &[Mount], bundle: &Path, linux: &Linux, privileged: bool) ->
 }
 
 /// The directory of the container's socket for sd_notify(3), where it looks for it.
-pub fn notify_directory(source: std::path::PathBuf) -> Plan {
+pub fn notify_directory(source: PathBuf) -> Plan {
     let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
     Plan {
         pointer: "NOTIFY_SOCKET".into(),

@@ -9,7 +9,7 @@
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
 use crate::sys::On;
-use crate::sys::process::can_return_to_pid_namespace;
+use crate::sys::process::{can_return_to_pid_namespace, die_with_parent};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -224,10 +224,10 @@ fn write(pid: i32, file: &str, content: &str) -> Result<()> {
 
 fn id_map_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {
     let numbers = mappings.iter().flat_map(|map| [map.container_id(), map.host_id(), map.size()]);
-    let output = Command::new(program)
-        .arg(pid.to_string())
-        .args(numbers.map(|number| number.to_string()))
-        .stdin(Stdio::null())
+    let mut command = Command::new(program);
+    command.arg(pid.to_string()).args(numbers.map(|number| number.to_string())).stdin(Stdio::null());
+    die_with_parent(&mut command);
+    let output = command
         .output()
         .map_err(|error| crate::sys::errno_of(&error))
         .on("run", program)

@@ -166,8 +166,7 @@ fn in_memory(program: &[u8]) -> Result<Program> {
 }
 
 fn memory() -> Result<File> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    Ok(memfd_create(c"seccomp", MFdFlags::MFD_CLOEXEC).on("memfd_create", "seccomp").map(File::from)?)
+    Ok(File::from(crate::sys::memfd::create(c"seccomp", false).on("memfd_create", "seccomp")?))
 }
 
 fn compile(seccomp: &LinuxSeccomp) -> Result<ScmpFilterContext> {

@@ -41,7 +41,7 @@ pub fn source_of(
     around: &mut Surroundings,
 ) -> Result<MountSource> {
     let &Source { ref path, recursive, nofollow, .. } = source;
-    if !around.privileged {
+    if !around.clones {
         return Ok(MountSource::HostPath { path: path.display().to_string(), recursive, nofollow });
     }
     make_room(batch, rpc)?;

@@ -131,6 +131,9 @@ cases! {
     probe sysctl_without_network_namespace => |b| {
         b.without_namespace("network").set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
     };
+    probe sysctl_of_hosts_network_namespace_by_path => |b| {
+        b.namespace("network", "/proc/1/ns/net").set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }));
+    };
     probe sysctl_unknown => |b| { b.set("/linux/sysctl", json!({ "net.nosuch": "1" })); };
     probe signal_state => |b| { b.shell_payload(SIGNALS); };
     probe session_keyring => |b| { b.remove("/linux/maskedPaths"); };

@@ -33,15 +33,23 @@ pub fn applets() -> &'static [String] {
 /// The probe (see `probe.rs`) as a static executable in cargo's directory for test artefacts.
 pub fn probe() -> &'static Path {
     static PROBE: OnceLock<PathBuf> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/support/probe.rs");
-        let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
-        if modified(&built) <= modified(&source) {
-            compile(&source, &built);
-        }
-        built
-    })
+    PROBE.get_or_init(|| built("probe"))
+}
+
+/// The program that takes system calls away (see `without.rs`).
+pub fn without() -> &'static Path {
+    static WITHOUT: OnceLock<PathBuf> = OnceLock::new();
+    WITHOUT.get_or_init(|| built("without"))
+}
+
+fn built(name: &str) -> PathBuf {
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/integration/support/{name}.rs"));
+    let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    if modified(&built) <= modified(&source) {
+        compile(&source, &built);
+    }
+    built
 }
 
 /// Compiles beside the target and renames, so that a test process that runs at the same time never sees half a file.

@@ -267,6 +267,20 @@ fn sysctls() {
     expect(&host("kernel/shmmax"), "/linux/sysctl/kernel~1shmmax", "ipc namespace");
     expect(&host("kernel.hostname"), "/linux/sysctl/kernel.hostname", "hostname");
     assert_eq!(check(&host("kernel.domainname"), None), []);
+    for (key, kind, file) in
+        [("net.core.somaxconn", "network", "net"), ("kernel.shmmax", "ipc", "ipc"), ("kernel.domainname", "uts", "uts")]
+    {
+        let joining = |path: &str| {
+            let mut config = host(key);
+            let namespaces = json!([{ "type": "mount" }, { "type": kind, "path": path }]);
+            config["linux"]["namespaces"] = namespaces;
+            config
+        };
+        let problem = format!("sysctl \"{key}\" is not allowed in the hosts {kind} namespace");
+        expect(&joining(&format!("/proc/self/ns/{file}")), &format!("/linux/sysctl/{key}"), &problem);
+        let others = check(&joining("/proc/self/ns/mnt"), None);
+        assert!(others.iter().all(|finding| !finding.pointer.starts_with("/linux/sysctl")), "{others:?}");
+    }
     // Both would be written to /proc/sys/net/../kernel/core_pattern.
     for escape in ["net/../kernel/core_pattern", "net.//.kernel.core_pattern", "net..core"] {
         let pointer = format!("/linux/sysctl/{}", escape.replace('/', "~1"));

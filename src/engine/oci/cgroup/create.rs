@@ -67,6 +67,12 @@ impl Created {
         &self.placement
     }
 
+    /// The directories that were there already.
+    pub fn found(&self) -> Vec<PathBuf> {
+        let directories = self.placement.places.iter().map(Place::directory);
+        directories.filter(|directory| !self.made.contains(directory)).collect()
+    }
+
     /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
     pub fn unified_directory(&self) -> Result<Option<OwnedFd>> {
         match self.open.iter().find(|open| open.place.is_unified()) {
@@ -215,7 +221,7 @@ impl Drop for Created {
             self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
-        let _ = Placement { places: leaves, ..Placement::default() }.open().remove();
+        let _ = Placement { places: leaves, ..Placement::default() }.open().remove(|_| true);
         for directory in self.made.iter().rev() {
             let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
         }

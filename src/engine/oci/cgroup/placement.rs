@@ -76,6 +76,9 @@ pub struct Placement {
     pub places: Vec<Place>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) rootless: bool,
+    /// Directories of the places that were there before the container, and may be another's as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<PathBuf>,
     /// The first limit that was asked for, by JSON pointer: what an unprivileged create fails for.
     #[serde(skip)]
     pub(super) first_limit: Option<String>,

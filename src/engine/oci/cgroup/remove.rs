@@ -10,26 +10,25 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Cgroup;
 use super::live::{signal_below, tree};
-use super::placement::Place;
+use super::placement::{Place, Placement};
 
 /// How often a directory is tried whose last process is just ending: with doubling pauses, two seconds in all.
 const ATTEMPTS: u32 = 12;
 
 impl Cgroup {
     /// Removes every directory of the container, with those that it made below them. Only where the kernel says that
-    /// processes are left are they killed. Parents stay, as with runc. Nothing to remove is no error.
-    pub fn remove(&self) -> Result<()> {
+    /// processes are left are they killed, and only where `is_ours` says that they are the container's: elsewhere a
+    /// directory that is in use stays. So do parents, as with runc. Nothing to remove is no error.
+    pub fn remove(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
         let busy: Vec<&Place> =
             self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
-        if busy.is_empty() {
-            return Ok(());
-        }
-        let mut busy: Vec<&Place> = busy.into_iter().filter(|place| remove_tree(&place.directory()).is_err()).collect();
+        let busy = busy.into_iter().filter(|place| is_ours(place));
+        let mut busy: Vec<&Place> = busy.filter(|place| remove_tree(&place.directory()).is_err()).collect();
         for attempt in 0..ATTEMPTS {
             if busy.is_empty() {
                 return Ok(());
             }
-            self.kill_what_is_left(&busy);
+            kill_what_is_left(&busy);
             std::thread::sleep(Duration::from_micros(500) * 2u32.pow(attempt));
             busy.retain(|place| remove_tree(&place.directory()).is_err());
         }
@@ -39,13 +38,14 @@ impl Cgroup {
         }
         Ok(())
     }
+}
 
-    /// Ends the processes below the busy directories. Failure shows in the next rmdir.
-    fn kill_what_is_left(&self, busy: &[&Place]) {
-        let _ = self.kill_all(libc::SIGKILL);
-        for place in busy {
-            let _ = signal_below(&place.directory(), libc::SIGKILL);
-        }
+/// Ends the processes below the busy directories. Failure shows in the next rmdir.
+fn kill_what_is_left(busy: &[&Place]) {
+    let placement = Placement { places: busy.iter().map(|place| (*place).clone()).collect(), ..Placement::default() };
+    let _ = placement.open().kill_all(libc::SIGKILL);
+    for place in busy {
+        let _ = signal_below(&place.directory(), libc::SIGKILL);
     }
 }
 

@@ -5,10 +5,11 @@ use crate::config::envelope::{Common, OciConfig};
 use crate::engine::oci::hooks;
 use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::rpc::Reply;
+use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::operation::Operation;
 use crate::rpc::server::{Context, Perform};
-use crate::sys::{Errno, On, clone, describe, fd, process, sched, seccomp};
+use crate::sys::{Errno, On, classic, clone, describe, fd, process, sched, seccomp};
 use anyhow::{Context as _, Result, bail};
 use nix::sys::stat::Mode;
 use nix::unistd::symlinkat;
@@ -72,16 +73,22 @@ impl Perform for Payload {
             Operation::JoinCgroups { tasks, keep_affinity } => join_cgroups(tasks, keep_affinity, context),
             Operation::JoinNamespace { fd, kind, path } => {
                 let namespace = context.take(fd)?;
-                Ok(process::setns(&namespace, kind).on("join the namespace", path)?)
+                process::setns(&namespace, kind).on("join the namespace", path)?;
+                if kind & libc::CLONE_NEWUSER != 0 { die_with_smaster() } else { Ok(()) }
             }
-            Operation::Unshare { kinds } => Ok(process::unshare(kinds).on("unshare", "namespaces")?),
+            Operation::Unshare { kinds } => unshare(kinds),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
             Operation::TimeOffsets { lines } => sysctl::write_proc(self.proc()?, "self/timens_offsets", &lines),
             Operation::BecomeRoot => become_root(),
             Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
             Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
             Operation::Domainname { name } => Ok(process::set_domainname(&name).on("setdomainname", name)?),
-            Operation::Isolate { propagation } => isolate(propagation),
+            Operation::Isolate { propagation } => {
+                isolate(propagation)?;
+                let proc = self.proc()?.try_clone().map_err(|error| crate::sys::errno_of(&error));
+                classic::allow(proc.on("duplicate", "/proc")?);
+                Ok(())
+            }
             Operation::OpenRoot(operation) => {
                 let tree = operation.tree.map(|index| context.take(index)).transpose()?;
                 self.root = Some(Root::open(&operation, tree)?);
@@ -147,6 +154,16 @@ fn join_cgroups(tasks: Vec<usize>, keep_affinity: bool, context: &mut Context) -
     Ok(())
 }
 
+fn unshare(kinds: i32) -> Result<()> {
+    const CLONE_NEWTIME: i32 = 0x80;
+    match process::unshare(kinds) {
+        Err(errno @ Errno::EINVAL) if kinds & CLONE_NEWTIME != 0 => {
+            Err(errno).on("unshare", "namespaces").context("/linux/namespaces: a time namespace needs Linux 5.6")
+        }
+        other => Ok(other.on("unshare", "namespaces")?),
+    }
+}
+
 /// In a new user namespace, ids 0 need its maps, which smaster has written by now.
 fn become_root() -> Result<()> {
     match process::set_groups(&[]) {
@@ -156,8 +173,17 @@ fn become_root() -> Result<()> {
     match process::set_ids(0, 0) {
         // A map without 0 leaves stage2 as nobody, with the capabilities that it was given as ambient ones.
         Err(Errno::EINVAL) => Ok(()),
-        other => Ok(other.on("become", "root of the user namespace")?),
+        other => {
+            other.on("become", "root of the user namespace")?;
+            die_with_smaster()
+        }
     }
+}
+
+/// Once more: the kernel forgets it when a process changes its user or its user namespace (PR_SET_PDEATHSIG(2const)).
+/// Whether smaster has died meanwhile is looked at before the next batch.
+fn die_with_smaster() -> Result<()> {
+    Ok(process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG")?)
 }
 
 fn isolate(propagation: u64) -> Result<()> {
@@ -173,7 +199,7 @@ impl Payload {
             Some(pid) => context.moved_to = Some(pid),
             None => {
                 context.is_successor = true;
-                process::set_parent_death_signal(libc::SIGKILL).on("set", "the parent death signal")?;
+                die_with_smaster()?;
             }
         }
         Ok(())
@@ -194,8 +220,14 @@ impl Payload {
         let Some(plan) = self.config.process.seccomp.as_ref().filter(|plan| plan.listener.is_none()) else {
             return Ok(());
         };
-        seccomp::install(&self.filter, seccomp::plain_flags(plan.flags)).on("load", "the seccomp filter")?;
-        Ok(())
+        let flags = seccomp::plain_flags(plan.flags);
+        let refused = seccomp::install(&self.filter, flags);
+        let flags_are_new = flags != 0 && refused.as_ref().is_err_and(|errno| *errno == Errno::EINVAL);
+        let result = refused.on("load", "the seccomp filter").map(drop);
+        match flags_are_new {
+            true => result.context("/linux/seccomp/flags: the kernel may be older than one of them: leave it out"),
+            false => Ok(result?),
+        }
     }
 
     /// What the payload gets beside the standard streams: sockets of LISTEN_FDS and preserved descriptors, from 3 on.
@@ -271,6 +303,7 @@ impl PayloadOperations for Payload {
     }
 
     fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible> {
+        process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME")?;
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
             hooks::run("startContainer", &self.config.start_container, &state, None)?;
@@ -285,6 +318,8 @@ impl PayloadOperations for Payload {
         let args = strings(&self.config.process.args)?;
         let program = CString::new(self.program.as_os_str().as_bytes())?;
         process::restore_sigpipe();
+        // A caller that is gone is no reason not to run.
+        let _ = frame::send(caller, Kind::Executing, &(), &[]);
         // The last call before the payload: the filter may forbid every other.
         self.install_filter()?;
         let Err(errno) = nix::unistd::execve(&program, &args, &env);

@@ -107,31 +107,7 @@ impl Root {
     pub fn open_with(&self, path: &str, flags: OFlag, extra: u64) -> nix::Result<OwnedFd> {
         let path = if path.is_empty() { "." } else { path };
         let c_path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-        match path::openat2(&self.fd, &c_path, flags.bits(), 0, SAFE | extra) {
-            Err(Errno::ENOSYS) => self.open_without_openat2(path, flags),
-            other => other,
-        }
-    }
-
-    /// Before Linux 5.6 and under old seccomp profiles there is no openat2(2); libpathrs does the same walk step by
-    /// step and verifies it.
-    fn open_without_openat2(&self, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
-        let root = self.fd.try_clone().map_err(|error| crate::sys::errno_of(&error))?;
-        let errno = |error: pathrs::error::Error| match error.kind() {
-            pathrs::error::ErrorKind::OsError(Some(number)) => Errno::from_raw(number),
-            _ => Errno::EXDEV,
-        };
-        let root = pathrs::Root::from_fd(root);
-        let handle = match flags.contains(OFlag::O_NOFOLLOW) {
-            true => root.resolve_nofollow(path),
-            false => root.resolve(path),
-        }
-        .map_err(errno)?;
-        if flags.contains(OFlag::O_PATH) {
-            return Ok(handle.into());
-        }
-        let flags = pathrs::flags::OpenFlags::from_bits_retain(flags.bits() as u64);
-        handle.reopen(flags).map(Into::into).map_err(errno)
+        path::openat2(&self.fd, &c_path, flags.bits(), 0, SAFE | extra)
     }
 
     /// Opens the place for a mount and makes it where it is missing: a directory with mode 0755, or an empty file.

@@ -1,0 +1,73 @@
+//! What /proc/PID/stat says about a process (proc_pid_stat(5)).
+
+use super::{Errno, errno_of};
+use std::fs::File;
+use std::io::Read;
+
+/// Flag of a process that is on its way out (`PF_EXITING`, linux/sched.h); proc_pid_stat(5), field 9.
+const EXITING: u64 = 0x4;
+
+/// The fields that rtx needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    pub pid: i32,
+    /// At most 15 bytes, whatever they are.
+    pub command: Vec<u8>,
+    pub state: u8,
+    flags: u64,
+    /// Clock ticks since boot.
+    pub start_time: u64,
+}
+
+impl Stat {
+    /// Of the process that has this pid now; `None` where there is none.
+    pub fn of(pid: i32) -> Option<Self> {
+        Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// From an open `stat` file.
+    ///
+    /// # Errors
+    /// `ESRCH` where the process that the file belongs to is gone.
+    pub fn read(mut file: File) -> nix::Result<Self> {
+        let mut line = Vec::new();
+        file.read_to_end(&mut line).map_err(|error| errno_of(&error))?;
+        Self::parse(&line).ok_or(Errno::ESRCH)
+    }
+
+    /// Whether it has ended, and nobody has waited for it yet.
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
+    }
+
+    /// Whether it runs no program any more.
+    pub fn is_ending(&self) -> bool {
+        self.is_zombie() || self.flags & EXITING != 0
+    }
+
+    fn parse(line: &[u8]) -> Option<Self> {
+        // The command in parentheses may hold anything, parentheses and spaces too: fields count from the last one.
+        let (start, end) = (line.iter().position(|byte| *byte == b'(')?, line.iter().rposition(|byte| *byte == b')')?);
+        let pid = std::str::from_utf8(line.get(..start)?).ok()?.trim().parse().ok()?;
+        let mut fields = std::str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace();
+        let state = *fields.next()?.as_bytes().first()?;
+        let flags = fields.nth(5)?.parse().ok()?;
+        let start_time = fields.nth(12)?.parse().ok()?;
+        Some(Self { pid, command: line.get(start + 1..end)?.to_vec(), state, flags, start_time })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_cannot_forge_what_follows_it() {
+        let line = b"7 (a) Z 1 2 (b) S 1 7 7 0 -1 4194564 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        let stat = Stat::parse(line).unwrap();
+        assert_eq!((stat.pid, stat.command.as_slice(), stat.state), (7, &b"a) Z 1 2 (b"[..], b'S'));
+        assert_eq!((stat.start_time, stat.is_zombie(), stat.is_ending()), (4242, false, true));
+        assert_eq!(Stat::parse(b"7 (a"), None);
+        assert!(!Stat::of(std::process::id() as i32).unwrap().is_ending());
+    }
+}

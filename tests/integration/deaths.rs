@@ -1,0 +1,124 @@
+//! A stage2 that dies where nobody expects it, and callers that die before it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::children::{poll_until, wait_orphan};
+use crate::support::runtime::{find_program, read_lossy};
+use crate::support::{Bundle, Container, Runtime, needs_root, skip};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// What dies between the start and its program has not been started.
+#[test]
+fn start_tells_of_a_death_before_the_program() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    bundle.without_namespace("pid");
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"] }]);
+    bundle.set("/hooks", json!({ "startContainer": hook }));
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    container.start().fails(1, "killed before it executed its program");
+    assert_eq!(container.status(), "stopped");
+}
+
+/// The last moment: the call that executes the program is the one that the filter kills for.
+#[test]
+fn start_tells_of_a_death_at_the_program() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    let rule = json!([{ "names": ["execve"], "action": "SCMP_ACT_KILL_PROCESS" }]);
+    bundle.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule }));
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    container.start().fails(1, "killed before it executed its program");
+}
+
+#[test]
+fn exec_tells_of_a_death_before_the_program() {
+    needs_root!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let (runtime, bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let killed =
+        ["strace", "-f", "-o", "/dev/null", "-P", "/bin/nothing", "-e", "inject=execve:signal=KILL:error=EPERM"];
+    std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/nothing")).expect("link a program");
+    let output = container.exec_call(&[], &["/bin/nothing"]).through(&killed).run();
+    output.fails(255, "killed before it executed its program");
+}
+
+/// A program that has ended before anybody looks was started all the same.
+#[test]
+fn a_short_program_was_started() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::new());
+    bundle.args(&["/bin/true"]);
+    for _ in 0..20 {
+        let container = Container::new(&runtime, &bundle);
+        container.create().ok();
+        container.start().ok();
+        container.delete(&["--force"]).ok();
+    }
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let pid_file = runtime.scratch().join("pid");
+    for _ in 0..10 {
+        container.exec(&[], &["/bin/true"]).ok();
+        container.exec(&["--detach", "--pid-file", &pid_file.display().to_string()], &["/bin/true"]).ok();
+        // Init cannot end before somebody has waited for those that joined it.
+        let pid = read_lossy(&pid_file).trim().parse().expect("a pid");
+        assert!(wait_orphan(pid, LONG).is_some());
+    }
+}
+
+/// The change of its user in a user namespace does not make stage2 outlive a killed runtime.
+#[test]
+fn stage2_in_a_user_namespace_dies_with_a_killed_create() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    bundle.namespace("user", "");
+    for maps in ["uidMappings", "gidMappings"] {
+        bundle.spec["linux"][maps] = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    }
+    for dir in ["rootfs", "rootfs/dev", "rootfs/etc", "rootfs/proc", "rootfs/sys", "rootfs/tmp"] {
+        std::os::unix::fs::chown(bundle.host(dir), Some(100_000), Some(100_000)).expect("chown");
+    }
+    let begun = bundle.make_dir("begun");
+    std::os::unix::fs::chown(&begun, Some(100_000), Some(100_000)).expect("chown");
+    let script = format!("echo > {}/yes; exec sleep 600", begun.display());
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    bundle.set("/hooks", json!({ "createContainer": hook }));
+    let container = Container::new(&runtime, &bundle);
+    let create = container.background("create", &[]).start();
+    poll_until(LONG, || begun.join("yes").exists().then_some(())).expect("the hook begins");
+    let children = read_lossy(Path::new(&format!("/proc/{0}/task/{0}/children", create.pid())));
+    let stage2: i32 = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a child");
+    kill_process(Pid::from_raw(create.pid()).expect("a pid"), Signal::KILL).expect("kill create");
+    create.wait();
+    let is_gone = || {
+        let stat = read_lossy(Path::new(&format!("/proc/{stage2}/stat")));
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    };
+    assert!(poll_until(Duration::from_secs(5), is_gone).is_some(), "stage2 ({stage2}) outlives its runtime");
+    container.delete(&["--force"]).ok();
+}
+
+/// A caller with hardly any stack (`ulimit -s 64`).
+#[test]
+fn a_small_stack_is_enough() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), Bundle::shell("ulimit -s; exit 7"));
+    runtime.invoke(&["--version"]).through_shell("ulimit -s 64; exec \"$@\"").run().ok();
+    let container = Container::new(&runtime, &bundle);
+    let output = container.background("run", &[]).through_shell("ulimit -s 64; exec \"$@\"").run();
+    output.fails(7, "");
+    assert_eq!(container.stdout().trim(), "64");
+}
