@@ -221,6 +221,7 @@ pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>) -> Result<()> 
         cgroups_path: path.map(std::path::Path::new),
         resources: None,
         systemd: false,
+        annotations: None,
         rootless: crate::state::is_rootless(),
     })?;
     placement.open().remove()

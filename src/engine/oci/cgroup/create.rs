@@ -11,8 +11,8 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
-use super::placement::{Place, Placement};
-use super::{apply, file};
+use super::placement::{Place, Placement, StartUnit};
+use super::{apply, file, limits, systemd};
 
 /// A place and its open directory.
 pub struct OpenPlace {
@@ -59,6 +59,31 @@ impl Created {
             }
         }
         created.check_not_frozen()?;
+        Ok(created)
+    }
+
+    /// The scope that systemd makes around a process, and its open directory.
+    pub(super) fn around(placement: &Placement, start: &StartUnit) -> Result<Self> {
+        let Some(unit) = &placement.unit else { bail!("the container is no unit of systemd's") };
+        let settings = match limits::any_limit(start.resources) {
+            true => limits::settings(start.resources, &placement.controllers()?)?,
+            false => Vec::new(),
+        };
+        let annotated = start.annotations.map_or(Ok(Vec::new()), systemd::annotated)?;
+        let pid = u32::try_from(start.pid).context("the pid of init")?;
+        let mut created = Created {
+            placement: placement.clone(),
+            open: Vec::new(),
+            made: placement.places.iter().map(Place::directory).collect(),
+            lenient: false,
+            committed: false,
+        };
+        unit.start(&systemd::Start { id: start.id, pid, settings: &settings, annotated: &annotated })?;
+        for place in &placement.places {
+            let directory = place.directory();
+            let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
+            created.open.push(OpenPlace { place: place.clone(), dir });
+        }
         Ok(created)
     }
 
@@ -215,7 +240,7 @@ impl Drop for Created {
             self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
-        let _ = Placement { places: leaves, ..Placement::default() }.open().remove();
+        let _ = Placement { places: leaves, unit: self.placement.unit.take(), ..Placement::default() }.open().remove();
         for directory in self.made.iter().rev() {
             let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
         }

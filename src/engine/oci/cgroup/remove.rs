@@ -19,6 +19,18 @@ impl Cgroup {
     /// Removes every directory of the container, with those that it made below them. Only where the kernel says that
     /// processes are left are they killed. Parents stay, as with runc. Nothing to remove is no error.
     pub fn remove(&self) -> Result<()> {
+        let Some(unit) = &self.placement().unit else { return self.remove_directories() };
+        // systemd asks processes to end and waits a minute and a half for them; they are to end now.
+        if self.pids().is_ok_and(|pids| !pids.is_empty()) {
+            let _ = self.kill_all(libc::SIGKILL);
+        }
+        let stopped = unit.stop();
+        self.remove_directories()?;
+        // Without a cgroup there is no scope; one that could not be stopped is no harm then.
+        if stopped.is_err() && !self.exists() { Ok(()) } else { stopped }
+    }
+
+    fn remove_directories(&self) -> Result<()> {
         let busy: Vec<&Place> =
             self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
         if busy.is_empty() {
