@@ -3,21 +3,20 @@
 use super::NativeEngine;
 use super::create::{process_plan, starter};
 use crate::config::envelope::{OciConfig, SeccompPlan};
-use crate::engine::join::{join_files, saved_spec};
+use crate::engine::join::{self, Entry, saved_spec};
 use crate::engine::live::engine_state;
 use crate::engine::oci::{process, seccomp};
-use crate::engine::{Container, ExecConfig, SpawnRequest};
+use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
 use crate::sys::On;
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxSeccomp;
-use std::os::fd::OwnedFd;
 
 /// How a process joins.
 pub struct Plan {
-    tasks: Vec<OwnedFd>,
+    entry: Entry,
     seccomp: Option<LinuxSeccomp>,
 }
 
@@ -36,11 +35,12 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     plan.seccomp = profile.as_ref().map(|profile| SeccompPlan { flags: seccomp::flags(profile) });
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
-    let (tasks, cgroup) = match engine_state(container)?.cgroup {
-        Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
-        None => (Vec::new(), None),
+    let mut entry = match engine_state(container)?.cgroup {
+        Some(placement) => join::entry(&placement.open(), &exec.sub_cgroups, &mut exec.warnings)?,
+        None => Entry::default(),
     };
-    engine.exec = Some(Plan { tasks, seccomp: profile });
+    let cgroup = entry.unified.take();
+    engine.exec = Some(Plan { entry, seccomp: profile });
     Ok(SpawnRequest { cgroup, ..SpawnRequest::default() })
 }
 
@@ -48,10 +48,11 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
 ///
 /// # Errors
 /// Whatever failed, here or in stage2.
-pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, rpc: &mut RpcClient) -> Result<()> {
+pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the native engine was not prepared for an exec") };
+    plan.entry.attach(init.pid)?;
     let mut batch = Batch::default();
-    let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    let tasks = plan.entry.tasks.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks });
     if exec.oci_config.process.terminal {
         let size = exec.process.console_size().unwrap_or_default();

@@ -106,8 +106,8 @@ impl EngineOperations for NativeEngine {
         exec::prepare(self, container, exec)
     }
 
-    fn enter_container(&mut self, exec: &ExecConfig, _init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
-        exec::enter(self, exec, rpc)
+    fn enter_container(&mut self, exec: &ExecConfig, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
+        exec::enter(self, exec, init, rpc)
     }
 
     fn kill(&mut self, container: &mut Container, signal: i32, all: bool) -> Result<()> {

@@ -124,7 +124,7 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
 /// Makes the cgroups, because the child is born in one of them.
 pub fn prepare_spawn(engine: &mut OciEngine) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
-    if let Some(placement) = plan.placement.as_ref().filter(|placement| !placement.is_unit()) {
+    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
         engine.cgroup = Some(placement.create()?);
     }
     let cgroup = match &engine.cgroup {
@@ -143,7 +143,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
     let launch = creation.launch;
-    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.is_unit()) {
+    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_some()) {
         let annotations = launch.bundle.spec.annotations().as_ref();
         let start = StartUnit { id: &launch.id, pid: init.pid, resources: &plan.resources, annotations };
         engine.cgroup = Some(placement.start_unit(&start)?);

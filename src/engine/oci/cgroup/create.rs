@@ -12,7 +12,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
 use super::placement::{Place, Placement, StartUnit};
-use super::{apply, file, limits, systemd};
+use super::{apply, entry, file, limits, systemd};
 
 /// A place and its open directory.
 pub struct OpenPlace {
@@ -78,7 +78,14 @@ impl Created {
             lenient: false,
             committed: false,
         };
-        unit.start(&systemd::Start { id: start.id, pid, settings: &settings, annotated: &annotated })?;
+        let started = unit.start(&systemd::Start { id: start.id, pid, settings: &settings, annotated: &annotated });
+        if let Err(error) = &started
+            && systemd::is_taken(error)
+        {
+            // Another container's, and not ours to stop.
+            created.committed = true;
+        }
+        started?;
         for place in &placement.places {
             let directory = place.directory();
             let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
@@ -158,6 +165,9 @@ impl Created {
     /// Makes one directory, with what its hierarchy needs before a process can join.
     fn make(&mut self, place: &Place) -> Result<OwnedFd> {
         let directory = place.directory();
+        if self.placement.rootless && place.is_unified() {
+            entry::check(place)?;
+        }
         let existed = self.make_directory(place, &directory)?;
         let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
         if existed {

@@ -8,6 +8,7 @@
 mod apply;
 mod create;
 mod devices;
+pub mod entry;
 mod file;
 mod hierarchy;
 mod limits;
@@ -29,4 +30,4 @@ pub use oom::OomWatch;
 pub use placement::{Place, Placement, Request, StartUnit, plan};
 pub use shown::{ContainerMount, membership};
 pub use stats::Stats;
-pub use systemd::SystemdManagerUnavailable;
+pub use systemd::{SystemdManagerUnavailable, Unit};

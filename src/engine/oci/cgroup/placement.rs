@@ -194,9 +194,9 @@ impl Placement {
         Created::new(self)
     }
 
-    /// True where systemd makes the cgroup, around a process that exists.
-    pub fn is_unit(&self) -> bool {
-        self.unit.is_some()
+    /// The scope of systemd's that the container is, which can only be made around a process that exists.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// Has systemd make the cgroup around the container's first process, with undo on drop until [`Created::commit`].

@@ -75,9 +75,10 @@ fn value(rest: &mut &str, wanted: Option<&str>) -> Result<Value> {
         *rest = after;
         return value(rest, Some(kind));
     }
-    if let Some((_, kind)) = TYPES.iter().find(|(word, _)| {
-        rest.strip_prefix(word).is_some_and(|after| after.starts_with(char::is_whitespace))
-    }) {
+    if let Some((_, kind)) = TYPES
+        .iter()
+        .find(|(word, _)| rest.strip_prefix(word).is_some_and(|after| after.starts_with(char::is_whitespace)))
+    {
         *rest = rest.trim_start_matches(|c: char| !c.is_whitespace());
         return value(rest, Some(kind));
     }

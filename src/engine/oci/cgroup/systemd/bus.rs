@@ -25,9 +25,15 @@ const BUS: &str = "org.freedesktop.DBus";
 /// An error that systemd, or the bus, answered with.
 #[derive(Debug)]
 pub struct Refusal {
-    /// `org.freedesktop.systemd1.NoSuchUnit` and the like.
-    pub name: String,
+    name: String,
     message: String,
+}
+
+impl Refusal {
+    /// Whether it is this error; `NoSuchUnit` stands for `org.freedesktop.systemd1.NoSuchUnit`.
+    pub fn is(&self, error: &str) -> bool {
+        self.name.rsplit('.').next() == Some(error)
+    }
 }
 
 impl std::fmt::Display for Refusal {

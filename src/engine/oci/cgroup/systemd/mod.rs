@@ -77,12 +77,8 @@ impl Unit {
         wanted.extend(properties::of(start.settings, version(&mut bus)?));
         wanted.retain(|(name, _)| !start.annotated.iter().any(|(given, _)| given == name));
         wanted.extend(start.annotated.iter().cloned());
-        let arguments = [
-            Argument::Str(&self.name),
-            Argument::Str("replace"),
-            Argument::Properties(&wanted),
-            Argument::NoMoreUnits,
-        ];
+        let arguments =
+            [Argument::Str(&self.name), Argument::Str("replace"), Argument::Properties(&wanted), Argument::NoMoreUnits];
         let mut reply = bus.manager("StartTransientUnit", &arguments);
         if is(&reply, "UnitExists") {
             // A scope that failed is remembered under its name, and only that is in the way.
@@ -145,12 +141,13 @@ impl Unit {
         if is(&reset, "NoSuchUnit") { Ok(()) } else { reset.map(drop) }
     }
 
-    /// Moves a process into the scope, for a caller who may not do so by the cgroup's files.
+    /// Moves a process into the scope, or a cgroup below (`/sub`), for a caller who may not do so by the files.
     ///
     /// # Errors
     /// What systemd refused.
-    pub fn attach(&self, pid: u32) -> Result<()> {
-        let arguments = [Argument::Str(&self.name), Argument::Str(""), Argument::Pids(&[pid])];
+    pub fn attach(&self, pid: i32, below: &str) -> Result<()> {
+        let pids = [u32::try_from(pid).context("the pid to move")?];
+        let arguments = [Argument::Str(&self.name), Argument::Str(below), Argument::Pids(&pids)];
         connect(self.user)?.manager("AttachProcessesToUnit", &arguments)?;
         Ok(())
     }
@@ -159,6 +156,11 @@ impl Unit {
         let job = reply.strings().into_iter().next().context("systemd named no job")?;
         bus.wait_for_job(&job).with_context(|| format!("wait for {}", self.name))
     }
+}
+
+/// Whether a scope could not be started because there is one of its name.
+pub fn is_taken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.is("UnitExists"))
 }
 
 /// The number that systemd's version starts with: 252 of `252.39-1~deb12u2`.
@@ -170,6 +172,6 @@ fn version(bus: &mut Bus) -> Result<u32> {
 
 /// Whether systemd answered with this error.
 fn is<T>(reply: &Result<T>, error: &str) -> bool {
-    let name = reply.as_ref().err().and_then(|error| error.downcast_ref::<Refusal>()).map(|refusal| &*refusal.name);
-    name.and_then(|name| name.rsplit('.').next()) == Some(error)
+    let refusal = reply.as_ref().err().and_then(|error| error.downcast_ref::<Refusal>());
+    refusal.is_some_and(|refusal| refusal.is(error))
 }

@@ -182,12 +182,8 @@ pub fn call(serial: u32, target: &Target, arguments: &[Argument]) -> Vec<u8> {
     message.u32(body.0.len() as u32);
     message.u32(serial);
     message.array(8, |fields| {
-        let texts = [
-            (1, "o", target.path),
-            (2, "s", target.interface),
-            (3, "s", target.member),
-            (6, "s", target.destination),
-        ];
+        let texts =
+            [(1, "o", target.path), (2, "s", target.interface), (3, "s", target.member), (6, "s", target.destination)];
         for (code, kind, text) in texts {
             fields.align(8);
             fields.0.push(code);
