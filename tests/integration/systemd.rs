@@ -140,7 +140,8 @@ fn devices_are_ruled_through_a_reload() {
     let container = Container::new(&runtime, &bundle);
     container.run_detached(&[]).ok();
     let forbidden = || {
-        let made = container.exec(&[], &["sh", "-c", "rm -f /dev/x; mknod /dev/x b 98 0 && cat /dev/x | head -c 1 | wc -c"]);
+        let made =
+            container.exec(&[], &["sh", "-c", "rm -f /dev/x; mknod /dev/x b 98 0 && cat /dev/x | head -c 1 | wc -c"]);
         assert!(made.stderr.contains("Operation not permitted"), "{made:?}");
         assert_eq!(container.exec(&[], &["sh", "-c", "echo > /dev/null"]).code, 0);
     };

@@ -190,11 +190,16 @@ fn check_rlimits(report: &mut Report, process: &Value, at: &str) {
     }
 }
 
+/// The module is in many kernels that do not use it.
+fn apparmor_is_enabled() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|answer| answer.starts_with(b"Y"))
+}
+
 /// Labels that no security module of this host would understand. The host is looked at only if there is a label.
 fn check_labels(report: &mut Report, process: &Value, at: &str) {
     if let Some(profile) = text(process, "apparmorProfile")
         && !matches!(profile, "" | "unconfined")
-        && !Path::new("/sys/module/apparmor").exists()
+        && !apparmor_is_enabled()
     {
         report.error(
             format!("{at}/apparmorProfile"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::runtime::{engine, find_program};
-use crate::support::{Runtime, skip};
+use crate::support::{Runtime, needs_root, skip};
 
 /// What depends on the kind of host, and a life of a container in each of its forms. A guest is a slow machine: all of
 /// this takes it a few minutes.
@@ -27,6 +27,7 @@ fn cgroup_v2_and_systemd() {
     if std::env::var_os("RTX_TEST_GUEST").is_some() {
         skip!("this is the guest");
     }
+    needs_root!();
     let runtime = Runtime::under_test();
     if !runtime.is_rtx() || engine().is_some() {
         skip!("the guest tests rtx's own engine");

@@ -132,6 +132,7 @@ impl Created {
     /// Writes every limit. `resources` is `linux.resources`, or its default where the bundle has none. Errors name the
     /// property, the file and the value.
     pub fn apply_limits(&self, resources: &LinuxResources) -> Result<()> {
+        apply::check_room(&self.open, resources)?;
         apply::limits(&self.placement, &self.open, resources)
     }
 
