@@ -2,7 +2,7 @@
 //! cgroups.
 
 use super::Container;
-use super::oci::cgroup::Cgroup;
+use super::oci::cgroup::{self, Cgroup, Unit};
 use crate::sys::On;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, openat};
@@ -22,14 +22,34 @@ pub fn saved_spec(container: &Container) -> Result<Spec> {
         .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))
 }
 
-/// What a process joins the container's cgroups by: a `tasks` file for each v1 hierarchy, the v2 directory. A sub-cgroup
-/// is a path below the container's, for all hierarchies or as `controller:path`.
+/// What a process joins the container's cgroups by.
+#[derive(Default)]
+pub struct Entry {
+    /// A `tasks` file for each v1 hierarchy.
+    pub tasks: Vec<OwnedFd>,
+    /// The v2 directory, to be born in.
+    pub unified: Option<OwnedFd>,
+    /// The scope that systemd moves the process to, and the path below it: the caller may not.
+    pub attach: Option<(Unit, String)>,
+}
+
+impl Entry {
+    /// The part that comes once there is a process.
+    ///
+    /// # Errors
+    /// What systemd refused.
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        self.attach.as_ref().map_or(Ok(()), |(unit, below)| unit.attach(pid, below))
+    }
+}
+
+/// Opens the way into the container's cgroups. A sub-cgroup is a path below the container's, for all hierarchies or as
+/// `controller:path`. Where an unprivileged caller may not move a process there, it stays in the caller's, as with runc.
 ///
 /// # Errors
 /// Where a sub-cgroup is not there; the kernel's.
-pub fn join_files(cgroup: &Cgroup, sub_cgroups: &[String]) -> Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
-    let mut tasks = Vec::new();
-    let mut unified = None;
+pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], warnings: &mut Vec<String>) -> Result<Entry> {
+    let mut entry = Entry::default();
     let places = &cgroup.placement().places;
     for sub in sub_cgroups {
         // Otherwise the process would be where its caller did not want it.
@@ -41,10 +61,12 @@ pub fn join_files(cgroup: &Cgroup, sub_cgroups: &[String]) -> Result<(Vec<OwnedF
     }
     for place in places {
         let mut directory = place.directory();
+        let mut below = String::new();
         if let Some(sub) = sub_cgroup(sub_cgroups, |controllers| {
             controllers.split(',').any(|name| place.has(name) || place.controllers == name)
         })? {
-            directory.push(sub);
+            directory.push(&sub);
+            below = format!("/{sub}");
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let open = match nix::fcntl::open(&directory, flags, Mode::empty()) {
@@ -53,13 +75,20 @@ pub fn join_files(cgroup: &Cgroup, sub_cgroups: &[String]) -> Result<(Vec<OwnedF
             other => other.on("open the cgroup", directory.display())?,
         };
         if place.is_unified() {
-            unified = Some(open);
+            let may = if crate::state::is_rootless() { cgroup::entry::check(place) } else { Ok(()) };
+            match (may, cgroup.placement().unit()) {
+                (Ok(()), _) => entry.unified = Some(open),
+                (Err(_), Some(unit)) => entry.attach = Some((unit.clone(), below)),
+                (Err(error), None) => {
+                    warnings.push(format!("the process stays in the cgroup of its caller: {error:#}"));
+                }
+            }
         } else {
             let file = openat(&open, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-            tasks.push(file.on("open", format_args!("{}/tasks", directory.display()))?);
+            entry.tasks.push(file.on("open", format_args!("{}/tasks", directory.display()))?);
         }
     }
-    Ok((tasks, unified))
+    Ok(entry)
 }
 
 fn sub_cgroup(sub_cgroups: &[String], is_for: impl Fn(&str) -> bool) -> Result<Option<String>> {

@@ -249,6 +249,7 @@ pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>, had_record: bo
         cgroups_path: path.map(std::path::Path::new),
         resources: None,
         systemd: false,
+        annotations: None,
         rootless: crate::state::is_rootless(),
     })?;
     placement.open().remove(|_| had_record)

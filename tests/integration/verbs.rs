@@ -272,6 +272,8 @@ fn the_outputs_have_the_form_of_the_peers() {
         names(&parse(text)["data"]["memory"]["usage"], "", &mut found);
         names(&parse(text)["data"]["cpuset"], "", &mut found);
         names(&parse(text)["data"]["pids"], "", &mut found);
+        // cgroup v2's memory.peak is newer than runc 1.1.5, which has it on v1 only.
+        found.retain(|name| name != "/max");
         found.sort();
         found
     };

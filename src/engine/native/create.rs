@@ -4,7 +4,7 @@ use super::NativeEngine;
 use crate::config::envelope::{OciConfig, ProcessPlan, Starter};
 use crate::engine::launch::Stage2;
 use crate::engine::live;
-use crate::engine::oci::cgroup::Placement;
+use crate::engine::oci::cgroup::{Placement, StartUnit};
 use crate::engine::oci::hooks::{self, CreationHooks};
 use crate::engine::oci::{create as oci, process, resctrl, seccomp};
 use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
@@ -66,7 +66,7 @@ pub fn starter(process: &Process, options: &LaunchOptions) -> Starter {
 /// Makes the cgroups, because the child is born in one of them.
 pub fn prepare_spawn(engine: &mut NativeEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
-    if let Some(placement) = &plan.placement {
+    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
         engine.cgroup = Some(live::create_cgroups(placement, launch)?);
     }
     let cgroup = match &engine.cgroup {
@@ -80,6 +80,13 @@ pub fn prepare_spawn(engine: &mut NativeEngine, launch: &mut LaunchConfig) -> Re
 pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<()> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
     let launch = creation.launch;
+    if let (Some(placement), Some(stage2)) = (&plan.placement, &creation.stage2)
+        && placement.unit().is_some()
+    {
+        let annotations = launch.bundle.spec.annotations().as_ref();
+        let start = StartUnit { id: &launch.id, pid: stage2.init.pid, resources: &plan.resources, annotations };
+        engine.cgroup = Some(placement.start_unit(&start)?);
+    }
     if let (Some(resctrl), Some(stage2)) = (&plan.resctrl, &creation.stage2) {
         resctrl.apply(stage2.init.pid)?;
     }

@@ -3,7 +3,7 @@
 use super::NativeEngine;
 use super::create::{process_plan, starter};
 use crate::config::envelope::OciConfig;
-use crate::engine::join::{join_files, saved_spec};
+use crate::engine::join::{self, Entry, saved_spec};
 use crate::engine::live::engine_state;
 use crate::engine::oci::{process, resctrl, seccomp};
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
@@ -13,11 +13,10 @@ use crate::rpc::operation::Operation;
 use crate::sys::On;
 use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxSeccomp;
-use std::os::fd::OwnedFd;
 
 /// How a process joins.
 pub struct Plan {
-    tasks: Vec<OwnedFd>,
+    entry: Entry,
     seccomp: Option<LinuxSeccomp>,
     resctrl: Option<resctrl::Groups>,
     /// The configuration names the processors that the process is to have before it joins, and none for after.
@@ -45,11 +44,12 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     plan.seccomp = profile.as_ref().map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
-    let (tasks, cgroup) = match state.cgroup {
-        Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
-        None => (Vec::new(), None),
+    let mut entry = match state.cgroup {
+        Some(placement) => join::entry(&placement.open(), &exec.sub_cgroups, &mut exec.warnings)?,
+        None => Entry::default(),
     };
-    engine.exec = Some(Plan { tasks, seccomp: profile, resctrl: state.resctrl, keep_affinity: affinity.is_some() });
+    let cgroup = entry.unified.take();
+    engine.exec = Some(Plan { entry, seccomp: profile, resctrl: state.resctrl, keep_affinity: affinity.is_some() });
     Ok(SpawnRequest { cgroup, affinity, ..SpawnRequest::default() })
 }
 
@@ -59,11 +59,12 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
 /// Whatever failed, here or in stage2.
 pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the native engine was not prepared for an exec") };
+    plan.entry.attach(init.pid)?;
     if let Some(groups) = &plan.resctrl {
         groups.add(init.pid)?;
     }
     let mut batch = Batch::default();
-    let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    let tasks = plan.entry.tasks.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     if exec.oci_config.process.terminal {
         let size = exec.process.console_size().unwrap_or_default();

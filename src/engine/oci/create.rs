@@ -1,6 +1,6 @@
 //! Building a container: what stage1 decides, and the order in which smaster asks stage2 for it.
 
-use super::cgroup::{self, Created, Placement};
+use super::cgroup::{self, Created, Placement, StartUnit};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::idmap::UserNamespaces;
@@ -115,6 +115,7 @@ pub fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<P
         cgroups_path: linux.cgroups_path().as_deref(),
         resources: linux.resources().as_ref(),
         systemd: launch.options.systemd_cgroup,
+        annotations: launch.bundle.spec.annotations().as_ref(),
         rootless: launch.options.rootless,
     })?;
     launch.warnings.extend(placement.warnings().iter().cloned());
@@ -145,7 +146,7 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
 /// Makes the cgroups, because the child is born in one of them.
 pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
-    if let Some(placement) = &plan.placement {
+    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
         engine.cgroup = Some(live::create_cgroups(placement, launch)?);
     }
     let cgroup = match &engine.cgroup {
@@ -167,6 +168,11 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let launch = creation.launch;
     if plan.notifies {
         creation.state.make_notify_directory()?;
+    }
+    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_some()) {
+        let annotations = launch.bundle.spec.annotations().as_ref();
+        let start = StartUnit { id: &launch.id, pid: init.pid, resources: &plan.resources, annotations };
+        engine.cgroup = Some(placement.start_unit(&start)?);
     }
     if let Some(resctrl) = &plan.resctrl {
         resctrl.apply(init.pid)?;

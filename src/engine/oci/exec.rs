@@ -4,7 +4,7 @@ use super::create::follow_move;
 use super::engine::{OciEngine, namespace_flags};
 use super::{process, resctrl, seccomp};
 use crate::config::envelope::{OciConfig, Starter};
-use crate::engine::join::{join_files, saved_spec};
+use crate::engine::join::{self, Entry, saved_spec};
 use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
@@ -25,7 +25,7 @@ pub struct Plan {
     root: Option<String>,
     /// The pid namespace is among them, so that stage2 has to go on as a new process.
     moves: bool,
-    tasks: Vec<OwnedFd>,
+    entry: Entry,
     seccomp: Option<LinuxSeccomp>,
     resctrl: Option<resctrl::Groups>,
     /// The configuration names the processors that the process is to have before it joins, and none for after.
@@ -71,17 +71,18 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         false => None,
     };
     let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
-    let (tasks, cgroup) = match state.cgroup {
-        Some(placement) => join_files(&placement.open(), &exec.sub_cgroups)?,
-        None => (Vec::new(), None),
+    let mut entry = match state.cgroup {
+        Some(placement) => join::entry(&placement.open(), &exec.sub_cgroups, &mut exec.warnings)?,
+        None => Entry::default(),
     };
+    let cgroup = entry.unified.take();
     let namespaces = if moves { flags } else { flags & !pid };
     engine.exec = Some(Plan {
         init,
         namespaces,
         root,
         moves,
-        tasks,
+        entry,
         seccomp: profile,
         resctrl: state.resctrl,
         keep_affinity: affinity.is_some(),
@@ -95,11 +96,12 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
 /// Whatever failed, here or in stage2.
 pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
     let Some(plan) = engine.exec.take() else { bail!("the oci engine was not prepared for an exec") };
+    plan.entry.attach(init.pid)?;
     if let Some(groups) = &plan.resctrl {
         groups.add(init.pid)?;
     }
     let mut batch = Batch::default();
-    let tasks = plan.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    let tasks = plan.entry.tasks.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     let has_root = plan.root.is_some();
     if let Some(path) = plan.root {

@@ -425,7 +425,7 @@ fn sections_that_the_host_must_have() {
         error("/process/selinuxLabel", json!("x"), "selinux is disabled or not supported");
     }
     fine("/linux/mountLabel", json!(""));
-    if !std::path::Path::new("/sys/module/apparmor").exists() {
+    if !std::path::Path::new("/sys/kernel/security/apparmor/profiles").exists() {
         error("/process/apparmorProfile", json!("x"), "apparmor failed to apply profile");
     }
     if !std::path::Path::new("/sys/fs/resctrl/info").exists() {

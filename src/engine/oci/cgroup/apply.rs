@@ -35,6 +35,21 @@ pub fn limits(placement: &Placement, open: &[OpenPlace], resources: &LinuxResour
     Ok(())
 }
 
+/// A new container's init is already in its cgroup, and v2 ends it when the limit is below what it uses, now or at its
+/// next page: refused here, because later nobody could say why it was killed. No process lives in less than a megabyte.
+pub fn check_room(open: &[OpenPlace], resources: &LinuxResources) -> Result<()> {
+    const SMALLEST: i64 = 1 << 20;
+    let limit = resources.memory().and_then(|memory| memory.limit());
+    let Some(limit) = limit.filter(|limit| (1..SMALLEST).contains(limit)) else { return Ok(()) };
+    let usage = open.iter().find(|open| open.place.is_unified()).and_then(|home| number(home, "memory.current"));
+    if let Some(usage) = usage.filter(|usage| *usage > limit as u64) {
+        bail!(
+            "/linux/resources/memory/limit: unable to set memory limit to {limit} (current usage: {usage}): container init would be OOM-killed (memory limit too low?)"
+        );
+    }
+    Ok(())
+}
+
 /// The open directory that a setting's file is in.
 fn home<'a>(open: &'a [OpenPlace], setting: &Setting) -> Result<&'a OpenPlace> {
     open.iter()

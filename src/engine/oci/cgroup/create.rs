@@ -11,8 +11,8 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
-use super::placement::{Place, Placement};
-use super::{apply, file};
+use super::placement::{Place, Placement, StartUnit};
+use super::{apply, entry, file, limits, systemd};
 
 /// A place and its open directory.
 pub struct OpenPlace {
@@ -62,6 +62,38 @@ impl Created {
         Ok(created)
     }
 
+    /// The scope that systemd makes around a process, and its open directory.
+    pub(super) fn around(placement: &Placement, start: &StartUnit) -> Result<Self> {
+        let Some(unit) = &placement.unit else { bail!("the container is no unit of systemd's") };
+        let settings = match limits::any_limit(start.resources) {
+            true => limits::settings(start.resources, &placement.controllers()?)?,
+            false => Vec::new(),
+        };
+        let annotated = start.annotations.map_or(Ok(Vec::new()), systemd::annotated)?;
+        let pid = u32::try_from(start.pid).context("the pid of init")?;
+        let mut created = Created {
+            placement: placement.clone(),
+            open: Vec::new(),
+            made: placement.places.iter().map(Place::directory).collect(),
+            lenient: false,
+            committed: false,
+        };
+        let started = unit.start(&systemd::Start { id: start.id, pid, settings: &settings, annotated: &annotated });
+        if let Err(error) = &started
+            && systemd::is_taken(error)
+        {
+            // Another container's, and not ours to stop.
+            created.committed = true;
+        }
+        started?;
+        for place in &placement.places {
+            let directory = place.directory();
+            let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
+            created.open.push(OpenPlace { place: place.clone(), dir });
+        }
+        Ok(created)
+    }
+
     /// Where the container's cgroups are: the plan without those that an unprivileged caller could not have.
     pub fn placement(&self) -> &Placement {
         &self.placement
@@ -106,6 +138,7 @@ impl Created {
     /// Writes every limit. `resources` is `linux.resources`, or its default where the bundle has none. Errors name the
     /// property, the file and the value.
     pub fn apply_limits(&self, resources: &LinuxResources) -> Result<()> {
+        apply::check_room(&self.open, resources)?;
         apply::limits(&self.placement, &self.open, resources)
     }
 
@@ -139,6 +172,9 @@ impl Created {
     /// Makes one directory, with what its hierarchy needs before a process can join.
     fn make(&mut self, place: &Place) -> Result<OwnedFd> {
         let directory = place.directory();
+        if self.placement.rootless && place.is_unified() {
+            entry::check(place)?;
+        }
         let existed = self.make_directory(place, &directory)?;
         let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
         if existed {
@@ -221,7 +257,8 @@ impl Drop for Created {
             self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
-        let _ = Placement { places: leaves, ..Placement::default() }.open().remove(|_| true);
+        let unit = self.placement.unit.take();
+        let _ = Placement { places: leaves, unit, ..Placement::default() }.open().remove(|_| true);
         for directory in self.made.iter().rev() {
             let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
         }

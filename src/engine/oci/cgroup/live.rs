@@ -109,6 +109,9 @@ impl Cgroup {
                 Err(errno) => return Err(errno).with_context(|| format!("open {}", place.directory().display())),
             }
         }
+        if let Some(unit) = &self.placement.unit {
+            unit.update(&limits::settings(resources, &self.placement.controllers()?)?)?;
+        }
         apply::limits(&self.placement, &open, resources)
     }
 

@@ -1,4 +1,4 @@
-//! The container's control groups: cgroups v1, v2 and both at once ("hybrid"), through cgroupfs.
+//! The container's control groups: cgroups v1, v2 and both at once ("hybrid"), through cgroupfs or by systemd.
 //!
 //! stage1 calls [`plan`]; smaster calls [`Placement::create`], hands [`Created::task_files`] to the child, then
 //! [`Created::apply`] and [`Created::commit`]; later commands use [`Placement::open`]. Creating, joining, limiting and
@@ -8,6 +8,7 @@
 mod apply;
 mod create;
 mod devices;
+pub mod entry;
 mod file;
 mod hierarchy;
 mod limits;
@@ -21,10 +22,12 @@ mod shown;
 mod stats;
 mod stats_v1;
 mod stats_v2;
+mod systemd;
 
 pub use create::Created;
 pub use live::Cgroup;
 pub use oom::OomWatch;
-pub use placement::{Place, Placement, Request, SystemdManagerUnavailable, plan};
+pub use placement::{Place, Placement, Request, StartUnit, plan};
 pub use shown::{ContainerMount, membership};
 pub use stats::Stats;
+pub use systemd::{SystemdManagerUnavailable, Unit};

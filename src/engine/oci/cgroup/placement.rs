@@ -1,6 +1,7 @@
 //! Where a container's cgroups go. Decided in stage1 without touching anything, kept in state.json, and used again by
 //! every later command. Runtime spec, config-linux.md, "Cgroups path".
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::hierarchy::{self, Hierarchy};
 use super::limits::{self, Controllers};
+use super::systemd::{self, Unit};
 use super::{Cgroup, Created, devices, file};
 
 /// What stage1 knows about the container.
@@ -22,6 +24,8 @@ pub struct Request<'a> {
     pub resources: Option<&'a LinuxResources>,
     /// `--systemd-cgroup`.
     pub systemd: bool,
+    /// `annotations`, some of which are properties of the unit.
+    pub annotations: Option<&'a HashMap<String, String>>,
     /// The caller has no privilege over the host's cgroups: its effective uid is not 0, or it is in a user namespace.
     pub rootless: bool,
 }
@@ -79,6 +83,9 @@ pub struct Placement {
     /// Directories of the places that were there before the container, and may be another's as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<PathBuf>,
+    /// The scope of systemd's that the container is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unit: Option<Unit>,
     /// The first limit that was asked for, by JSON pointer: what an unprivileged create fails for.
     #[serde(skip)]
     pub(super) first_limit: Option<String>,
@@ -86,36 +93,26 @@ pub struct Placement {
     pub(super) warnings: Vec<String>,
 }
 
-/// `--systemd-cgroup` was given, and systemd cannot be asked.
-#[derive(Debug)]
-pub struct SystemdManagerUnavailable {
-    systemd_runs: bool,
+/// What a scope is made for.
+pub struct StartUnit<'a> {
+    pub id: &'a str,
+    pub pid: i32,
+    pub resources: &'a LinuxResources,
+    pub annotations: Option<&'a HashMap<String, String>>,
 }
-
-impl std::fmt::Display for SystemdManagerUnavailable {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let why = if self.systemd_runs {
-            "the systemd cgroup manager is not supported yet"
-        } else {
-            "systemd is not running on this host (there is no /run/systemd/system)"
-        };
-        write!(out, "--systemd-cgroup: {why}; leave the flag out to manage cgroups through cgroupfs")
-    }
-}
-
-impl std::error::Error for SystemdManagerUnavailable {}
 
 /// Decides where the container's cgroups go and checks that every limit can be honoured here; reads /proc and
 /// /sys/fs/cgroup, changes nothing. Errors name the property by its JSON pointer.
 pub fn plan(request: &Request) -> Result<Placement> {
-    if request.systemd {
-        let systemd_runs = Path::new("/run/systemd/system").is_dir();
-        return Err(SystemdManagerUnavailable { systemd_runs }.into());
-    }
     let hierarchies = hierarchy::discover()?;
-    let wanted = wanted_path(request.cgroups_path.filter(|path| !path.as_os_str().is_empty()), request.id)?;
+    let (unit, wanted) = if request.systemd {
+        let (unit, path) = plan_unit(request, &hierarchies)?;
+        (Some(unit), Wanted::Absolute(path))
+    } else {
+        (None, wanted_path(request.cgroups_path.filter(|path| !path.as_os_str().is_empty()), request.id)?)
+    };
     let mut placement =
-        Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, ..Placement::default() };
+        Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, unit, ..Placement::default() };
     if placement.places.is_empty() && !request.rootless {
         bail!("no cgroup file system is mounted; mount one at /sys/fs/cgroup");
     }
@@ -128,6 +125,16 @@ pub fn plan(request: &Request) -> Result<Placement> {
         }
     }
     Ok(placement)
+}
+
+/// The scope of the request and its cgroup.
+fn plan_unit(request: &Request, hierarchies: &[Hierarchy]) -> Result<(Unit, PathBuf)> {
+    let planned = systemd::plan(request.cgroups_path, request.id, request.rootless)?;
+    if !hierarchies.iter().all(Hierarchy::is_unified) {
+        bail!("--systemd-cgroup: rtx does not support it on a host with cgroup v1 yet; leave the flag out");
+    }
+    request.annotations.map_or(Ok(Vec::new()), systemd::annotated)?;
+    Ok(planned)
 }
 
 /// Where the path of the request starts from.
@@ -188,6 +195,16 @@ impl Placement {
     /// Makes a directory in every hierarchy, with undo on drop until [`Created::commit`].
     pub fn create(&self) -> Result<Created> {
         Created::new(self)
+    }
+
+    /// The scope of systemd's that the container is, which can only be made around a process that exists.
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
+    }
+
+    /// Has systemd make the cgroup around the container's first process, with undo on drop until [`Created::commit`].
+    pub fn start_unit(&self, start: &StartUnit) -> Result<Created> {
+        Created::around(self, start)
     }
 
     /// The container's cgroups, whether or not they exist.

@@ -20,6 +20,18 @@ impl Cgroup {
     /// processes are left are they killed, and only where `is_ours` says that they are the container's: elsewhere a
     /// directory that is in use stays. So do parents, as with runc. Nothing to remove is no error.
     pub fn remove(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
+        let Some(unit) = &self.placement().unit else { return self.remove_directories(is_ours) };
+        // systemd asks processes to end and waits a minute and a half for them; they are to end now.
+        if self.pids().is_ok_and(|pids| !pids.is_empty()) {
+            let _ = self.kill_all(libc::SIGKILL);
+        }
+        let stopped = unit.stop();
+        self.remove_directories(is_ours)?;
+        // Without a cgroup there is no scope; one that could not be stopped is no harm then.
+        if stopped.is_err() && !self.exists() { Ok(()) } else { stopped }
+    }
+
+    fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
         let busy: Vec<&Place> =
             self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
         let busy = busy.into_iter().filter(|place| is_ours(place));

@@ -89,8 +89,12 @@ fn scheduler_hint(error: sys::Error, policy: u32) -> anyhow::Error {
 fn label(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
     if let Some(profile) = &plan.apparmor_profile {
         let text = format!("exec {profile}");
+        // Before Linux 5.8 the file is shared, and may be another module's, which would take the text for its own.
         write_proc(&proc, "thread-self/attr/apparmor/exec", &text)
-            .or_else(|_| write_proc(&proc, "thread-self/attr/exec", &text))
+            .or_else(|error| match error.downcast_ref::<crate::sys::Error>() {
+                Some(error) if error.errno == Errno::ENOENT => write_proc(&proc, "thread-self/attr/exec", &text),
+                _ => Err(error),
+            })
             .with_context(|| format!("apply the AppArmor profile {profile:?}"))?;
     }
     if let Some(selinux) = &plan.selinux_label {
