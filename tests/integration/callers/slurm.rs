@@ -1,0 +1,134 @@
+//! Slurm with contrib/slurm/oci.conf: a controller and two nodes on this machine.
+
+use std::sync::OnceLock;
+
+use super::{Caller, Site, sites};
+
+const SETUP: &str = r#"
+set -e
+mkdir -p $D/conf $D/log $D/ctld $D/spool/n1 $D/spool/n2 $D/bundle
+mkdir -m 1777 $D/state
+cat > $D/conf/slurm.conf << END
+ClusterName=rtx
+SlurmctldHost=localhost
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket=$D/munge.sock
+CredType=cred/munge
+StateSaveLocation=$D/ctld
+SlurmdSpoolDir=$D/spool/%n
+SlurmctldPidFile=$D/slurmctld.pid
+SlurmdPidFile=$D/slurmd.%n.pid
+SlurmctldPort=16817
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+KillWait=2
+SchedulerParameters=sched_interval=1,sched_min_interval=0
+SlurmdParameters=config_overrides
+NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16818 CPUs=4 RealMemory=100
+NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16819 CPUs=4 RealMemory=100
+PartitionName=all Nodes=n1,n2 Default=YES MaxTime=10 State=UP
+END
+sed "s|/usr/bin/rtx|$RT|; s|/run/rtx-slurm|$D/state|" "$OCI_CONF" > $D/conf/oci.conf
+cp -a $D/unpacked/rootfs $D/bundle
+(cd $D/bundle && $RT spec)
+head -c 1024 /dev/urandom > $D/munge.key
+chmod 400 $D/munge.key
+munged --socket $D/munge.sock --key-file $D/munge.key --pid-file $D/munge.pid --log-file $D/log/munge --seed-file $D/munge.seed --force < /dev/null
+setsid slurmctld -D -i > $D/log/slurmctld 2>&1 < /dev/null &
+await 'scontrol ping | grep -q UP'
+for node in n1 n2; do setsid slurmd -D -N $node > $D/log/$node 2>&1 < /dev/null & done
+await '[ $(sinfo --noheader --Node --states=idle | wc -l) = 2 ]'
+"#;
+
+static SLURM: Caller = Caller {
+    name: "slurm",
+    programs: &["slurmctld", "slurmd", "srun", "sbatch", "munged"],
+    packages: "slurmctld slurmd slurm-client munge",
+    functions: concat!(
+        "OCI_CONF=",
+        env!("CARGO_MANIFEST_DIR"),
+        "/contrib/slurm/oci.conf",
+        r#"
+export SLURM_CONF=$D/conf/slurm.conf
+await() { for i in $(seq 300); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
+s() { timeout 60 srun --quiet --container=$D/bundle "$@"; }
+job() { scontrol --oneliner show job $1 | tr ' ' '\n' | sed -n "s/^$2=//p"; }
+over() { await "! squeue --noheader --jobs $1 2> /dev/null | grep -q ."; }
+left() { find $D/state -mindepth 2 -maxdepth 2; pgrep -a -f "[r]un n[12].root"; pgrep -a -f '[s]leep 60[0-9]'; true; }
+"#
+    ),
+    setup: SETUP,
+    sites: OnceLock::new(),
+};
+
+#[track_caller]
+fn assert_gone(site: &Site) {
+    let output = site.sh("await '[ -z \"$(left)\" ]' || left");
+    assert_eq!(output.stdout, "", "left behind");
+}
+
+#[test]
+fn everything() {
+    for site in sites!(SLURM) {
+        run_to_the_end(site);
+        arrays_and_batches(site);
+        cancelled(site);
+        beyond_its_time(site);
+    }
+}
+
+fn run_to_the_end(site: &Site) {
+    let output = site.sh("s sh -c 'echo out; echo err >&2; exit 3'");
+    assert_eq!((output.code, &*output.stdout), (3, "out\n"), "{output:?}");
+    assert!(output.stderr.contains("err\n"), "{output:?}");
+    assert_eq!(site.sh("echo typed | s cat").ok().stdout, "typed\n");
+    assert_eq!(site.sh("A=b s sh -c 'echo $A $(pwd) $$'").ok().stdout, "b / 1\n");
+    let output = site.sh("s --nodes=2 --ntasks=4 sh -c 'echo $SLURM_PROCID' | sort").ok();
+    assert_eq!(output.stdout, "0\n1\n2\n3\n");
+    assert_ne!(site.sh("s /nope").code, 0);
+    assert_gone(site);
+}
+
+fn arrays_and_batches(site: &Site) {
+    let script = "cat > $D/batch << 'END'
+#!/bin/sh
+echo task $SLURM_ARRAY_TASK_ID
+exit $SLURM_ARRAY_TASK_ID
+END
+        cd $D && id=$(sbatch --parsable --wait --array=0-5 --output=$D/array-%a --container=$D/bundle $D/batch)
+        for i in 0 1 2 3 4 5; do grep -qx \"task $i\" $D/array-$i && [ \"$(job ${id}_$i ExitCode)\" = $i:0 ] || { echo $i; cat $D/array-$i; job ${id}_$i ExitCode; }; done";
+    assert_eq!(site.sh(script).stdout, "");
+    assert_gone(site);
+}
+
+fn cancelled(site: &Site) {
+    // A program that listens ends by itself, with what it chose.
+    let script = "srun --quiet --job-name=listens --container=$D/bundle sh -c 'trap \"echo heard; exit 5\" TERM; echo up; while :; do sleep 0.1; done' > $D/listens 2>&1 &
+        await 'grep -q up $D/listens' && id=$(squeue --noheader --name=listens --format=%i) && scancel $id
+        wait; over $id; cat $D/listens";
+    let output = site.sh(script);
+    assert!(output.stdout.contains("heard\n"), "{output:?}");
+    // One that does not is killed.
+    let script = "srun --quiet --job-name=deaf --container=$D/bundle sh -c 'trap \"\" TERM; echo up; while :; do sleep 600; done' > $D/deaf 2>&1 &
+        await 'grep -q up $D/deaf' && id=$(squeue --noheader --name=deaf --format=%i) && scancel $id
+        wait; over $id; job $id JobState";
+    assert_eq!(site.sh(script).stdout, "CANCELLED\n");
+    assert_gone(site);
+}
+
+/// Slurm's shortest limit is a minute, but a job that is running can be given less.
+fn beyond_its_time(site: &Site) {
+    let script = "cd $D && printf '#!/bin/sh\\necho up\\nexec sleep 600\\n' > $D/long
+        id=$(sbatch --parsable --time=1 --output=$D/long.out --container=$D/bundle $D/long)
+        await 'grep -qx up $D/long.out'
+        await '[ $(job $id JobState) = TIMEOUT ]' || await '[ $(job $id JobState) = TIMEOUT ]' || await '[ $(job $id JobState) = TIMEOUT ]'
+        job $id JobState";
+    let output = site.sh(script);
+    assert!(output.stdout.contains("TIMEOUT"), "{output:?}");
+    assert_gone(site);
+}
