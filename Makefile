@@ -3,6 +3,7 @@
 #   make build     target/release/rtx
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
+#   make test-integrations   rtx under containerd, buildah, Docker and Slurm, runc beside it; minutes
 #   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make lint      formatting and clippy
@@ -22,6 +23,8 @@ TEST_PACKAGES = $(RUN_PACKAGES) runc crun podman conmon umoci uidmap strace
 # For a machine with cgroup v2 alone and with systemd, which few are: see contrib/guest.
 GUEST_PACKAGES = user-mode-linux mmdebstrap e2fsprogs
 
+CALLER_PACKAGES = buildah containerd docker.io iptables iproute2 procps tini slurmctld slurmd slurm-client munge
+
 RTX = target/release/rtx
 DOCS = target/docs
 # The binary is looked for in target, wherever the caller's own builds go.
@@ -31,7 +34,7 @@ export CARGO_TARGET_DIR = $(CURDIR)/target
 # is a shell word, not a make variable, because the package may be installed by the same make.
 CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-name=libseccomp.a)")")"
 
-.PHONY: build run test bench install lint docs clean build-needs test-needs
+.PHONY: build run test test-integrations bench install lint docs clean build-needs test-needs
 
 build: build-needs
 	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release
@@ -53,6 +56,11 @@ test-needs: build-needs
 # The integration tests drive the binary that is shipped, not the debug build beside them.
 test: test-needs build
 	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test
+
+# Two at a time: daemons that start all at once on a small machine answer too late.
+test-integrations: test-needs build
+	@contrib/build/packages $(CALLER_PACKAGES)
+	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration callers:: -- --test-threads 2
 
 bench: build test-needs
 	contrib/bench/run $(RTX) $(ROUNDS)

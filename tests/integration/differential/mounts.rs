@@ -157,6 +157,9 @@ cases! {
     probe tmpfs_keeps_mode_of_target => |b| {
         b.mount("/root", "tmpfs", "tmpfs", &["nosuid"]).probe(&["--list", "/"]);
     };
+    probe tmpfs_on_nothing => |b| {
+        b.mount("/fresh/place", "tmpfs", "tmpfs", &["nosuid"]).probe(&["--list", "/fresh"]);
+    };
     probe tmpfs_bad_data => |b| tmpfs(b, &["size=abc"]);
     probe tmpfs_with_other_source => |b| { b.mount("/tmp", "tmpfs", "my-source", &[]); };
     probe tmpfs_without_source => |b| { b.mount("/tmp", "tmpfs", "", &[]).remove("/mounts/7/source"); };

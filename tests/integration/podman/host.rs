@@ -3,13 +3,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::support::runtime::{Invocation, engine};
-use crate::support::{Output, Runtime, payload};
+use crate::support::{Output, Runtime, image};
 
 /// The image's name in both users' storage.
 pub const IMAGE: &str = "localhost/busybox:1";
@@ -58,7 +58,8 @@ impl Host {
         let keeper = keep(&dir, &runtime.program);
         write_commands(&dir, keeper.id());
         let host = Host { dir, keeper };
-        host.build_image();
+        image::build(&host.dir);
+        fs::remove_dir_all(host.dir.join("unpacked")).expect("remove the unpacked image");
         host.pull(&host.root_command());
         Ok(host)
     }
@@ -130,37 +131,6 @@ impl Host {
         let id = pulled.run().ok().stdout;
         self.invoke(command, &["tag", id.trim(), IMAGE]).run().ok();
     }
-
-    fn build_image(&self) {
-        let (image, unpacked) = (format!("{}:1", self.dir.join("image").display()), self.dir.join("unpacked"));
-        let umoci = |args: &[&str]| {
-            let output = Command::new("umoci").args(args).output().expect("run umoci");
-            assert!(output.status.success(), "umoci {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        };
-        let bundle = unpacked.display().to_string();
-        umoci(&["init", "--layout", &self.dir.join("image").display().to_string()]);
-        umoci(&["new", "--image", &image]);
-        umoci(&["unpack", "--image", &image, &bundle]);
-        fill(&unpacked.join("rootfs"));
-        umoci(&["repack", "--image", &image, &bundle]);
-        umoci(&["config", "--image", &image, "--config.cmd", "sh", "--config.env", "PATH=/bin"]);
-        fs::remove_dir_all(unpacked).expect("remove the unpacked image");
-        let status = Command::new("chmod").arg("-R").arg("a+rX").arg(self.dir.join("image")).status();
-        assert!(status.expect("run chmod").success());
-    }
-}
-
-fn fill(rootfs: &Path) {
-    for name in ["bin", "etc", "tmp", "data"] {
-        fs::create_dir_all(rootfs.join(name)).expect("make the image's directories");
-    }
-    fs::copy(payload::busybox(), rootfs.join("bin/busybox")).expect("copy busybox into the image");
-    for applet in payload::applets().iter().filter(|applet| *applet != "busybox") {
-        symlink("busybox", rootfs.join("bin").join(applet)).expect("link an applet");
-    }
-    let passwd = "root:x:0:0:root:/root:/bin/sh\nplain:x:1000:1000:Plain:/:/bin/sh\n";
-    fs::write(rootfs.join("etc/passwd"), passwd).expect("write /etc/passwd");
-    fs::write(rootfs.join("etc/group"), "root:x:0:\nplain:x:1000:\n").expect("write /etc/group");
 }
 
 /// Limits that a root without CAP_SYS_RESOURCE can set, and the features of rtx that podman knows only by its name.

@@ -2,7 +2,7 @@
 //! rtx's name on its own: these tests see what a user of podman sees.
 
 mod codes;
-mod host;
+pub(crate) mod host;
 mod lifecycle;
 mod limits;
 mod options;

@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod children;
 pub mod container;
+pub mod image;
 pub mod leftover;
 pub mod payload;
 pub mod runtime;

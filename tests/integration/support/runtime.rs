@@ -224,16 +224,16 @@ impl Running {
     }
 
     /// Waits for the end; a runtime that takes too long is killed and fails the test.
-    pub fn wait(mut self) -> Output {
-        let Some(status) = wait_child(&mut self.child, TIME_LIMIT) else {
+    pub fn wait(self) -> Output {
+        self.wait_within(TIME_LIMIT)
+    }
+
+    /// The same with another limit.
+    pub fn wait_within(mut self, limit: Duration) -> Output {
+        let Some(status) = wait_child(&mut self.child, limit) else {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            panic!(
-                "hung for {:?} and was killed: {:?}; stderr: {}",
-                TIME_LIMIT,
-                self.words,
-                read_lossy(&self.stderr_file)
-            );
+            panic!("hung for {limit:?} and was killed: {:?}; stderr: {}", self.words, read_lossy(&self.stderr_file));
         };
         Output {
             code: shell_code(status),

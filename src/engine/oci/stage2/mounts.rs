@@ -87,6 +87,7 @@ fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool)
 }
 
 fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<()> {
+    let covers = covers_a_directory(root, operation, file_system);
     let target = match file_system.kind.as_str() {
         // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
         // leads to (CVE-2019-19921).
@@ -97,8 +98,7 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
         protect_proc(&operation.destination, &target, &target)?;
     }
     let mut data = file_system.data.clone();
-    if file_system.kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
-        // A directory of the image keeps its permissions when a tmpfs covers it.
+    if covers {
         let mode = fstat(&target).on("stat", format_args!("/{}", operation.destination))?.st_mode & 0o7777;
         data.insert(0, ("mode".into(), Some(format!("{mode:o}"))));
     }
@@ -123,6 +123,14 @@ fn target(root: &Root, operation: &MountOperation, kind: Target) -> Result<Owned
         true => root.target_nofollow(&operation.destination, kind),
         false => root.target(&operation.destination, kind),
     }
+}
+
+/// Whether a tmpfs has to take on the permissions of a directory of the image that it covers. One whose place had to be
+/// made is for everybody, which is the kernel's default and what `docker run --tmpfs` relies on.
+fn covers_a_directory(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> bool {
+    file_system.kind == "tmpfs"
+        && !file_system.data.iter().any(|(key, _)| key == "mode")
+        && root.open_with(&operation.destination, OFlag::O_PATH, 0).is_ok()
 }
 
 fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {

@@ -1,0 +1,92 @@
+//! `buildah --runtime`: a Dockerfile's RUN steps, and `buildah run`.
+
+use std::sync::OnceLock;
+
+use super::{Caller, Site, sites};
+
+const FUNCTIONS: &str = r#"
+export TMPDIR=$D
+# A RUN step's cgroup is the parent itself, so builds at the same time need one each.
+b() { timeout 100 buildah --root $D/root --runroot $D/run --storage-driver vfs "$@"; }
+bud() { b bud --runtime $RT --isolation oci --network none --cgroup-parent /$Y/$$ --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 "$@"; }
+run() { b run --runtime $RT --isolation oci --network none "$@"; }
+mkdir -p $D/context; cd $D/context
+"#;
+
+const SETUP: &str = r#"
+id=$(b pull --quiet oci:$D/image:1 | tail -1) && b tag $id localhost/bb:1
+# buildah run takes no --ulimit, and sets what root without CAP_SYS_RESOURCE cannot.
+b from --name work --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 localhost/bb:1
+"#;
+
+static BUILDAH: Caller = Caller {
+    name: "buildah",
+    programs: &["buildah"],
+    packages: "buildah",
+    functions: FUNCTIONS,
+    setup: SETUP,
+    sites: OnceLock::new(),
+};
+
+#[track_caller]
+fn assert_gone(site: &Site) {
+    let output = site.sh("pgrep -a -f '[b]uildah-buildah'; find /sys/fs/cgroup -path \"*/$Y/*buildah*\" -type d; ls $D/state 2> /dev/null; true");
+    assert_eq!(output.stdout, "", "left behind");
+}
+
+#[test]
+fn steps_users_and_mounts() {
+    for site in sites!(BUILDAH) {
+        let output = site.sh(r#"cat > Steps << 'END'
+FROM localhost/bb:1
+RUN id -u > /who && echo first step
+USER plain
+RUN echo user $(id -u) in $(pwd)
+USER root
+WORKDIR /data
+RUN --mount=type=tmpfs,target=/fresh touch /fresh/x && grep -c " /fresh " /proc/mounts
+RUN --mount=type=bind,source=.,target=/context head -1 /context/Steps
+ENV GREETING=hello
+RUN ["sh", "-c", "echo $GREETING from $(pwd)"]
+RUN cat /who && ! ls /fresh/x
+END
+bud -f Steps -t built ."#);
+        assert_eq!(output.code, 0, "{output:?}");
+        for text in
+            ["first step\n", "user 1000 in /\n", "\n1\n", "\nFROM localhost/bb:1\n", "hello from /data\n", "\n0\n"]
+        {
+            assert!(output.stdout.contains(text), "{text:?} is missing: {output:?}");
+        }
+        assert_gone(site);
+    }
+}
+
+#[test]
+fn failing_steps() {
+    for site in sites!(BUILDAH) {
+        let step = |words: &str| {
+            site.sh(&format!("f=$D/step-$$; printf 'FROM localhost/bb:1\\nRUN {words}\\n' > $f; bud -f $f ."))
+        };
+        step("exit 9").fails(9, "exit status 9");
+        step("kill -TERM $$; sleep 1; exit 4").fails(4, "exit status 4");
+        step("[\"/nope\"]").fails(1, "exec: ").fails(1, "/nope: no such file or directory");
+        assert_gone(site);
+    }
+}
+
+#[test]
+fn run_in_a_working_container() {
+    for site in sites!(BUILDAH) {
+        let output = site.sh("mkdir -p $D/bound; echo bound > $D/bound/file
+            run -v $D/bound:/data:ro --user plain work -- sh -c 'id -u; cat /data/file; touch /data/x 2> /dev/null || echo read-only; exit 6'");
+        assert_eq!((output.code, &*output.stdout), (6, "1000\nbound\nread-only\n"), "{output:?}");
+        let output = site
+            .sh("echo typed | run work -- cat; run --env A=b --workingdir /tmp work -- sh -c 'echo $A $(pwd)'")
+            .ok();
+        assert_eq!(output.stdout, "typed\nb /tmp\n");
+        let output = site.sh("script -qec \"buildah --root $D/root --runroot $D/run --storage-driver vfs run --runtime $RT --isolation oci \
+                              --network none --tty work -- tty\" /dev/null");
+        assert!(output.stdout.contains("/dev/pts/0") || output.stdout.contains("/dev/console"), "{output:?}");
+        assert_gone(site);
+    }
+}

@@ -1,0 +1,171 @@
+//! Slurm with contrib/slurm/oci.conf: a controller and two nodes on this machine.
+
+use std::sync::OnceLock;
+
+use super::{Caller, Site, sites};
+
+const SETUP: &str = r#"
+set -e
+mkdir -p $D/conf $D/log $D/ctld $D/spool/$Y-1 $D/spool/$Y-2 $D/bundle
+sed "s|/run/rtx-slurm|$D/state|" "$CONTRIB/prolog" > $D/conf/prolog
+chmod +x $D/conf/prolog
+cat > $D/conf/slurm.conf << END
+# The nodes' names are in the containers' ids, and so in their cgroups, which all sites share.
+ClusterName=rtx
+SlurmctldHost=localhost
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket=$D/munge.sock
+CredType=cred/munge
+StateSaveLocation=$D/ctld
+SlurmdSpoolDir=$D/spool/%n
+SlurmctldPidFile=$D/slurmctld.pid
+SlurmdPidFile=$D/slurmd.%n.pid
+SlurmctldPort=16817
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+KillWait=2
+Prolog=$D/conf/prolog
+SchedulerParameters=sched_interval=1,sched_min_interval=0
+SlurmdParameters=config_overrides
+NodeName=$Y-1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16818 CPUs=4 RealMemory=100
+NodeName=$Y-2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16819 CPUs=4 RealMemory=100
+PartitionName=all Nodes=$Y-[1-2] Default=YES MaxTime=10 State=UP
+END
+sed "s|/usr/bin/rtx|$RT|; s|/run/rtx-slurm|$D/state|" "$CONTRIB/oci.conf" > $D/conf/oci.conf
+cp -a $D/unpacked/rootfs $D/bundle
+(cd $D/bundle && $RT spec)
+mkdir $D/ordinary
+cp -a $D/unpacked/rootfs $D/ordinary
+chown -R 65534:65534 $D/ordinary
+(cd $D/ordinary && as_nobody $RT spec --rootless)
+head -c 1024 /dev/urandom > $D/munge.key
+chmod 400 $D/munge.key
+munged --socket $D/munge.sock --key-file $D/munge.key --pid-file $D/munge.pid --log-file $D/log/munge --seed-file $D/munge.seed --force < /dev/null
+setsid slurmctld -D -i > $D/log/slurmctld 2>&1 < /dev/null &
+await 'scontrol ping | grep -q UP'
+for node in $Y-1 $Y-2; do setsid slurmd -D -N $node > $D/log/$node 2>&1 < /dev/null & done
+await '[ $(sinfo --noheader --Node --states=idle | wc -l) = 2 ]'
+"#;
+
+const fn slurm(name: &'static str) -> Caller {
+    Caller {
+        name,
+        programs: &["slurmctld", "slurmd", "srun", "sbatch", "munged"],
+        packages: "slurmctld slurmd slurm-client munge",
+        functions: concat!(
+            "CONTRIB=",
+            env!("CARGO_MANIFEST_DIR"),
+            "/contrib/slurm",
+            r#"
+export SLURM_CONF=$D/conf/slurm.conf
+await() { for i in $(seq 300); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
+s() { timeout 60 srun --quiet --container=$D/bundle "$@"; }
+as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+job() { scontrol --oneliner show job $1 | tr ' ' '\n' | sed -n "s/^$2=//p"; }
+over() { await "! squeue --noheader --jobs $1 2> /dev/null | grep -q ."; }
+left() { find $D/state -mindepth 2 -maxdepth 2; pgrep -a -f "[r]un $Y-[12].root"; pgrep -a -f '[s]leep 60[0-9]'; true; }
+"#
+        ),
+        setup: SETUP,
+        sites: OnceLock::new(),
+    }
+}
+
+static SLURM: Caller = slurm("slurm");
+/// Which waits for a limit while the other works.
+static LIMITED: Caller = slurm("slurm-limit");
+
+#[track_caller]
+fn assert_gone(site: &Site) {
+    let output = site.sh("await '[ -z \"$(left)\" ]' || left");
+    assert_eq!(output.stdout, "", "left behind");
+}
+
+#[test]
+fn everything() {
+    for site in sites!(SLURM) {
+        run_to_the_end(site);
+        arrays_and_batches(site);
+        ordinary_user(site);
+        cancelled(site);
+    }
+}
+
+fn run_to_the_end(site: &Site) {
+    let output = site.sh("s sh -c 'echo out; echo err >&2; exit 3'");
+    assert_eq!((output.code, &*output.stdout), (3, "out\n"), "{output:?}");
+    assert!(output.stderr.contains("err\n"), "{output:?}");
+    assert_eq!(site.sh("echo typed | s cat").ok().stdout, "typed\n");
+    assert_eq!(site.sh("A=b s sh -c 'echo $A $(pwd) $$'").ok().stdout, "b / 1\n");
+    // This Slurm takes no more than one container a node and step.
+    let output = site.sh("s --nodes=2 --ntasks=2 sh -c 'echo task; sleep 0.5'").ok();
+    assert_eq!(output.stdout, "task\ntask\n");
+    assert_ne!(site.sh("s /nope").code, 0);
+    assert_gone(site);
+}
+
+fn arrays_and_batches(site: &Site) {
+    let script = "cat > $D/batch << 'END'
+#!/bin/sh
+echo task $SLURM_ARRAY_TASK_ID
+exit $SLURM_ARRAY_TASK_ID
+END
+        cd $D && id=$(sbatch --parsable --wait --array=0-5 --output=$D/array-%a --container=$D/bundle $D/batch)
+        for i in 0 1 2 3 4 5; do grep -qx \"task $i\" $D/array-$i && [ \"$(job ${id}_$i ExitCode)\" = $i:0 ] || { echo $i; cat $D/array-$i; job ${id}_$i ExitCode; }; done";
+    assert_eq!(site.sh(script).stdout, "");
+    assert_gone(site);
+}
+
+/// Whose containers have a state directory, and a user namespace, of their own.
+fn ordinary_user(site: &Site) {
+    let output = site.sh(
+        "cd / && as_nobody srun --quiet --container=$D/ordinary sh -c 'id -u; grep -c . /proc/self/uid_map; exit 6'",
+    );
+    assert_eq!((output.code, &*output.stdout), (6, "0\n1\n"), "{output:?}");
+    assert_eq!(site.sh("stat -c %U $D/state/nobody").stdout, "nobody\n");
+    assert_gone(site);
+}
+
+/// Slurm signals `run` and everything below it, so whether the program's own answer comes through is a race that runc
+/// loses as well: only the end counts.
+fn cancelled(site: &Site) {
+    let script = "srun --job-name=listens --container=$D/bundle sh -c 'trap \"exit 5\" TERM; echo up; while :; do sleep 0.1; done' > $D/listens 2>&1 &
+        await 'grep -q up $D/listens' && id=$(squeue --noheader --name=listens --format=%i) && scancel $id
+        wait; over $id && job $id JobState";
+    assert_eq!(site.sh(script).stdout, "CANCELLED\n");
+    assert_gone(site);
+}
+
+/// Slurm's shortest limit is a minute, so the two runtimes wait for it at the same time.
+#[test]
+fn beyond_its_time() {
+    let sites = sites!(LIMITED);
+    std::thread::scope(|scope| {
+        for site in sites {
+            scope.spawn(|| site.run_beyond());
+        }
+    });
+}
+
+impl Site {
+    fn run_beyond(&self) {
+        let script = "setsid srun --time=1 --job-name=long --container=$D/bundle sh -c 'trap \"exit 5\" TERM; echo up; while :; do sleep 0.1; done' \
+                > $D/long.out 2>&1 < /dev/null &
+            await 'grep -qx up $D/long.out' && squeue --noheader --name=long --format=%i";
+        let id = self.sh(script).ok().stdout;
+        let wait = format!(
+            "for i in $(seq 900); do [ $(job {0} JobState) = TIMEOUT ] && break; sleep 0.1; done; job {0} JobState",
+            id.trim()
+        );
+        // One call has less time than Slurm may take.
+        self.sh(&wait);
+        assert_eq!(self.sh(&wait).stdout, "TIMEOUT\n");
+        assert!(self.sh("cat $D/long.out").stdout.contains("DUE TO TIME LIMIT"));
+        assert_gone(self);
+    }
+}
