@@ -46,6 +46,7 @@ fn particular(pointer: &str) -> Option<Value> {
         "/linux/sysctl/*" => json!("example.org"),
         "/linux/maskedPaths/*" | "/linux/readonlyPaths/*" => json!("/proc/kcore"),
         "/linux/intelRdt/memBwSchema" => json!("MB:0=100"),
+        "/linux/intelRdt/schemata/*" => json!("L3:0=f"),
         "/linux/memoryPolicy/mode" => json!("MPOL_BIND"),
         "/linux/memoryPolicy/flags/*" => json!("MPOL_F_STATIC_NODES"),
         "/linux/seccomp/listenerPath" => json!("/run/listener.sock"),
