@@ -2,6 +2,7 @@
 
 mod bundles;
 mod cgroup_module;
+mod checkpoint;
 mod cli;
 mod contract;
 mod deaths;

@@ -2,7 +2,7 @@
 
 use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
-use super::{DESCRIPTORS, Directories, OLDEST, common, configuration_file, init_pid, log, refuse_rootless};
+use super::{DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, init_pid, log, refuse_rootless};
 use crate::engine::checkpoint::CheckpointRequest;
 use crate::engine::join::saved_spec;
 use crate::engine::live::engine_state;
@@ -33,7 +33,8 @@ pub fn checkpoint(container: &Container, request: &CheckpointRequest) -> Result<
     let pid = init_pid(container)?;
     super::make_directory(&criu.images)?;
     let directories = Directories::open(criu, LOG)?;
-    let mut options = common(criu, &directories, LOG);
+    let mut options = Criu_opts::new();
+    add_common(&mut options, criu, &directories, LOG);
     options.set_pid(pid);
     options.set_root(container.record.rootfs.display().to_string());
     options.set_leave_running(request.leave_running);

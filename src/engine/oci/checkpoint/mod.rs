@@ -78,9 +78,8 @@ fn refuse_rootless(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The options that both directions have.
-fn common(criu: &CriuOptions, directories: &Directories, log: &str) -> Criu_opts {
-    let mut options = Criu_opts::new();
+/// Adds the options that both directions have.
+fn add_common(options: &mut Criu_opts, criu: &CriuOptions, directories: &Directories, log: &str) {
     options.set_images_dir_fd(directories.images.as_raw_fd());
     if let Some(work) = &directories.work {
         options.set_work_dir_fd(work.as_raw_fd());
@@ -105,7 +104,6 @@ fn common(criu: &CriuOptions, directories: &Directories, log: &str) -> Criu_opts
     options.set_auto_dedup(criu.auto_dedup);
     options.set_lazy_pages(criu.lazy_pages);
     options.set_empty_ns(criu.empty_namespaces as u32);
-    options
 }
 
 /// CRIU's configuration file for this container: the annotation's, or the one that runc has for all.

@@ -2,7 +2,7 @@
 
 use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
-use super::{DESCRIPTORS, Directories, OLDEST, common, configuration_file, log, refuse_rootless};
+use super::{DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, log, open_directory, refuse_rootless};
 use crate::engine::checkpoint::{RestoreRequest, Restored};
 use crate::engine::oci::cgroup;
 use crate::engine::oci::engine::OciEngine;
@@ -41,10 +41,10 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     }
     let launch = creation.launch;
     let spec = &launch.bundle.spec;
-    let directories = Directories::open(criu, LOG)?;
+    open_directory(&criu.images)?;
     external::make_mount_points(spec, &launch.bundle.directory, &launch.bundle.rootfs)?;
     let root = RootDirectory::make(&launch.root.join(&launch.id).join(ROOT))?;
-    let mut options = common(criu, &directories, LOG);
+    let mut options = Criu_opts::new();
     options.set_root(root.path.display().to_string());
     options.set_rst_sibling(true);
     options.set_evasive_devices(true);
@@ -56,8 +56,12 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     add_streams(&mut options, &criu.images, &mut keep)?;
     make_cgroups(engine)?;
     add_mounts(&mut options, engine, creation)?;
-    let start = Launch { keep, stdin: true, bind: Some((&launch.bundle.rootfs, &root.path)) };
-    let session = Session::start(&criu.program, start)?;
+    // CRIU mounts something in its work directory, so that must be of its own mount namespace, too.
+    let (directories, session) = session::with_mount(&launch.bundle.rootfs, &root.path, || {
+        let directories = Directories::open(criu, LOG)?;
+        Ok((directories, Session::start(&criu.program, Launch { keep, stdin: true })?))
+    })?;
+    add_common(&mut options, criu, &directories, LOG);
     join_cgroups(&mut options, engine, session.pid())?;
     converse(session, options, engine, creation, &directories)
 }

@@ -37,14 +37,11 @@ pub struct Notification {
 
 /// How a criu is started.
 #[derive(Default)]
-pub struct Launch<'a> {
+pub struct Launch {
     /// Descriptors that it finds under the numbers they have here.
     pub keep: Vec<OwnedFd>,
     /// It has this process's standard input, where `--shell-job` looks for the terminal.
     pub stdin: bool,
-    /// In a mount namespace of its own, what is at the first path is mounted at the second. With that namespace the
-    /// mount goes, whatever happens to this process.
-    pub bind: Option<(&'a Path, &'a Path)>,
 }
 
 /// A criu that waits for its request.
@@ -59,7 +56,7 @@ impl Session {
     ///
     /// # Errors
     /// Where it is not installed.
-    pub fn start(program: &Path, launch: Launch<'_>) -> Result<Self> {
+    pub fn start(program: &Path, launch: Launch) -> Result<Self> {
         let (socket, theirs) = socket::pair().on("socketpair", "")?;
         let stderr: File = memfd_create("criu", MFdFlags::MFD_CLOEXEC).on("memfd_create", "")?.into();
         for kept in launch.keep.iter().chain([&theirs]) {
@@ -69,11 +66,7 @@ impl Session {
         command.arg("swrk").arg(theirs.as_raw_fd().to_string()).stdout(Stdio::null());
         command.stdin(if launch.stdin { Stdio::inherit() } else { Stdio::null() });
         command.stderr(stderr.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "a memfd")?);
-        let child = match launch.bind {
-            Some((from, to)) => spawn_with_bind(&mut command, from, to)?,
-            None => command.spawn(),
-        };
-        let child = child.map_err(|error| not_started(program, &error))?;
+        let child = command.spawn().map_err(|error| not_started(program, &error))?;
         Ok(Self { child, socket, stderr })
     }
 
@@ -158,15 +151,19 @@ fn not_started(program: &Path, error: &std::io::Error) -> anyhow::Error {
     }
 }
 
-/// Starts the command in a mount namespace of its own. Such a namespace belongs to the thread that makes it, so a thread
-/// does, and ends.
-fn spawn_with_bind(command: &mut Command, from: &Path, to: &Path) -> Result<std::io::Result<Child>> {
-    let in_thread = || -> Result<std::io::Result<Child>> {
+/// Does something in a mount namespace in which `from` is mounted at `to` as well: what is started there stays there, and
+/// the mount is gone with it, whatever happens to this process. A namespace of one thread is that of no other, so it is a
+/// thread that does it.
+///
+/// # Errors
+/// The kernel's, or those of `action`.
+pub fn with_mount<T: Send>(from: &Path, to: &Path, action: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let in_thread = || {
         process::unshare(libc::CLONE_NEWNS).on("unshare", "the mount namespace for criu")?;
         let none = None::<&str>;
         mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).on("set the propagation of", "/")?;
         mount(Some(from), to, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).on("bind", from.display())?;
-        Ok(command.spawn())
+        action()
     };
     match std::thread::scope(|scope| scope.spawn(in_thread).join()) {
         Ok(outcome) => outcome,
