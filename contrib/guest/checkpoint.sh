@@ -45,10 +45,11 @@ while :; do
 	sleep 0.05
 done
 COUNT
+own='{ "type": "pid" }, { "type": "mount" }, { "type": "network" }'
 configure() {
 	cat >bundle/config.json <<CONFIG
 { "ociVersion": "1.0.2", "root": { "path": "rootfs" }, "hostname": "guest",
-  "process": { "terminal": false, "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": [ "PATH=/bin" ],
+  "process": { "terminal": ${terminal:-false}, "cwd": "/", "user": { "uid": 0, "gid": 0 }, "env": [ "PATH=/bin" ],
     "args": [ "sh", "/count", "$1" ] },
   "mounts": [
     { "destination": "/proc", "type": "proc", "source": "proc" },
@@ -62,7 +63,7 @@ configure() {
   "hooks": { "createRuntime": [ { "path": "/bin/sh", "args": [ "sh", "-c", "echo runtime >>$top/hooks" ] } ],
     "poststop": [ { "path": "/bin/sh", "args": [ "sh", "-c", "echo stopped >>$top/hooks" ] } ] },
   "linux": { "resources": { "memory": { "limit": 300000000 }, "devices": [ { "allow": false, "access": "rwm" } ] },
-    "namespaces": [ { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "network" }$2 ],
+    "namespaces": [ ${all:-$own}, { "type": "ipc" }, { "type": "uts" }$2 ],
     "maskedPaths": [ "/proc/kcore", "/proc/timer_list", "/proc/acpi" ], "readonlyPaths": [ "/proc/sys" ] } }
 CONFIG
 }
@@ -104,10 +105,25 @@ ok "restore of an id in use" fails restore -d -b bundle --image-path "$top/secon
 ok "delete" quiet delete --force one
 ok "nothing is left" no_rest one
 
+# A network namespace that the container only joined is there again, and the same.
+ip netns add outside
+all='{ "type": "pid" }, { "type": "mount" }, { "type": "network", "path": "/run/netns/outside" }'
+configure net "$namespaces"
+all=
+inode() { stat -L -c %i "$1"; }
+ok "run in a joined network namespace" detached run -d -b bundle net
+counts_on net
+ok "checkpoint of that" quiet checkpoint --image-path "$top/net" net
+ok "restore of that" detached restore -d -b bundle --image-path "$top/net" --pid-file "$top/pid" net
+ok "is the same namespace" test "$(inode /run/netns/outside)" = "$(inode "/proc/$(cat "$top/pid")/ns/net")"
+ok "counts there" counts_on net
+quiet delete --force net
+ip netns del outside
+
 # In the foreground, with pipes: the words and the exit code come from the restored container.
 configure fore "$namespaces"
 { call run -b bundle fore </dev/null 2>/dev/null; echo $? >"$top/ran"; } | cat >"$top/said" &
-soon counts_on fore
+counts_on fore
 ok "checkpoint in the foreground" quiet checkpoint --image-path "$top/fore" fore
 # So that a failure ends it, too.
 call delete --force fore >/dev/null 2>&1
@@ -124,6 +140,27 @@ wait
 ok "its exit code arrives" grep -qx 7 "$top/ran"
 ok "and it is gone" no_rest fore
 
+# With a terminal: the restored container has a new one, whose other end is the restoring command's.
+at_terminal() { script -q -c "$runtime --root $top/state $*; echo code \$?" /dev/null <&9 >"$top/said" 2>&1; }
+mkfifo "$top/keys" && exec 9<>"$top/keys"
+terminal=true
+configure tty "$namespaces"
+at_terminal run -b bundle tty &
+counts_on tty
+ok "checkpoint at a terminal" quiet checkpoint --image-path "$top/tty" tty
+call delete --force tty >/dev/null 2>&1
+wait
+at_terminal restore -b bundle --image-path "$top/tty" tty &
+ok "restore at a terminal" soon is tty running
+touch "$top/shared/tty.say"
+ok "its words arrive at the terminal" soon grep -q said "$top/said"
+touch "$top/shared/tty.end"
+soon unknown tty
+call delete --force tty >/dev/null 2>&1
+wait
+ok "its exit code arrives at the terminal" grep -q "code 7" "$top/said"
+terminal=false
+
 # What fails leaves nothing, and says why.
 configure bad "$namespaces"
 cp -r "$top/second" "$top/damaged"
@@ -133,7 +170,7 @@ ok "leaves nothing" no_rest bad
 ok "restore of no images fails" fails restore -d -b bundle --image-path "$top/nowhere" bad
 ok "leaves nothing of that" no_rest bad
 ok "run for a dump that fails" detached run -d -b bundle bad
-soon counts_on bad
+counts_on bad
 # The images do not fit.
 mkdir "$top/small" && mount -t tmpfs -o size=16k tmpfs "$top/small"
 ok "dump without room fails" fails checkpoint --image-path "$top/small" bad
