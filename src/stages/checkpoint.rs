@@ -81,7 +81,7 @@ pub fn restore_foreground(prepared: Prepared, options: RestoreOptions<'_>) -> Re
 fn watch(running: &mut Running, terminal: Option<Terminal>, signals: &Signals) -> Result<crate::engine::ExitStatus> {
     let Running { container, engine, restored } = running;
     let mut relay = foreground::relay(restored.console.take(), terminal)?;
-    foreground::watch(&restored.init, relay.as_mut(), signals)?;
+    foreground::watch(&restored.init, relay.as_mut(), signals, None)?;
     engine.monitor_container(container, Some(&restored.init))
 }
 

@@ -164,7 +164,7 @@ impl Plan {
     /// What of the host is bound.
     pub fn bind_source(&self) -> Option<&Path> {
         match &self.kind {
-            Kind::Bind { source, .. } => Some(source),
+            Kind::Bind(bind) => Some(&bind.path),
             Kind::Remount | Kind::Cgroup | Kind::New { .. } => None,
         }
     }

@@ -134,7 +134,7 @@ fn add_mounts(
         false => membership.container_mounts(),
     };
     let record = &container.record;
-    for mount in external::list(spec, &record.bundle, &record.rootfs, &cgroups) {
+    for mount in external::list(spec, &record.bundle, &record.rootfs, &cgroups)? {
         external::add(options, &mount.destination, &mount.destination);
     }
     let masked = linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();

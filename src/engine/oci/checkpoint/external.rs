@@ -2,7 +2,10 @@
 //! joined. CRIU is told of them by names that mean the same when the container is restored.
 
 use crate::engine::oci::cgroup::ContainerMount;
+use crate::engine::oci::create::no_linux;
+use crate::engine::oci::stage2::root::{Root, Target};
 use crate::engine::oci::{devices, mounts};
+use crate::rpc::operation::RootOperation;
 use anyhow::Result;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
 use rust_criu::rust_criu_protobuf::rpc::{Criu_opts, Ext_mount_map};
@@ -23,9 +26,9 @@ pub struct Mount {
 
 /// All of them: binds, the hierarchies of a cgroup v1 mount, and devices, which are binds in a user namespace.
 /// `cgroups` are those that a cgroup mount shows, where they are not mounts of the container's own.
-pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount]) -> Vec<Mount> {
+pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount]) -> Result<Vec<Mount>> {
     let mut list = Vec::new();
-    for mount in mounts::plan(spec.mounts().as_deref().unwrap_or_default(), bundle) {
+    for mount in plans(spec, bundle)? {
         if let Some(source) = mount.bind_source() {
             let destination = mount_point(rootfs, &mount.destination);
             list.push(Mount { destination, source: source.to_owned() });
@@ -43,7 +46,12 @@ pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount
         destination: format!("/{}", device.path),
         source: device.host_path.map_or_else(|| Path::new("/").join(&device.path), PathBuf::from),
     }));
-    list
+    Ok(list)
+}
+
+fn plans(spec: &Spec, bundle: &Path) -> Result<Vec<mounts::Plan>> {
+    let linux = spec.linux().clone().unwrap_or_else(no_linux);
+    mounts::plan(spec.mounts().as_deref().unwrap_or_default(), bundle, &linux, true)
 }
 
 /// Whether the container sees its cgroups by mounts of its own, which are in the images: on a pure v2 host, and in a
@@ -90,29 +98,18 @@ pub fn add(options: &mut Criu_opts, key: &str, value: &str) {
 /// # Errors
 /// The kernel's.
 pub fn make_mount_points(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<()> {
-    use anyhow::Context;
-    use std::os::unix::fs::PermissionsExt;
-    let plans = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), bundle);
+    let plans = plans(spec, bundle)?;
     let in_tmpfs = |path: &str| {
         plans.iter().filter(|plan| plan.is_tmpfs()).any(|plan| Path::new(path).starts_with(&plan.destination))
     };
-    let root = pathrs::Root::open(rootfs).with_context(|| format!("open {}", rootfs.display()))?;
-    let directory = std::fs::Permissions::from_mode(0o755);
+    let path = rootfs.display().to_string();
+    let root = Root::open(&RootOperation { tree: None, path, propagation: 0, mount: false }, None)?;
     for plan in plans.iter().filter(|plan| !plan.destination.is_empty()) {
-        let path = Path::new(&plan.destination);
-        if (in_tmpfs(&plan.destination) && !plan.is_tmpfs()) || root.resolve(path).is_ok() {
+        if in_tmpfs(&plan.destination) && !plan.is_tmpfs() {
             continue;
         }
-        let made = match plan.bind_source().filter(|source| !source.is_dir()) {
-            None => root.mkdir_all(path, &directory).map(drop),
-            Some(_) => {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let above = parent.map_or(Ok(()), |parent| root.mkdir_all(parent, &directory).map(drop));
-                let file = std::fs::Permissions::from_mode(0o755);
-                above.and_then(|()| root.create(path, &pathrs::InodeType::File(file)))
-            }
-        };
-        made.with_context(|| format!("create /{} in the root file system", plan.destination))?;
+        let is_file = plan.bind_source().is_some_and(|source| !source.is_dir());
+        root.target(&plan.destination, if is_file { Target::File } else { Target::Directory })?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::engine::checkpoint::{RestoreRequest, Restored};
 use crate::engine::oci::cgroup;
 use crate::engine::oci::engine::OciEngine;
 use crate::engine::oci::hooks::CreationHooks;
-use crate::engine::{Creation, InitProcess};
+use crate::engine::{Creation, InitProcess, live};
 use crate::state::ProcessIdentity;
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, errno_of, fd};
@@ -41,6 +41,7 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     }
     let launch = creation.launch;
     let spec = &launch.bundle.spec;
+    refuse_what_criu_lacks(engine)?;
     open_directory(&criu.images)?;
     external::make_mount_points(spec, &launch.bundle.directory, &launch.bundle.rootfs)?;
     let root = RootDirectory::make(&launch.root.join(&launch.id).join(ROOT))?;
@@ -54,16 +55,25 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     let mut keep = Vec::new();
     add_namespaces(&mut options, spec, &mut keep)?;
     add_streams(&mut options, &criu.images, &mut keep)?;
-    make_cgroups(engine)?;
-    add_mounts(&mut options, engine, creation)?;
     // CRIU mounts something in its work directory, so that must be of its own mount namespace, too.
     let (directories, session) = session::with_mount(&launch.bundle.rootfs, &root.path, || {
         let directories = Directories::open(criu, LOG)?;
         Ok((directories, Session::start(&criu.program, Launch { keep, stdin: true })?))
     })?;
     add_common(&mut options, criu, &directories, LOG);
-    join_cgroups(&mut options, engine, session.pid())?;
+    make_cgroups(engine, creation, session.pid())?;
+    add_cgroups(&mut options, engine, session.pid())?;
+    add_mounts(&mut options, engine, creation)?;
     converse(session, options, engine, creation, &directories)
+}
+
+/// What is the host's and would have to be given to the container once more.
+fn refuse_what_criu_lacks(engine: &OciEngine) -> Result<()> {
+    let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
+    if !plan.network.devices.is_empty() {
+        bail!("/linux/netDevices: CRIU does not restore network devices of the host");
+    }
+    Ok(())
 }
 
 fn converse(
@@ -186,7 +196,7 @@ fn add_mounts(options: &mut Criu_opts, engine: &OciEngine, creation: &Creation<'
         true => Vec::new(),
         false => membership.container_mounts(),
     };
-    for mount in external::list(&bundle.spec, &bundle.directory, &bundle.rootfs, &cgroups) {
+    for mount in external::list(&bundle.spec, &bundle.directory, &bundle.rootfs, &cgroups)? {
         external::add(options, &mount.destination, &mount.source.display().to_string());
     }
     if linux.is_some_and(|linux| linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty())) {
@@ -195,20 +205,32 @@ fn add_mounts(options: &mut Criu_opts, engine: &OciEngine, creation: &Creation<'
     Ok(())
 }
 
-fn make_cgroups(engine: &mut OciEngine) -> Result<()> {
+/// Those of systemd's are made around a process: criu itself.
+fn make_cgroups(engine: &mut OciEngine, creation: &mut Creation<'_>, pid: i32) -> Result<()> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
+    if let Some(resctrl) = &plan.resctrl {
+        resctrl.apply(pid)?;
+    }
     let Some(placement) = &plan.placement else { return Ok(()) };
-    let created = placement.create()?;
-    let applied = created.apply_device_rules(&plan.resources).and_then(|()| created.apply_limits(&plan.resources));
-    engine.cgroup = Some(created);
-    applied
+    let created = if placement.unit().is_some() {
+        let annotations = creation.launch.bundle.spec.annotations().as_ref();
+        let id = &creation.launch.id;
+        placement.start_unit(&cgroup::StartUnit { id, pid, resources: &plan.resources, annotations })?
+    } else {
+        let created = live::create_cgroups(placement, &mut creation.record.engine_state)?;
+        creation.state.write_record(creation.record)?;
+        created
+    };
+    let created = engine.cgroup.insert(created);
+    created.apply_device_rules(&plan.resources)?;
+    created.attach(pid)?;
+    created.apply_limits(&plan.resources)
 }
 
 /// The processes are born in the cgroups that criu is in. In the images are those that they were in: CRIU is told which
 /// are theirs now.
-fn join_cgroups(options: &mut Criu_opts, engine: &OciEngine, pid: i32) -> Result<()> {
+fn add_cgroups(options: &mut Criu_opts, engine: &OciEngine, pid: i32) -> Result<()> {
     let Some(created) = &engine.cgroup else { return Ok(()) };
-    created.attach(pid)?;
     if created.placement().is_pure_v2() {
         return Ok(());
     }
