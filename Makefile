@@ -19,9 +19,9 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard $(HOME)/.cargo/bi
 
 BUILD_PACKAGES = gcc libc6-dev libseccomp-dev pkg-config
 RUN_PACKAGES = busybox-static jq
-TEST_PACKAGES = $(RUN_PACKAGES) runc crun podman conmon umoci uidmap strace
+TEST_PACKAGES = $(RUN_PACKAGES) runc crun criu podman conmon umoci uidmap strace
 # For a machine with cgroup v2 alone and with systemd, which few are: see contrib/guest.
-GUEST_PACKAGES = user-mode-linux mmdebstrap e2fsprogs
+GUEST_PACKAGES = user-mode-linux mmdebstrap e2fsprogs qemu-system-x86 seabios kmod cpio
 
 CALLER_PACKAGES = buildah containerd docker.io iptables iproute2 procps tini slurmctld slurmd slurm-client munge
 
@@ -50,7 +50,7 @@ run: build
 
 test-needs: build-needs
 	@contrib/build/packages $(TEST_PACKAGES)
-	@[ "$$(uname -m) $$(id -u)" != "x86_64 0" ] || { contrib/build/packages $(GUEST_PACKAGES) && contrib/guest/build; }
+	@[ "$$(uname -m) $$(id -u)" != "x86_64 0" ] || { contrib/build/packages $(GUEST_PACKAGES) && contrib/guest/build && contrib/guest/qemu-build; }
 	@contrib/bundles/build
 
 # The integration tests drive the binary that is shipped, not the debug build beside them.

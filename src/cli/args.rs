@@ -138,9 +138,9 @@ pub enum Command {
     /// Show the engines and their configuration
     #[command(arg_required_else_help = false)]
     Engine(EngineArgs),
-    /// Save a running container to files (not supported yet)
+    /// Save a running container to files, by CRIU
     Checkpoint(Box<CheckpointArgs>),
-    /// Bring a saved container back (not supported yet)
+    /// Bring a saved container back
     Restore(Box<RestoreArgs>),
     /// Write the man pages or the shell completions
     #[command(hide = true, arg_required_else_help = false)]

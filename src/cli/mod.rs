@@ -4,6 +4,7 @@ mod announce;
 pub mod args;
 mod argv;
 mod check;
+mod checkpoint;
 mod create;
 mod criu_args;
 mod delete;
@@ -21,6 +22,7 @@ mod output;
 mod pause;
 mod ps;
 mod report;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -153,8 +155,8 @@ fn describe(command: &Command) -> (String, i32) {
         Command::Features => "rtx features".into(),
         Command::Check(_) => "rtx check".into(),
         Command::Engine(_) => "rtx engine".into(),
-        Command::Checkpoint(_) => "rtx checkpoint".into(),
-        Command::Restore(_) => "rtx restore".into(),
+        Command::Checkpoint(args) => of("checkpoint", &args.id),
+        Command::Restore(args) => of("restore", &args.id),
         Command::Docs(_) => "rtx docs".into(),
     };
     (text, 1)
@@ -180,7 +182,7 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Check(args) => check::check(context, args),
         Command::Engine(args) => engine::engine(args),
         Command::Docs(args) => docs::docs(args),
-        Command::Checkpoint(_) => bail!("rtx does not support checkpoint yet: use runc with CRIU for this container"),
-        Command::Restore(_) => bail!("rtx does not support restore yet: use runc with CRIU for this container"),
+        Command::Checkpoint(args) => checkpoint::checkpoint(context, *args),
+        Command::Restore(args) => restore::restore(context, *args),
     }
 }

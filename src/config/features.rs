@@ -92,7 +92,7 @@ fn supported_flags() -> Vec<&'static str> {
 fn annotations() -> Value {
     let mut annotations = json!({
         "org.rtx.version": env!("CARGO_PKG_VERSION"),
-        "org.rtx.checkpoint.enabled": "false",
+        "org.rtx.checkpoint.enabled": "true",
     });
     if let Ok(version) = libseccomp::ScmpVersion::current() {
         annotations["io.github.seccomp.libseccomp.version"] =

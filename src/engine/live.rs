@@ -4,7 +4,7 @@
 use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
 use super::oci::network::{self, Returning};
 use super::oci::resctrl;
-use super::{Container, ExitStatus, InitProcess, LaunchConfig};
+use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
@@ -14,6 +14,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -36,19 +37,19 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// Makes the cgroups that were planned. What was there already is noted in the record that is about to be written.
+/// Makes the cgroups that were planned. What was there already is noted in `state`, which goes into the record.
 ///
 /// # Errors
 /// What could not be made, by name; nothing is left of it then.
-pub fn create_cgroups(placement: &Placement, launch: &mut LaunchConfig) -> Result<Created> {
+pub fn create_cgroups(placement: &Placement, state: &mut Option<Box<RawValue>>) -> Result<Created> {
     let created = placement.create()?;
     let found = created.found();
     if !found.is_empty() {
         let mut cgroup = placement.clone();
         cgroup.found = found;
-        let planned = launch.engine_state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
-        let state = EngineState { cgroup: Some(cgroup), ..planned.unwrap_or_default() };
-        launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
+        let planned = state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
+        let noted = EngineState { cgroup: Some(cgroup), ..planned.unwrap_or_default() };
+        *state = Some(serde_json::value::to_raw_value(&noted)?);
     }
     Ok(created)
 }

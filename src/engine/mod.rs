@@ -1,5 +1,6 @@
 //! Engines: what an isolation technique has to do, behind one trait, and the table of those there are.
 
+pub mod checkpoint;
 pub mod error;
 pub mod join;
 pub mod launch;
@@ -11,6 +12,7 @@ pub mod native;
 pub mod oci;
 pub mod table;
 
+pub use checkpoint::{CheckpointRequest, RestoreRequest, Restored};
 pub use error::FeatureNotSupported;
 pub use launch::{
     Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome,
@@ -167,6 +169,22 @@ pub trait EngineOperations {
     /// What the kernel refused, by file and value.
     fn update(&mut self, _container: &mut Container, _resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
         Err(self.unsupported("update"))
+    }
+
+    /// `checkpoint`: saves the processes of a running container, which end by that unless the request says otherwise.
+    ///
+    /// # Errors
+    /// Why they could not be saved. They run on then.
+    fn checkpoint(&mut self, _container: &Container, _request: &CheckpointRequest) -> Result<()> {
+        Err(self.unsupported("checkpoint"))
+    }
+
+    /// `restore`, smaster part: makes a container from what `checkpoint` saved. It runs when this returns.
+    ///
+    /// # Errors
+    /// Why it could not be made. [`Self::cleanup_container`] removes what was.
+    fn restore_container(&mut self, _creation: &mut Creation<'_>, _request: &RestoreRequest) -> Result<Restored> {
+        Err(self.unsupported("restore"))
     }
 
     /// The typed refusal of this engine.

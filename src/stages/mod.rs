@@ -4,6 +4,7 @@
 //! the container has ended; in a handover it is the command until the container is created, and init then belongs to
 //! the caller's subreaper. A supervised mode, in which smaster is a daemon of its own, would be a third [`Mode`].
 
+pub mod checkpoint;
 pub mod exec;
 pub mod foreground;
 pub mod lifecycle;

@@ -142,7 +142,7 @@ fn configure(
     stage2.rpc.configure(&envelope, &[barrier.as_fd()])
 }
 
-fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
+pub(super) fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
     let annotations = launch.bundle.spec.annotations().clone().unwrap_or_default();
     Record {
         version: Record::VERSION,

@@ -23,6 +23,15 @@ pub fn inherited(number: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// A duplicate of a descriptor that this process was started with, close-on-exec and above the standard streams.
+///
+/// # Errors
+/// `EBADF` where nothing is open under that number.
+pub fn inherited_duplicate(number: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor.
+    own(libc::c_long::from(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }))
+}
+
 /// Marks every descriptor from `first` upwards close-on-exec (close_range(2)); on kernels before 5.11, which lack
 /// the flag, one by one.
 ///

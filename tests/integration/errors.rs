@@ -150,7 +150,7 @@ situations! {
     pause_of_stopped: 1, "container not running", |r| on_stopped(r, |c| verb(c, "pause"));
     ps_of_stopped: 0, "", |r| on_stopped(r, |c| verb(c, "ps"));
     delete_of_stopped: 0, "", |r| on_stopped(r, |c| c.delete(&[]));
-    checkpoint_is_refused: 1, "checkpoint", |r| on_running(r, |c| verb(c, "checkpoint"));
+    checkpoint_of_stopped: 1, "cannot be checkpointed in stopped state", |r| on_stopped(r, |c| verb(c, "checkpoint"));
 }
 
 // exec.

@@ -3,6 +3,7 @@
 mod bundles;
 mod callers;
 mod cgroup_module;
+mod checkpoint;
 mod cli;
 mod contract;
 mod deaths;

@@ -67,7 +67,7 @@ pub fn starter(process: &Process, options: &LaunchOptions) -> Starter {
 pub fn prepare_spawn(engine: &mut NativeEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
     if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
-        engine.cgroup = Some(live::create_cgroups(placement, launch)?);
+        engine.cgroup = Some(live::create_cgroups(placement, &mut launch.engine_state)?);
     }
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,

@@ -23,12 +23,12 @@ pub struct Plan {
     namespaces: namespaces::Plan,
     pub placement: Option<Placement>,
     pub resctrl: Option<resctrl::Plan>,
-    resources: LinuxResources,
+    pub(super) resources: LinuxResources,
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
     pub network: network::Plan,
     seccomp: Option<LinuxSeccomp>,
-    hooks: CreationHooks,
+    pub(super) hooks: CreationHooks,
     privileged: bool,
     /// The container gets a socket for sd_notify(3).
     notifies: bool,
@@ -147,7 +147,7 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
 pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
-        engine.cgroup = Some(live::create_cgroups(placement, launch)?);
+        engine.cgroup = Some(live::create_cgroups(placement, &mut launch.engine_state)?);
     }
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,

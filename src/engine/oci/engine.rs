@@ -2,11 +2,11 @@
 
 use super::cgroup::Created;
 use super::network::Moved;
-use super::{create, exec, namespaces, stage2};
+use super::{checkpoint, create, exec, namespaces, stage2};
 use crate::engine::live::{self, EngineState};
 use crate::engine::{
-    Capabilities, Container, Creation, EngineOperations, ExecConfig, ExitStatus, InitProcess, LaunchConfig, Outcome,
-    Provider, SpawnRequest,
+    Capabilities, CheckpointRequest, Container, Creation, EngineOperations, ExecConfig, ExitStatus, InitProcess,
+    LaunchConfig, Outcome, Provider, RestoreRequest, Restored, SpawnRequest,
 };
 use crate::rpc::RpcClient;
 use crate::state::Status;
@@ -142,6 +142,14 @@ impl EngineOperations for OciEngine {
 
     fn update(&mut self, container: &mut Container, resources: &LinuxResources) -> Result<()> {
         live::update(container, resources)
+    }
+
+    fn checkpoint(&mut self, container: &Container, request: &CheckpointRequest) -> Result<()> {
+        checkpoint::checkpoint(container, request)
+    }
+
+    fn restore_container(&mut self, creation: &mut Creation<'_>, request: &RestoreRequest) -> Result<Restored> {
+        checkpoint::restore(self, creation, request)
     }
 }
 

@@ -62,10 +62,17 @@ impl CreationHooks {
         }
         let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { return Ok(()) };
         rpc.drain()?;
-        let state = creation_state(creation.record, init.pid)?;
-        let directory = Some(creation.launch.bundle.directory.as_path());
-        run("prestart", &self.prestart, &state, directory)?;
-        run("createRuntime", &self.create_runtime, &state, directory)
+        self.run_for(creation.record, init.pid, &creation.launch.bundle.directory)
+    }
+
+    /// prestart and createRuntime of a container whose init is `pid`.
+    ///
+    /// # Errors
+    /// Which hook failed.
+    pub fn run_for(&self, record: &Record, pid: i32, bundle: &Path) -> Result<()> {
+        let state = creation_state(record, pid)?;
+        run("prestart", &self.prestart, &state, Some(bundle))?;
+        run("createRuntime", &self.create_runtime, &state, Some(bundle))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The `oci` engine: Linux namespaces and cgroups, one kernel idea a file.
 
 pub mod cgroup;
+mod checkpoint;
 pub(in crate::engine) mod create;
 mod devices;
 mod engine;

@@ -161,6 +161,19 @@ impl Plan {
         matches!(&self.kind, Kind::Bind(Source { idmap: Some(_), .. }))
     }
 
+    /// What of the host is bound.
+    pub fn bind_source(&self) -> Option<&Path> {
+        match &self.kind {
+            Kind::Bind(bind) => Some(&bind.path),
+            Kind::Remount | Kind::Cgroup | Kind::New { .. } => None,
+        }
+    }
+
+    /// Whether this is a tmpfs of the container's own.
+    pub fn is_tmpfs(&self) -> bool {
+        matches!(&self.kind, Kind::New { kind, .. } if kind == "tmpfs")
+    }
+
     /// Whether this mount shows the container its cgroups.
     pub fn is_cgroup(&self) -> bool {
         matches!(self.kind, Kind::Cgroup)

@@ -129,6 +129,16 @@ impl Created {
         Ok(files)
     }
 
+    /// Moves a process into every cgroup. A process that does not make its way itself, as stage2 does by
+    /// [`Self::task_files`].
+    pub fn attach(&self, pid: i32) -> Result<()> {
+        for OpenPlace { place, dir } in &self.open {
+            file::write(dir, "cgroup.procs", &pid.to_string())
+                .with_context(|| format!("write {pid} to {}/cgroup.procs", place.directory().display()))?;
+        }
+        Ok(())
+    }
+
     /// Writes the device rules, the default ones too. They come before the first process joins: the v1 controller can
     /// only forbid everything and then allow things again, and between the two no device could be made.
     pub fn apply_device_rules(&self, resources: &LinuxResources) -> Result<()> {

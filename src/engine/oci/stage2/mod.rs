@@ -9,7 +9,7 @@ mod mount2;
 mod mounts;
 mod payload;
 mod program;
-mod root;
+pub(in crate::engine::oci) mod root;
 mod sysctl;
 
 pub use payload::Payload;
