@@ -3,20 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::runtime::{engine, read_lossy};
-use crate::support::{Bundle, Container, Output, Runtime, needs_root, skip};
-
-/// Ends a test when what is tested is not rtx's own engine.
-macro_rules! own_engine {
-    () => {{
-        needs_root!();
-        let runtime = Runtime::under_test();
-        if !runtime.is_rtx() || engine().is_some_and(|name| name != "oci") {
-            skip!("the runtime under test is not rtx with its own engine");
-        }
-        runtime
-    }};
-}
+use crate::support::runtime::read_lossy;
+use crate::support::{Bundle, Container, Output, Runtime, own_engine, skip};
 
 /// The processors that a cpuset without limits has.
 fn online() -> String {

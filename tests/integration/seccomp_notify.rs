@@ -12,21 +12,8 @@ use libseccomp::{ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::{Value, json};
 
-use crate::support::runtime::engine;
 use crate::support::terminal::FdSocket;
-use crate::support::{Bundle, Container, Runtime, needs_root, skip};
-
-/// Ends a test when what is tested is not rtx's own engine.
-macro_rules! own_engine {
-    () => {{
-        needs_root!();
-        let runtime = Runtime::under_test();
-        if !runtime.is_rtx() || engine().is_some_and(|name| name != "oci") {
-            skip!("the runtime under test is not rtx with its own engine");
-        }
-        runtime
-    }};
-}
+use crate::support::{Bundle, Container, Runtime, own_engine};
 
 /// Answers every mkdir with ENOMEDIUM and lets every other call go on.
 const MKDIR_FAILS_WITH: i32 = 123;

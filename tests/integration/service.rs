@@ -8,20 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::children::poll_until;
-use crate::support::runtime::engine;
-use crate::support::{Bundle, Container, Runtime, needs_root, skip};
-
-/// Ends a test when what is tested is not rtx's own engine.
-macro_rules! own_engine {
-    () => {{
-        needs_root!();
-        let runtime = Runtime::under_test();
-        if !runtime.is_rtx() || engine().is_some_and(|name| name != "oci") {
-            skip!("the runtime under test is not rtx with its own engine");
-        }
-        runtime
-    }};
-}
+use crate::support::{Bundle, Container, own_engine, skip};
 
 /// A service manager: what it was told. The descriptor beside BARRIER=1 is closed by not being taken.
 struct Manager {

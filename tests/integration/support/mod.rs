@@ -51,4 +51,16 @@ macro_rules! needs_root {
     };
 }
 
-pub(crate) use {needs_root, skip};
+/// The runtime under test; ends a test that is about rtx's own engine when that is not what is tested.
+macro_rules! own_engine {
+    () => {{
+        $crate::support::needs_root!();
+        let runtime = $crate::support::Runtime::under_test();
+        if !runtime.is_rtx() || $crate::support::runtime::engine().is_some_and(|name| name != "oci") {
+            $crate::support::skip!("the runtime under test is not rtx with its own engine");
+        }
+        runtime
+    }};
+}
+
+pub(crate) use {needs_root, own_engine, skip};
