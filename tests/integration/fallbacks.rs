@@ -142,6 +142,24 @@ fn check(names: &str, errors: &[i32]) {
     }
 }
 
+/// Nothing can stand in for it, and files of the wrong owner would be no help.
+#[test]
+fn idmapped_mounts_are_refused() {
+    needs_root!();
+    if !Runtime::under_test().is_rtx() {
+        skip!("the runtime under test is not rtx");
+    }
+    let mut bundle = Bundle::new();
+    bundle.make_dir("data");
+    bundle.bind("data", "/tmp", &["bind"]);
+    let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
+    bundle.set("/mounts/7/uidMappings", map.clone()).set("/mounts/7/gidMappings", map);
+    for names in ["mount_setattr", "open_tree", MOUNT_API] {
+        let runtime = runtime_without(names, ENOSYS);
+        Container::new(&runtime, &bundle).run(&[]).fails(1, "/mounts/7: ").fails(1, "idmapped mounts need");
+    }
+}
+
 macro_rules! without {
     ($($test:ident: $names:expr, $($errno:expr)*;)*) => {$(
         #[test]

@@ -8,7 +8,7 @@ use crate::rpc::client::Batch;
 use crate::rpc::operation::MountSource;
 use crate::sys::mount::{Attributes, clone_tree, clone_tree_nofollow, set_attributes};
 use crate::sys::{Errno, On};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{SFlag, fstat, stat};
 use std::ffi::CString;
@@ -42,6 +42,9 @@ pub fn source_of(
 ) -> Result<MountSource> {
     let &Source { ref path, recursive, nofollow, .. } = source;
     if !around.clones {
+        if source.idmap.is_some() {
+            bail!("idmapped mounts need open_tree and mount_setattr, Linux 5.12 or later: remove the maps");
+        }
         return Ok(MountSource::HostPath { path: path.display().to_string(), recursive, nofollow });
     }
     make_room(batch, rpc)?;
