@@ -140,8 +140,8 @@ fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
     Ok(())
 }
 
-/// `--cap` adds to every set but the inheritable one, which would outlive a change of user (CVE-2022-29162); an ambient
-/// capability has to be inheritable, so it stays out of that one as well.
+/// `--cap` adds to every set but the inheritable one, which would outlive a change of user (CVE-2022-29162); to the
+/// ambient one only what is inheritable already, as Linux demands.
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
@@ -162,6 +162,10 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
         Some(set)
     };
     let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    let inheritable = sets.inheritable().clone().unwrap_or_default();
+    let mut ambient = sets.ambient().clone().unwrap_or_default();
+    ambient.extend(added.iter().filter(|capability| inheritable.contains(capability)));
+    sets.set_ambient(Some(ambient));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
     process.set_capabilities(Some(sets));
     Ok(())

@@ -156,20 +156,21 @@ mod tests {
         let current =
             json!({ "pids": { "limit": 9 }, "cpu": { "shares": 5 }, "devices": [{ "allow": false, "access": "rwm" }] });
         let request =
-            json!({ "devices": [], "cpu": { "shares": 0, "mems": "" }, "pids": null, "memory": { "limit": 8 } });
+            json!({ "devices": [], "cpu": { "shares": 0, "mems": "" }, "pids": null, "memory": { "limit": 8000 } });
         let (resources, change) = changed(current.clone(), request);
         assert_eq!(resources["cpu"]["shares"], 5);
-        assert_eq!(resources["memory"]["limit"], 8);
+        assert_eq!(resources["memory"]["limit"], 8000);
         assert_eq!(resources["devices"], current["devices"]);
-        assert_eq!(change["memory"]["limit"], 8);
+        assert_eq!(change["memory"]["limit"], 8000);
         assert!(change.get("pids").is_none() && change["cpu"].get("shares").is_none());
     }
 
     #[test]
     fn what_belongs_together_is_written_together() {
-        let current = json!({ "memory": { "limit": 10, "swap": 20 }, "cpu": { "quota": 5000, "period": 10000 } });
-        let (_, change) = changed(current.clone(), json!({ "memory": { "swap": 30 }, "cpu": { "period": 20000 } }));
-        assert_eq!((&change["memory"]["limit"], &change["memory"]["swap"]), (&json!(10), &json!(30)));
+        let current =
+            json!({ "memory": { "limit": 10_000, "swap": 20_000 }, "cpu": { "quota": 5000, "period": 10000 } });
+        let (_, change) = changed(current.clone(), json!({ "memory": { "swap": 30_000 }, "cpu": { "period": 20000 } }));
+        assert_eq!((&change["memory"]["limit"], &change["memory"]["swap"]), (&json!(10_000), &json!(30_000)));
         assert_eq!((&change["cpu"]["quota"], &change["cpu"]["period"]), (&json!(5000), &json!(20000)));
         let (resources, _) = changed(current, json!({ "memory": { "limit": -1 } }));
         assert_eq!(resources["memory"], json!({ "limit": -1 }));
@@ -177,15 +178,16 @@ mod tests {
 
     #[test]
     fn what_was_there_is_kept_for_the_way_back() {
-        let current = json!({ "memory": { "limit": 10 }, "pids": { "limit": 9 } });
-        let undo = plan(&current, &json!({ "memory": { "limit": 20, "reservation": 5 } })).unwrap().undo;
-        assert_eq!(serde_json::to_value(undo).unwrap(), json!({ "memory": { "limit": 10 } }));
+        let current = json!({ "memory": { "limit": 10_000 }, "pids": { "limit": 9 } });
+        let undo = plan(&current, &json!({ "memory": { "limit": 20_000, "reservation": 5_000 } })).unwrap().undo;
+        assert_eq!(serde_json::to_value(undo).unwrap(), json!({ "memory": { "limit": 10_000 } }));
     }
 
     #[test]
     fn mistakes_are_named_by_their_place_in_the_request() {
-        let problem = |request: Value| plan(&json!({ "memory": { "limit": 100 } }), &request).unwrap_err().to_string();
-        assert!(problem(json!({ "memory": { "swap": 50 } })).contains("/memory/swap: memory+swap limit should be"));
+        let problem =
+            |request: Value| plan(&json!({ "memory": { "limit": 100_000 } }), &request).unwrap_err().to_string();
+        assert!(problem(json!({ "memory": { "swap": 50_000 } })).contains("/memory/swap: memory+swap limit should be"));
         assert!(problem(json!({ "cpu": 7 })).starts_with("invalid limits: /cpu: "));
         assert!(problem(json!([])).contains("must be a JSON object"));
     }

@@ -2,6 +2,7 @@
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
 use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
+use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
 use super::oci::resctrl;
 use super::{Container, ExitStatus, InitProcess};
@@ -28,6 +29,9 @@ pub struct EngineState {
     pub net_devices: Vec<Returning>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resctrl: Option<resctrl::Groups>,
+    /// Where the container has no mount namespace of its own but mounts of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_root: Option<HostRoot>,
     /// The container was created with --no-new-keyring, which holds for what joins it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_new_keyring: bool,
@@ -47,11 +51,21 @@ pub fn create_cgroups(placement: &Placement, state: &mut Option<Box<RawValue>>) 
     if !found.is_empty() {
         let mut cgroup = placement.clone();
         cgroup.found = found;
-        let planned = state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
-        let noted = EngineState { cgroup: Some(cgroup), ..planned.unwrap_or_default() };
-        *state = Some(serde_json::value::to_raw_value(&noted)?);
+        note(state, |state| state.cgroup = Some(cgroup))?;
     }
     Ok(created)
+}
+
+/// Changes what will be recorded.
+///
+/// # Errors
+/// None that can be expected.
+pub fn note(state: &mut Option<Box<RawValue>>, change: impl FnOnce(&mut EngineState)) -> Result<()> {
+    let planned = state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
+    let mut noted: EngineState = planned.unwrap_or_default();
+    change(&mut noted);
+    *state = Some(serde_json::value::to_raw_value(&noted)?);
+    Ok(())
 }
 
 /// The engine's part of the record.
@@ -177,6 +191,14 @@ pub fn remove_groups(container: &Container) -> Result<()> {
         None => Ok(()),
     };
     removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
+}
+
+/// Unmounts what a container without a mount namespace has on the host.
+///
+/// # Errors
+/// The kernel's; where the record is damaged.
+pub fn unmount_host_root(container: &Container) -> Result<()> {
+    engine_state(container)?.host_root.map_or(Ok(()), |root| root.unmount())
 }
 
 /// Gives network devices that have come back their names again.

@@ -134,8 +134,10 @@ pub struct RootOperation {
     pub path: String,
     /// Propagation of the copy (`MS_*`).
     pub propagation: u64,
-    /// Whether there is a mount namespace to attach anything in.
+    /// Whether anything is mounted at all.
     pub mount: bool,
+    /// Whether that happens in a mount namespace which others use.
+    pub on_host: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -171,3 +171,26 @@ fn exec_in_a_sub_cgroup() {
     assert!(output.stdout.lines().any(|l| l.contains(":pids:") && l.ends_with("/inner")), "{}", output.stdout);
     std::fs::remove_dir(dir.join("inner")).expect("remove the sub-cgroup");
 }
+
+/// `exec --cap` makes what is inheritable ambient too, so that a user other than 0 has it; runc 1.1 tries with all of them.
+#[test]
+fn a_capability_added_to_an_exec_is_ambient_where_it_is_inheritable() {
+    let runtime = only_rtx!();
+    let mut bundle = Bundle::shell("exec sleep 600");
+    let sets = |names: &[&str]| json!(names);
+    bundle.set(
+        "/process/capabilities",
+        json!({
+            "bounding": sets(&["CAP_KILL", "CAP_CHOWN", "CAP_SYSLOG"]),
+            "permitted": sets(&["CAP_KILL", "CAP_CHOWN"]),
+            "effective": sets(&["CAP_KILL"]),
+            "inheritable": sets(&["CAP_CHOWN", "CAP_SYSLOG"]),
+            "ambient": sets(&["CAP_CHOWN"]),
+        }),
+    );
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let flags = ["--cap", "CAP_SYSLOG", "--cap", "CAP_FOWNER"];
+    let output = container.exec(&flags, &["grep", "CapAmb", "/proc/self/status"]).ok();
+    assert_eq!((output.stdout.trim(), output.stderr.as_str()), ("CapAmb:\t0000000400000001", ""));
+}

@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::document::keyed;
 use super::{Report, integer, list, present, text};
 
+/// Of all architectures of Linux. The kernel takes a limit below it for zero, and kills what it was for.
+const SMALLEST_PAGE: i128 = 4096;
+
 pub(super) fn check(report: &mut Report, linux: &Value) {
     let Some(resources) = present(linux, "resources") else { return };
     if let Some(memory) = present(resources, "memory") {
@@ -30,6 +33,13 @@ fn check_memory(report: &mut Report, memory: &Value) {
                 "use bytes, or -1 for no limit",
             );
         }
+    }
+    if let Some(bytes) = integer(memory, "limit").filter(|bytes| (1..SMALLEST_PAGE).contains(bytes)) {
+        report.error(
+            format!("{AT}/limit"),
+            format!("{bytes} bytes of memory are less than one page ({SMALLEST_PAGE} bytes): nothing can run in them"),
+            "raise it; the unit is bytes",
+        );
     }
     let (limit, swap) = (integer(memory, "limit").unwrap_or(0), integer(memory, "swap").unwrap_or(0));
     if swap > 0 && limit == 0 {

@@ -3,6 +3,7 @@
 use super::cgroup::{self, Created, Placement, StartUnit};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
+use super::host_root::HostRoot;
 use super::idmap::UserNamespaces;
 use super::{devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
 use crate::config::envelope::{OciConfig, Starter};
@@ -17,6 +18,7 @@ use crate::sys::{On, caps};
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
+use std::os::fd::OwnedFd;
 
 /// Everything about one container that can be decided before anything of it exists.
 pub struct Plan {
@@ -30,6 +32,8 @@ pub struct Plan {
     seccomp: Option<LinuxSeccomp>,
     pub(super) hooks: CreationHooks,
     privileged: bool,
+    /// What is mounted is on the host.
+    on_host: bool,
     /// The container gets a socket for sd_notify(3).
     notifies: bool,
 }
@@ -44,13 +48,13 @@ impl Plan {
         let spec = launch.bundle.spec.clone();
         let linux = spec.linux().clone().unwrap_or_else(no_linux);
         let namespaces = namespaces::Plan::new(&linux);
-        check_mount_namespace(&spec, &linux, &namespaces)?;
+        let privileged = caps::has_sys_admin();
+        let on_host = mounts_on_host(launch, &linux, &namespaces, privileged)?;
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let keyring = format!("_ses.{}", launch.id);
         let mut plan = process::plan(process, &launch.options, keyring)?;
         process::add_linux(&mut plan, &linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
-        let privileged = caps::has_sys_admin();
         let mut mounts =
             mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
         let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
@@ -82,6 +86,7 @@ impl Plan {
             seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
             privileged,
+            on_host,
             notifies,
         })
     }
@@ -90,6 +95,11 @@ impl Plan {
     /// is told the paths.
     fn clones(&self) -> bool {
         self.privileged && !crate::sys::mount::is_classic()
+    }
+
+    /// Whether anything can be mounted.
+    fn mounts(&self) -> bool {
+        self.on_host || self.namespaces.has(libc::CLONE_NEWNS)
     }
 
     fn user_namespace(&self) -> bool {
@@ -122,11 +132,17 @@ pub fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<P
     Ok(Some(placement))
 }
 
-/// Without a mount namespace of its own, what a container mounts would stay on the host.
-fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Plan) -> Result<()> {
+/// Whether a container mounts something but has no mount namespace of its own.
+fn mounts_on_host(
+    launch: &LaunchConfig,
+    linux: &Linux,
+    namespaces: &namespaces::Plan,
+    privileged: bool,
+) -> Result<bool> {
     if namespaces.has(libc::CLONE_NEWNS) {
-        return Ok(());
+        return Ok(false);
     }
+    let spec = &launch.bundle.spec;
     let has = |list: Option<usize>| list.is_some_and(|length| length > 0);
     let wanted = [
         ("/mounts", has(spec.mounts().as_ref().map(Vec::len))),
@@ -135,12 +151,15 @@ fn check_mount_namespace(spec: &Spec, linux: &Linux, namespaces: &namespaces::Pl
         ("/linux/devices", has(linux.devices().as_ref().map(Vec::len))),
         ("/root/readonly", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false))),
     ];
-    match wanted.iter().find(|(_, wanted)| *wanted) {
-        Some((pointer, _)) => bail!(
-            "{pointer} needs a mount namespace, or what is made for it would stay on the host: add {{\"type\": \"mount\"}} to /linux/namespaces"
-        ),
-        None => Ok(()),
-    }
+    let Some((pointer, _)) = wanted.iter().find(|(_, wanted)| *wanted) else { return Ok(false) };
+    let why_not = if !privileged || namespaces.has(libc::CLONE_NEWUSER) {
+        "only the host's root mounts anything on the host"
+    } else if launch.bundle.rootfs == std::path::Path::new("/") {
+        "what is made for it would cover the root of the host"
+    } else {
+        return Ok(true);
+    };
+    bail!("{pointer} needs a mount namespace, as {why_not}: add {{\"type\": \"mount\"}} to /linux/namespaces")
 }
 
 /// Makes the cgroups, because the child is born in one of them.
@@ -148,6 +167,11 @@ pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Resul
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
         engine.cgroup = Some(live::create_cgroups(placement, &mut launch.engine_state)?);
+    }
+    if plan.on_host {
+        let (root, tree) = HostRoot::new(&launch.bundle.rootfs)?;
+        live::note(&mut launch.engine_state, |state| state.host_root = Some(root.clone()))?;
+        (engine.host_root, engine.root_tree) = (Some(root), Some(tree));
     }
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,
@@ -193,7 +217,8 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     }
     let mut batch = Batch::default();
     enter_namespaces(plan, engine, launch, &mut batch)?;
-    prepare_root(plan, engine, launch, &mut batch, rpc, init.pid)?;
+    let tree = engine.root_tree.take();
+    prepare_root(plan, engine, launch, (&mut batch, &mut *rpc), tree, init.pid)?;
     rpc.send(batch)?;
     if let Some(created) = &engine.cgroup {
         created.apply_limits(&plan.resources)?;
@@ -245,32 +270,31 @@ fn prepare_root(
     plan: &Plan,
     engine: &OciEngine,
     launch: &LaunchConfig,
-    batch: &mut Batch,
-    rpc: &mut RpcClient,
+    (batch, rpc): (&mut Batch, &mut RpcClient),
+    host_tree: Option<OwnedFd>,
     init: i32,
 ) -> Result<()> {
     let spec = &launch.bundle.spec;
-    let mount = plan.namespaces.has(libc::CLONE_NEWNS);
-    if mount {
+    let (mount, on_host) = (plan.mounts(), plan.on_host);
+    if mount && !on_host {
         batch.push(Operation::Isolate { propagation: libc::MS_SLAVE | MS_REC });
     }
-    let clones = plan.clones();
-    let tree = match mount && clones {
-        true => {
-            let tree = sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?;
-            Some(batch.fd(tree))
+    let tree = match host_tree {
+        None if mount && plan.clones() => {
+            Some(sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?)
         }
-        false => None,
+        tree => tree,
     };
+    let tree = tree.map(|tree| batch.fd(tree));
     // A slave hears of the host's later mounts and tells it nothing. Where the bundle asks for another propagation the
     // root starts without any, so that what is mounted in it while it is built stays in it.
     let wanted = propagation(spec).map(|flags| flags & !MS_REC);
     let root_propagation = match wanted {
-        None | Some(libc::MS_SLAVE) => libc::MS_SLAVE,
-        Some(_) => libc::MS_PRIVATE,
+        None | Some(libc::MS_SLAVE) if !on_host => libc::MS_SLAVE,
+        _ => libc::MS_PRIVATE,
     };
     let path = launch.bundle.rootfs.display().to_string();
-    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount }));
+    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount, on_host }));
     if mount {
         add_mounts(plan, engine, batch, rpc, wanted, init)?;
         prepare_dev(plan, batch)?;
@@ -367,17 +391,17 @@ fn init_pid_in_container(plan: &Plan) -> i32 {
 
 fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str) -> Result<()> {
     let spec = &launch.bundle.spec;
-    let mount = plan.namespaces.has(libc::CLONE_NEWNS);
+    let (own, mount) = (plan.namespaces.has(libc::CLONE_NEWNS), plan.mounts());
     if !plan.hooks.create_container.is_empty() {
         let (point, hooks) = ("createContainer".to_owned(), plan.hooks.create_container.clone());
         batch.push(Operation::RunHooks { point, hooks, state: state.to_owned() });
     }
-    let how = match (mount, launch.options.no_pivot) {
+    let how = match (own, launch.options.no_pivot) {
         (false, _) => EnterRoot::Chroot,
         (true, true) => EnterRoot::Move,
         (true, false) => EnterRoot::Pivot,
     };
-    batch.push(Operation::EnterRoot { how, propagation: propagation(spec).filter(|_| mount) });
+    batch.push(Operation::EnterRoot { how, propagation: propagation(spec).filter(|_| own) });
     let mut readonly: Vec<String> = plan.mounts.iter().filter_map(mounts::Plan::late_readonly).collect();
     if mount && spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false)) {
         readonly.push(String::new());

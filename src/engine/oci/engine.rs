@@ -1,6 +1,7 @@
 //! The `oci` engine in stage1 and smaster: which file does what.
 
 use super::cgroup::Created;
+use super::host_root::HostRoot;
 use super::network::Moved;
 use super::{checkpoint, create, exec, namespaces, stage2};
 use crate::engine::live::{self, EngineState};
@@ -12,6 +13,7 @@ use crate::rpc::RpcClient;
 use crate::state::Status;
 use anyhow::Result;
 use oci_spec::runtime::LinuxResources;
+use std::os::fd::OwnedFd;
 
 pub static PROVIDER: Provider = Provider {
     name: "oci",
@@ -39,6 +41,10 @@ pub struct OciEngine {
     pub(super) cgroup: Option<Created>,
     pub(super) network: Option<Moved>,
     pub(super) exec: Option<exec::Plan>,
+    /// Undone when the container is not created.
+    pub(super) host_root: Option<HostRoot>,
+    /// The detached copy for it, until stage2 gets it.
+    pub(super) root_tree: Option<OwnedFd>,
 }
 
 impl EngineOperations for OciEngine {
@@ -52,6 +58,7 @@ impl EngineOperations for OciEngine {
             cgroup: plan.placement.clone(),
             net_devices: plan.network.returning.clone(),
             resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
+            host_root: None,
             no_new_keyring: launch.options.no_new_keyring,
         };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
@@ -88,13 +95,15 @@ impl EngineOperations for OciEngine {
                     // Something in it may have outlived init: a hook's daemon, a process that init left.
                     let _ = created.placement().open().kill_all(libc::SIGKILL);
                 }
-                match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {
+                let unmounted = self.host_root.take().map_or(Ok(()), |root| root.unmount());
+                unmounted.and(match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {
                     Some(plan) => plan.groups.remove(),
                     None => Ok(()),
-                }
+                })
             }
             Outcome::Deleted { container } => {
                 live::remove_groups(container)?;
+                live::unmount_host_root(container)?;
                 live::rename_net_devices(container)
             }
         }

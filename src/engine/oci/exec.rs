@@ -106,7 +106,7 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
     let has_root = plan.root.is_some();
     if let Some(path) = plan.root {
         // Opened before the pidfd is used: had init ended and its pid become another's, joining would fail.
-        let root = RootOperation { tree: None, path, propagation: 0, mount: false };
+        let root = RootOperation { tree: None, path, propagation: 0, mount: false, on_host: false };
         batch.push(Operation::OpenRoot(root));
     }
     if plan.namespaces != 0 {

@@ -8,6 +8,7 @@ mod engine;
 mod exec;
 mod file_system;
 pub mod hooks;
+pub(in crate::engine) mod host_root;
 mod idmap;
 mod mounts;
 mod namespaces;

@@ -1,6 +1,7 @@
 //! Mounts beyond what the packaged runc can: idmapped ones, crun's options for symbolic links, recursive attributes.
 
 mod file_systems;
+mod host_root;
 mod idmap;
 mod links;
 mod recursive;

@@ -293,10 +293,11 @@ fn sysctls() {
 #[test]
 fn resources() {
     let at = "/linux/resources";
+    error(&format!("{at}/memory/limit"), json!(1), "less than one page");
     error(&format!("{at}/memory/limit"), json!(-5), "invalid argument");
     error(&format!("{at}/memory/swap"), json!(5), "without memory limit");
     expect(
-        &with(&format!("{at}/memory"), json!({ "limit": 9, "swap": 5 })),
+        &with(&format!("{at}/memory"), json!({ "limit": 9_000, "swap": 5_000 })),
         &format!("{at}/memory/swap"),
         ">= memory limit",
     );

@@ -249,7 +249,7 @@ impl Created {
             };
             if frozen {
                 bail!(
-                    "the container's cgroup {} exists and is frozen; thaw it or choose another /linux/cgroupsPath",
+                    "container's cgroup unexpectedly frozen: {} was there before it; thaw it or choose another /linux/cgroupsPath",
                     place.directory().display()
                 );
             }

@@ -119,7 +119,7 @@ pub fn settings(resources: &LinuxResources, controllers: &Controllers) -> Result
     if let Some(unified) = resources.unified().as_ref().filter(|unified| !unified.is_empty()) {
         if !controllers.pure_v2() {
             bail!(
-                "/linux/resources/unified: this host has cgroup v1; use the properties beside it, which work on both"
+                "/linux/resources/unified: invalid configuration: this host has cgroup v1; use the properties beside it, which work on both"
             );
         }
         let settings = limits_v2::unified(unified)?;

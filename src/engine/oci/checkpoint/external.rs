@@ -103,7 +103,7 @@ pub fn make_mount_points(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<()
         plans.iter().filter(|plan| plan.is_tmpfs()).any(|plan| Path::new(path).starts_with(&plan.destination))
     };
     let path = rootfs.display().to_string();
-    let root = Root::open(&RootOperation { tree: None, path, propagation: 0, mount: false }, None)?;
+    let root = Root::open(&RootOperation { tree: None, path, propagation: 0, mount: false, on_host: false }, None)?;
     for plan in plans.iter().filter(|plan| !plan.destination.is_empty()) {
         if in_tmpfs(&plan.destination) && !plan.is_tmpfs() {
             continue;

@@ -131,10 +131,8 @@ fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {
     }
     let refused = caps::set_ambient(sets.ambient).on("set", "ambient capabilities")?;
     if refused != 0 {
-        warnings.push(format!(
-            "ambient capabilities that are not permitted and inheritable are left out: {}",
-            names(refused)
-        ));
+        warnings
+            .push(format!("can't raise ambient capability {}: it has to be permitted and inheritable", names(refused)));
     }
     Ok(())
 }

@@ -60,9 +60,15 @@ impl Root {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let place = match open(operation.path.as_str(), flags, Mode::empty()) {
             Ok(place) => place,
+            Err(errno) if operation.on_host => Err(errno).on("open the root file system", shown)?,
             Err(_) => open("/", flags, Mode::empty()).on("open", "/")?,
         };
         mount::attach(&fd, &place).on("mount the root file system", shown)?;
+        if operation.on_host {
+            // Attached below a shared mount it became one, and the others would get what is mounted on it.
+            let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+            mount::set_attributes(&fd, private, true).on("set the propagation of the root file system", shown)?;
+        }
         Ok(Self { fd })
     }
 
