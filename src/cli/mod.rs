@@ -76,9 +76,10 @@ impl Context {
         }
     }
 
-    /// Tells what is only worth telling to someone who asked.
+    /// What was left out of what was asked for. A caller that has a log reads one error in it and nothing else, and the
+    /// container has the standard error of this command: it is told on demand.
     fn warn(&self, warnings: &[String]) {
-        if self.globals.debug {
+        if self.globals.debug || self.globals.log.is_none() {
             warnings.iter().for_each(|warning| eprintln!("rtx: warning: {warning}"));
         }
     }

@@ -100,7 +100,7 @@ fn sub_cgroup(sub_cgroups: &[String], is_for: impl Fn(&str) -> bool) -> Result<O
         };
         let path = path.trim_start_matches('/');
         if path.split('/').any(|part| part == "..") {
-            bail!("--cgroup {sub}: a sub-cgroup is below the container's own");
+            bail!("--cgroup {sub}: {path} is not a sub cgroup path: it has to be below the container's own cgroup");
         }
         return Ok(Some(path.to_owned()));
     }

@@ -32,6 +32,9 @@ pub struct EngineState {
     /// Where the container has no mount namespace of its own but mounts of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_root: Option<HostRoot>,
+    /// Its processes do not end with init, as those of a pid namespace of its own would.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared_pids: bool,
     /// The container was created with --no-new-keyring, which holds for what joins it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_new_keyring: bool,
@@ -105,12 +108,14 @@ pub fn status(container: &Container) -> Result<Status> {
     Ok(if container.state.is_waiting() { Status::Created } else { Status::Running })
 }
 
-/// Sends a signal to init, or to every process of the container.
+/// Sends a signal to init, or to every process of the container: SIGKILL reaches all of them in any case.
 ///
 /// # Errors
 /// `ESRCH` where there is nothing to signal.
 pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
-    match engine_state(container)?.cgroup.filter(|_| all) {
+    let state = engine_state(container)?;
+    let all = all || (signal == libc::SIGKILL && state.shared_pids);
+    match state.cgroup.filter(|_| all) {
         Some(placement) => placement.open().kill_all(signal),
         None => signal_init(container, signal),
     }

@@ -72,11 +72,7 @@ pub enum Operation {
     StandardLinks,
     /// A pseudoterminal of the container's own devpts becomes standard input, output and error; the reply carries its
     /// master.
-    OpenConsole {
-        rows: u16,
-        columns: u16,
-        bind: bool,
-    },
+    OpenConsole(ConsoleOperation),
     /// Runs hooks in the container's namespaces; `state` goes to their standard input.
     RunHooks {
         point: String,
@@ -124,6 +120,18 @@ pub enum EnterRoot {
     Chroot,
 }
 
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsoleOperation {
+    /// In characters; 0 and 0 leave the size to whoever gets the master.
+    pub rows: u16,
+    pub columns: u16,
+    /// Whether it becomes the container's /dev/console.
+    pub bind: bool,
+    /// Whether rtx copies between it and the caller's terminal, which adds the carriage returns then (ONLCR).
+    pub relayed: bool,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RootOperation {
@@ -164,6 +172,9 @@ pub enum MountSource {
     Tree { fd: FdIndex, directory: bool },
     /// A path of the host, still reachable in this mount namespace: for a smaster that may not clone mounts itself.
     HostPath { path: String, recursive: bool, nofollow: bool },
+    /// A place in the root, with what has been mounted there; `map` is a user namespace to map its ids by, and whether
+    /// that goes for the mounts below it.
+    Inside { path: String, recursive: bool, nofollow: bool, map: Option<(FdIndex, bool)> },
     /// A new file system.
     FileSystem(FileSystem),
     /// The mount that is at the destination already, changed (`remount`).

@@ -167,6 +167,12 @@ pub fn kill(root: &Path, id: &str, signal: i32, all: bool) -> Result<()> {
     }
     match status {
         Status::Created | Status::Running | Status::Paused | Status::Creating => {}
+        // Without a pid namespace of its own, what init started may have outlived it.
+        Status::Stopped
+            if signal == libc::SIGKILL && live.engine.processes(&live.container).is_ok_and(|pids| !pids.is_empty()) =>
+        {
+            return live.engine.kill(&mut live.container, signal, true);
+        }
         Status::Stopped => bail!("container not running"),
     }
     match live.engine.kill(&mut live.container, signal, false) {

@@ -41,6 +41,8 @@ impl Terminal {
         let before = termios::tcgetattr(&self.device).on("tcgetattr", "the terminal")?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
+        // The container's terminal leaves carriage returns to this one, so that a pipe in its place gets none.
+        raw.output_flags = before.output_flags;
         self.before = Some(before);
         termios::tcsetattr(&self.device, SetArg::TCSANOW, &raw).on("tcsetattr", "the terminal")?;
         Ok(())

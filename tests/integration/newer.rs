@@ -194,3 +194,35 @@ fn a_capability_added_to_an_exec_is_ambient_where_it_is_inheritable() {
     let output = container.exec(&flags, &["grep", "CapAmb", "/proc/self/status"]).ok();
     assert_eq!((output.stdout.trim(), output.stderr.as_str()), ("CapAmb:\t0000000400000001", ""));
 }
+
+/// Nothing else ends what init started where init is no pid 1.
+#[test]
+fn sigkill_reaches_all_that_share_the_hosts_pids() {
+    let runtime = only_rtx!();
+    for init_first in [false, true] {
+        let mut bundle = Bundle::shell("sleep 601 & sleep 602 & echo up; exec sleep 600");
+        bundle.without_namespace("pid");
+        let container = Container::new(&runtime, &bundle);
+        container.run_detached(&[]).ok();
+        container.wait_stdout("up");
+        let listed = runtime.run(&["ps", "--format", "json", &container.id]).ok().stdout;
+        let pids: Vec<i32> = serde_json::from_str(&listed).expect("pids");
+        assert_eq!(pids.len(), 3, "{pids:?}");
+        if init_first {
+            rustix::process::kill_process(
+                rustix::process::Pid::from_raw(container.pid()).expect("a pid"),
+                rustix::process::Signal::KILL,
+            )
+            .expect("kill init");
+            container.wait_exit();
+        }
+        container.kill("KILL").ok();
+        crate::support::children::poll_until(std::time::Duration::from_secs(20), || {
+            let processes = runtime.run(&["ps", "--format", "json", &container.id]).ok().stdout;
+            (processes.trim() == "[]" || processes.trim() == "null").then_some(())
+        })
+        .expect("the processes end");
+        assert_eq!(container.status(), "stopped");
+        container.kill("KILL").fails(1, "container not running");
+    }
+}

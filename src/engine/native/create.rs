@@ -97,8 +97,8 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
         batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
     }
     if launch.oci_config.process.terminal {
-        let (rows, columns) = oci::console_size(&launch.bundle.spec);
-        batch.push(Operation::OpenConsole { rows, columns, bind: false });
+        let size = launch.bundle.spec.process().as_ref().and_then(|process| process.console_size());
+        batch.push(process::open_console(size, false, launch.options.foreground));
     }
     send(creation, batch)?;
     if let Some(created) = &engine.cgroup {
@@ -109,7 +109,8 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
     if !plan.hooks.create_container.is_empty() {
         let pid = creation.stage2.as_ref().map_or(0, |stage2| stage2.init.pid);
         let state = hooks::creation_state(creation.record, pid)?;
-        let (point, hooks) = ("createContainer".to_owned(), plan.hooks.create_container.clone());
+        let hooks = hooks::with_env(&plan.hooks.create_container, &launch.oci_config.process.env);
+        let point = "createContainer".to_owned();
         batch.push(Operation::RunHooks { point, hooks, state });
     }
     if let Some(profile) = &plan.seccomp {

@@ -64,6 +64,7 @@ impl EngineOperations for NativeEngine {
             cgroup: plan.placement.clone(),
             resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
             no_new_keyring: launch.options.no_new_keyring,
+            shared_pids: true,
             ..Default::default()
         };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);

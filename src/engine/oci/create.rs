@@ -55,8 +55,8 @@ impl Plan {
         let mut plan = process::plan(process, &launch.options, keyring)?;
         process::add_linux(&mut plan, &linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
-        let mut mounts =
-            mounts::plan(spec.mounts().as_deref().unwrap_or_default(), &launch.bundle.directory, &linux, privileged)?;
+        let places = mounts::Places { bundle: &launch.bundle.directory, rootfs: &launch.bundle.rootfs };
+        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), places, &linux, privileged)?;
         let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
         if notifies {
             plan.env.push(NOTIFY_SOCKET.to_owned());
@@ -100,6 +100,10 @@ impl Plan {
     /// Whether anything can be mounted.
     fn mounts(&self) -> bool {
         self.on_host || self.namespaces.has(libc::CLONE_NEWNS)
+    }
+
+    pub fn makes_pid_namespace(&self) -> bool {
+        self.namespaces.makes(libc::CLONE_NEWPID)
     }
 
     fn user_namespace(&self) -> bool {
@@ -304,8 +308,8 @@ fn prepare_root(
         }
     }
     if launch.oci_config.process.terminal {
-        let (rows, columns) = console_size(spec);
-        batch.push(Operation::OpenConsole { rows, columns, bind: mount });
+        let size = spec.process().as_ref().and_then(|process| process.console_size());
+        batch.push(process::open_console(size, mount, launch.options.foreground));
     }
     let linux = spec.linux().as_ref();
     if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
@@ -364,13 +368,6 @@ fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
     Ok(())
 }
 
-/// `process.consoleSize` in characters; 0 and 0 where it says nothing.
-pub fn console_size(spec: &Spec) -> (u16, u16) {
-    let size = spec.process().as_ref().and_then(|process| process.console_size());
-    let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
-    size.map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())))
-}
-
 /// `linux.rootfsPropagation` as `MS_*`.
 fn propagation(spec: &Spec) -> Option<u64> {
     let name = spec.linux().as_ref()?.rootfs_propagation().clone()?;
@@ -386,14 +383,15 @@ fn propagation(spec: &Spec) -> Option<u64> {
 
 /// What a hook in the container's namespaces sees as init's pid.
 fn init_pid_in_container(plan: &Plan) -> i32 {
-    i32::from(plan.namespaces.makes(libc::CLONE_NEWPID))
+    i32::from(plan.makes_pid_namespace())
 }
 
 fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str) -> Result<()> {
     let spec = &launch.bundle.spec;
     let (own, mount) = (plan.namespaces.has(libc::CLONE_NEWNS), plan.mounts());
     if !plan.hooks.create_container.is_empty() {
-        let (point, hooks) = ("createContainer".to_owned(), plan.hooks.create_container.clone());
+        let hooks = hooks::with_env(&plan.hooks.create_container, &launch.oci_config.process.env);
+        let point = "createContainer".to_owned();
         batch.push(Operation::RunHooks { point, hooks, state: state.to_owned() });
     }
     let how = match (own, launch.options.no_pivot) {

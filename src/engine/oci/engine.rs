@@ -59,6 +59,7 @@ impl EngineOperations for OciEngine {
             net_devices: plan.network.returning.clone(),
             resctrl: plan.resctrl.as_ref().map(|plan| plan.groups.clone()),
             host_root: None,
+            shared_pids: !plan.makes_pid_namespace(),
             no_new_keyring: launch.options.no_new_keyring,
         };
         launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);

@@ -124,10 +124,7 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
         batch.push(Operation::BecomeRoot);
     }
     if exec.oci_config.process.terminal {
-        let size = exec.process.console_size().unwrap_or_default();
-        let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
-        let (rows, columns) = (clamp(size.height()), clamp(size.width()));
-        batch.push(Operation::OpenConsole { rows, columns, bind: false });
+        batch.push(process::open_console(exec.process.console_size(), false, exec.options.foreground));
     }
     if let Some(profile) = &plan.seccomp {
         let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;

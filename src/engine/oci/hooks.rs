@@ -84,6 +84,13 @@ pub fn creation_state(record: &Record, pid: i32) -> Result<String> {
     Ok(serde_json::to_string(&record.oci_state(Status::Creating, pid))?)
 }
 
+/// Hooks in the container's namespaces: one without an environment of its own has the program's.
+pub fn with_env(hooks: &[HookOperation], env: &[String]) -> Vec<HookOperation> {
+    let with =
+        |hook: &HookOperation| HookOperation { env: hook.env.clone().or_else(|| Some(env.to_vec())), ..hook.clone() };
+    hooks.iter().map(with).collect()
+}
+
 /// Runs the hooks of one moment in order, until one fails.
 ///
 /// # Errors

@@ -47,14 +47,14 @@ impl UserNamespaces {
     /// # Errors
     /// The kernel's, with what it means.
     pub fn apply(&mut self, tree: &OwnedFd, map: &IdMap, source: &str) -> Result<()> {
-        let namespace = self.find(&map.maps)?;
-        match set_idmap(tree, namespace, map.recursive) {
-            Ok(()) => Ok(()),
-            Err(errno) => Err(errno).on("map the ids of", source).with_context(|| explain(errno, tree)),
-        }
+        apply(tree, self.find(&map.maps)?, map.recursive, source)
     }
 
-    fn find(&mut self, maps: &Maps) -> Result<&OwnedFd> {
+    /// The namespace with these maps.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn find(&mut self, maps: &Maps) -> Result<&OwnedFd> {
         let at = match self.open.iter().position(|(known, _)| known == maps) {
             Some(at) => at,
             None => {
@@ -83,6 +83,17 @@ impl UserNamespaces {
                 Ok(open(&path).on("open the user namespace", path)?)
             }
         }
+    }
+}
+
+/// Maps the ids of a detached mount by a user namespace.
+///
+/// # Errors
+/// The kernel's, with what it means.
+pub fn apply(tree: &OwnedFd, namespace: &OwnedFd, recursive: bool, source: &str) -> Result<()> {
+    match set_idmap(tree, namespace, recursive) {
+        Ok(()) => Ok(()),
+        Err(errno) => Err(errno).on("map the ids of", source).with_context(|| explain(errno, tree)),
     }
 }
 

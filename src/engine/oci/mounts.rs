@@ -56,24 +56,42 @@ pub struct Surroundings<'a> {
     pub user_namespaces: UserNamespaces,
 }
 
+/// What paths of the host are relative to, and what is below the container's root.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    pub bundle: &'a Path,
+    pub rootfs: &'a Path,
+}
+
 /// Decides all mounts, in order.
 ///
 /// # Errors
 /// Maps that cannot be taken apart; a mount that needs privileges that this process does not have.
-pub fn plan(mounts: &[Mount], bundle: &Path, linux: &Linux, privileged: bool) -> Result<Vec<Plan>> {
-    mounts
-        .iter()
-        .enumerate()
-        .map(|(index, mount)| {
-            let plan = plan_one(index, mount, bundle, linux).with_context(|| format!("/mounts/{index}"))?;
-            if !privileged && plan.is_idmapped() {
-                bail!(
-                    "/mounts/{index}: an idmapped mount needs CAP_SYS_ADMIN on the host: run rtx as root, or remove the maps"
-                );
-            }
-            Ok(plan)
-        })
-        .collect()
+pub fn plan(mounts: &[Mount], places: Places<'_>, linux: &Linux, privileged: bool) -> Result<Vec<Plan>> {
+    let mut plans: Vec<Plan> = Vec::with_capacity(mounts.len());
+    for (index, mount) in mounts.iter().enumerate() {
+        let mut plan = plan_one(index, mount, places, linux).with_context(|| format!("/mounts/{index}"))?;
+        if !privileged && plan.is_idmapped() {
+            bail!(
+                "/mounts/{index}: an idmapped mount needs CAP_SYS_ADMIN on the host: run rtx as root, or remove the maps"
+            );
+        }
+        if let Kind::Bind(source) = &mut plan.kind {
+            source.inside = mounted_before(source, places.rootfs, &plans);
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+/// Where in the root a source lies that earlier mounts of the same container change, by its path on the host.
+fn mounted_before(source: &Source, rootfs: &Path, earlier: &[Plan]) -> Option<String> {
+    let inside = Path::new(&relative(source.path.strip_prefix(rootfs).ok()?)).to_owned();
+    let changes = |plan: &Plan| {
+        let destination = Path::new(&plan.destination);
+        inside.starts_with(destination) || (source.recursive && destination.starts_with(&inside))
+    };
+    earlier.iter().any(changes).then(|| inside.to_string_lossy().into_owned())
 }
 
 /// The directory of the container's socket for sd_notify(3), where it looks for it.
@@ -82,13 +100,13 @@ pub fn notify_directory(source: PathBuf) -> Plan {
     Plan {
         pointer: "NOTIFY_SOCKET".into(),
         destination: "run/notify".into(),
-        kind: Kind::Bind(Source { path: source, recursive: false, nofollow: false, idmap: None }),
+        kind: Kind::Bind(Source { recursive: false, ..Source::plain(&source) }),
         options: mount_options::parse(&options),
         label: None,
     }
 }
 
-fn plan_one(index: usize, mount: &Mount, bundle: &Path, linux: &Linux) -> Result<Plan> {
+fn plan_one(index: usize, mount: &Mount, places: Places<'_>, linux: &Linux) -> Result<Plan> {
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     let kind = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().clone();
@@ -96,10 +114,11 @@ fn plan_one(index: usize, mount: &Mount, bundle: &Path, linux: &Linux) -> Result
         Kind::Remount
     } else if options.bind.is_some() || kind == "bind" {
         Kind::Bind(Source {
-            path: bundle.join(source.unwrap_or_default()),
+            path: places.bundle.join(source.unwrap_or_default()),
             recursive: options.bind.as_ref().is_some_and(|bind| bind.recursive),
             nofollow: options.src_nofollow,
             idmap: idmap(mount, &options, linux)?,
+            inside: None,
         })
     } else if kind == "cgroup" || kind == "cgroup2" {
         Kind::Cgroup
@@ -108,7 +127,8 @@ fn plan_one(index: usize, mount: &Mount, bundle: &Path, linux: &Linux) -> Result
     };
     Ok(Plan {
         pointer: format!("/mounts/{index}"),
-        destination: relative(mount.destination()),
+        // As runc has it, the host's path of a place in the root names this place.
+        destination: relative(mount.destination().strip_prefix(places.rootfs).unwrap_or(mount.destination())),
         kind,
         options,
         label: linux.mount_label().clone().filter(|label| !label.is_empty()),

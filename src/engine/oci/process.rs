@@ -4,6 +4,7 @@ use crate::config::check::apparmor_is_enabled;
 use crate::config::envelope::{MemoryPolicyPlan, ProcessPlan, SchedulerPlan};
 use crate::config::number_list;
 use crate::engine::LaunchOptions;
+use crate::rpc::operation::{ConsoleOperation, Operation};
 use crate::sys::caps::{self, CapabilitySets};
 use anyhow::{Result, bail};
 use oci_spec::runtime::{
@@ -191,6 +192,13 @@ pub fn personality(personality: &LinuxPersonality) -> u32 {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
     }
+}
+
+/// A terminal of the size that `process.consoleSize` asks for.
+pub fn open_console(size: Option<oci_spec::runtime::Box>, bind: bool, relayed: bool) -> Operation {
+    let clamp = |value: u64| u16::try_from(value).unwrap_or(u16::MAX);
+    let (rows, columns) = size.map_or((0, 0), |size| (clamp(size.height()), clamp(size.width())));
+    Operation::OpenConsole(ConsoleOperation { rows, columns, bind, relayed })
 }
 
 #[cfg(test)]

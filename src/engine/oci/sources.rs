@@ -24,12 +24,14 @@ pub struct Source {
     /// A symbolic link is bound itself.
     pub nofollow: bool,
     pub idmap: Option<IdMap>,
+    /// Its path in the container's root, where it is what earlier mounts of the container have made of it.
+    pub inside: Option<String>,
 }
 
 impl Source {
     /// All that is at a path.
     pub fn plain(path: &Path) -> Self {
-        Self { path: path.to_owned(), recursive: true, nofollow: false, idmap: None }
+        Self { path: path.to_owned(), recursive: true, nofollow: false, idmap: None, inside: None }
     }
 }
 
@@ -41,6 +43,17 @@ pub fn source_of(
     around: &mut Surroundings,
 ) -> Result<MountSource> {
     let &Source { ref path, recursive, nofollow, .. } = source;
+    if let (Some(inside), true) = (&source.inside, around.clones || source.idmap.is_none()) {
+        let map = match &source.idmap {
+            Some(map) => {
+                make_room(batch, rpc)?;
+                let namespace = around.user_namespaces.find(&map.maps)?.try_clone()?;
+                Some((batch.fd(namespace), map.recursive))
+            }
+            None => None,
+        };
+        return Ok(MountSource::Inside { path: inside.clone(), recursive, nofollow, map });
+    }
     if !around.clones {
         if source.idmap.is_some() {
             bail!("idmapped mounts need open_tree and mount_setattr, Linux 5.12 or later: remove the maps");

@@ -160,6 +160,12 @@ cases! {
     "hooks";
     flow all => |r| noted(r, json!(["A=b", "PATH=/bin:/usr/bin"]), |_| {});
     flow all_without_env => |r| noted(r, json!([]), |_| {});
+    flow all_with_the_env_around_them => |r| noted(r, json!([]), |b| {
+        b.set("/process/env", json!(["PATH=/bin:/usr/bin", "ONE=two", "HOME=/tmp"]));
+        for point in POINTS {
+            b.remove(&format!("/hooks/{point}/0/env"));
+        }
+    });
     flow all_in_user_namespace => |r| noted(r, json!(["PATH=/bin:/usr/bin"]), |b| {
         let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
         b.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);

@@ -4,6 +4,7 @@ mod file_systems;
 mod host_root;
 mod idmap;
 mod links;
+mod order;
 mod recursive;
 
 use serde_json::Value;

@@ -28,7 +28,7 @@ pub struct Mount {
 /// `cgroups` are those that a cgroup mount shows, where they are not mounts of the container's own.
 pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount]) -> Result<Vec<Mount>> {
     let mut list = Vec::new();
-    for mount in plans(spec, bundle)? {
+    for mount in plans(spec, bundle, rootfs)? {
         if let Some(source) = mount.bind_source() {
             let destination = mount_point(rootfs, &mount.destination);
             list.push(Mount { destination, source: source.to_owned() });
@@ -49,9 +49,9 @@ pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount
     Ok(list)
 }
 
-fn plans(spec: &Spec, bundle: &Path) -> Result<Vec<mounts::Plan>> {
+fn plans(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<Vec<mounts::Plan>> {
     let linux = spec.linux().clone().unwrap_or_else(no_linux);
-    mounts::plan(spec.mounts().as_deref().unwrap_or_default(), bundle, &linux, true)
+    mounts::plan(spec.mounts().as_deref().unwrap_or_default(), mounts::Places { bundle, rootfs }, &linux, true)
 }
 
 /// Whether the container sees its cgroups by mounts of its own, which are in the images: on a pure v2 host, and in a
@@ -98,7 +98,7 @@ pub fn add(options: &mut Criu_opts, key: &str, value: &str) {
 /// # Errors
 /// The kernel's.
 pub fn make_mount_points(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<()> {
-    let plans = plans(spec, bundle)?;
+    let plans = plans(spec, bundle, rootfs)?;
     let in_tmpfs = |path: &str| {
         plans.iter().filter(|plan| plan.is_tmpfs()).any(|plan| Path::new(path).starts_with(&plan.destination))
     };

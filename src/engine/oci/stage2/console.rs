@@ -1,11 +1,13 @@
 //! The container's terminal: a pseudoterminal of its own devpts, whose master goes to smaster.
 
 use super::root::{Root, Target};
+use crate::rpc::operation::ConsoleOperation;
 use crate::sys::path::{openat2, resolve};
 use crate::sys::{Errno, On, mount, tty};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AT_FDCWD, OFlag};
 use nix::sys::stat::{fstat, major, minor};
+use nix::sys::termios::{self, OutputFlags, SetArg};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Both ends of a new pseudoterminal.
@@ -19,7 +21,7 @@ pub struct Console {
 ///
 /// # Errors
 /// Where there is no devpts; where what stands for its multiplexer is something else (CVE-2025-52565).
-pub fn open(root: Option<&Root>, rows: u16, columns: u16) -> Result<Console> {
+pub fn open(root: Option<&Root>, operation: ConsoleOperation) -> Result<Console> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let try_open = |path: &std::ffi::CStr| match root {
         Some(root) => openat2(root, path, flags.bits(), 0, resolve::IN_ROOT | resolve::NO_MAGICLINKS),
@@ -37,8 +39,14 @@ pub fn open(root: Option<&Root>, rows: u16, columns: u16) -> Result<Console> {
     }
     tty::unlock(&master).on("unlock", "the terminal")?;
     let terminal = tty::open_peer(&master).on("open", "the terminal")?;
+    let ConsoleOperation { rows, columns, relayed, .. } = operation;
     if rows != 0 || columns != 0 {
         tty::set_size(&master, rows, columns).on("set the size of", "the terminal")?;
+    }
+    if relayed {
+        let mut modes = termios::tcgetattr(&terminal).on("tcgetattr", "the terminal")?;
+        modes.output_flags.remove(OutputFlags::ONLCR);
+        termios::tcsetattr(&terminal, SetArg::TCSANOW, &modes).on("tcsetattr", "the terminal")?;
     }
     Ok(Console { master, terminal })
 }

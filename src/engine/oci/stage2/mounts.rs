@@ -3,7 +3,7 @@
 use super::copy_up::copy_up;
 use super::mount2;
 use super::root::{Root, Target, c_string, is_directory};
-use crate::engine::oci::file_system;
+use crate::engine::oci::{file_system, idmap};
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource};
 use crate::rpc::server::Context;
 use crate::sys::mount::{self, Attributes};
@@ -43,6 +43,13 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
         }
         MountSource::HostPath { path, recursive, nofollow } => clone_host_path(path, *recursive, *nofollow)
             .and_then(|(tree, directory)| bind(root, operation, tree, directory)),
+        MountSource::Inside { path, recursive, nofollow, map } => clone_inside(root, path, *recursive, *nofollow)
+            .and_then(|(tree, directory)| {
+                if let Some((namespace, recursive)) = map {
+                    idmap::apply(&tree, &context.take(*namespace)?, *recursive, path)?;
+                }
+                bind(root, operation, tree, directory)
+            }),
         MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system),
         MountSource::Existing { superblock_flags, data, bind } => {
             remount(root, operation, *superblock_flags, data, *bind)
@@ -67,6 +74,18 @@ pub fn copy_symlink(root: &Root, pointer: &str, target: &str, path: &str) -> Res
         }
     };
     make().with_context(|| format!("error copying the symbolic link of {pointer} to /{path}"))
+}
+
+fn clone_inside(root: &Root, path: &str, recursive: bool, nofollow: bool) -> Result<(OwnedFd, bool)> {
+    let shown = format_args!("/{path}");
+    let flags = if nofollow { OFlag::O_PATH | OFlag::O_NOFOLLOW } else { OFlag::O_PATH };
+    let source = root.open_with(path, flags, 0).on("open", shown)?;
+    let tree = mount::clone_tree(&source, c"", recursive).on("clone", shown)?;
+    // A private copy, as the sources of the host are: what is mounted on it later does not show in the original.
+    let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+    mount::set_attributes(&tree, private, true).on("set the propagation of", shown)?;
+    let directory = is_directory(&tree).on("stat", shown)?;
+    Ok((tree, directory))
 }
 
 fn clone_host_path(path: &str, recursive: bool, nofollow: bool) -> Result<(OwnedFd, bool)> {
@@ -143,7 +162,7 @@ fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
             Ok(root.open_with(destination, flags, resolve::NO_SYMLINKS).on("open", format_args!("/{destination}"))?)
         }
         Err(errno @ (Errno::ELOOP | Errno::ENOTDIR)) => {
-            Err(errno).on("open", format_args!("/{destination}")).context("must be mounted on an ordinary directory")
+            Err(errno).on("open", format_args!("/{destination}")).context("must be mounted on ordinary directory")
         }
         Err(errno) => Err(errno).on("open", format_args!("/{destination}"))?,
     }

@@ -7,7 +7,7 @@ use crate::engine::{PayloadOperations, table::PayloadRequest};
 use crate::rpc::Reply;
 use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::frame::{self, Kind};
-use crate::rpc::operation::Operation;
+use crate::rpc::operation::{ConsoleOperation, Operation};
 use crate::rpc::server::{Context, Perform};
 use crate::sys::{Errno, On, classic, clone, describe, fd, process, sched, seccomp};
 use anyhow::{Context as _, Result, bail};
@@ -115,7 +115,7 @@ impl Perform for Payload {
             }
             Operation::Device(device) => devices::make(self.root()?, &device, context),
             Operation::StandardLinks => devices::standard_links(self.root()?),
-            Operation::OpenConsole { rows, columns, bind } => self.open_console(rows, columns, bind, context),
+            Operation::OpenConsole(operation) => self.open_console(operation, context),
             Operation::RunHooks { point, hooks, state } => {
                 hooks::run(&point, &hooks, &state, self.root_path.as_deref().filter(|path| path.is_dir()))
             }
@@ -205,9 +205,9 @@ impl Payload {
         Ok(())
     }
 
-    fn open_console(&mut self, rows: u16, columns: u16, bind: bool, context: &mut Context) -> Result<()> {
-        let console = console::open(self.root.as_ref(), rows, columns)?;
-        if bind {
+    fn open_console(&mut self, operation: ConsoleOperation, context: &mut Context) -> Result<()> {
+        let console = console::open(self.root.as_ref(), operation)?;
+        if operation.bind {
             console::bind(self.root()?, &console.terminal)?;
         }
         context.returned.push(console.master);
@@ -306,7 +306,8 @@ impl PayloadOperations for Payload {
         process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME")?;
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
-            hooks::run("startContainer", &self.config.start_container, &state, None)?;
+            let hooks = hooks::with_env(&self.config.start_container, &self.config.process.env);
+            hooks::run("startContainer", &hooks, &state, None)?;
         }
         self.pass_descriptors(caller)?;
         let strings = |list: &[String]| list.iter().map(super::root::c_string).collect::<Result<Vec<_>>>();

@@ -1,0 +1,71 @@
+//! Mounts whose source is what earlier mounts of the same container have made of a place in its root.
+
+use serde_json::json;
+
+use super::only_own_engine;
+use crate::support::{Bundle, Container};
+
+/// A tree of binds, parts of which are bound again by their paths on the host, and then all of it.
+fn layered(options: &[&str]) -> Bundle {
+    let mut bundle = Bundle::shell("cat /final/x/y/z/z/x/y/z/x/file");
+    for directory in ["a/x", "b/y", "c/z"] {
+        bundle.make_dir(&format!("sources/{directory}"));
+        bundle.make_file(&format!("sources/{directory}/file"), directory);
+    }
+    bundle.make_link("sources/to-a", "a");
+    bundle.make_link("sources/to-b", "b");
+    bundle.make_dir("rootfs/mnt");
+    bundle.make_dir("rootfs/final");
+    for (source, destination) in [("a", "/mnt"), ("to-b", "/mnt/x"), ("c", "/mnt/x/y"), ("to-a", "/mnt/x/y/z")] {
+        bundle.bind(&format!("sources/{source}"), destination, &["rbind", "rw"]);
+    }
+    let inside = |place: &str| bundle.rootfs().join(place).display().to_string();
+    let again = [("mnt/x", "mnt/x/y/z/x"), ("mnt/x/y", "mnt/x/y/z"), ("mnt", "final")]
+        .map(|(source, destination)| (inside(source), inside(destination)));
+    for (source, destination) in again {
+        bundle.mount(&destination, "bind", &source, options);
+    }
+    bundle
+}
+
+#[test]
+fn binds_of_what_was_mounted_before() {
+    let runtime = only_own_engine!();
+    let output = Container::new(&runtime, &layered(&["rbind"])).run(&[]).ok();
+    assert_eq!(output.stdout.trim(), "a/x");
+}
+
+#[test]
+fn mapped_binds_of_what_was_mounted_before() {
+    let runtime = only_own_engine!();
+    let mut bundle = layered(&["rbind"]);
+    let map = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+    let last = bundle.spec["mounts"].as_array().map_or(0, Vec::len) - 1;
+    bundle.set(&format!("/mounts/{last}/uidMappings"), map.clone());
+    bundle.set(&format!("/mounts/{last}/gidMappings"), map);
+    bundle.set("/mounts", {
+        let mut mounts = bundle.spec["mounts"].clone();
+        mounts[last]["options"] = json!(["rbind", "ridmap"]);
+        mounts
+    });
+    bundle.shell_payload("stat -c %u /final /mnt");
+    let output = Container::new(&runtime, &bundle).run(&[]).ok();
+    assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["1000", "0"]);
+}
+
+/// Links of the image lead to places in the image.
+#[test]
+fn a_source_inside_stays_inside() {
+    let runtime = only_own_engine!();
+    let mut bundle = Bundle::shell("ls /seen");
+    bundle.make_file("rootfs/etc/only-inside", "");
+    bundle.make_link("rootfs/tmp/link", "/etc");
+    bundle.make_dir("empty");
+    bundle.bind("empty", "/tmp/below", &["bind"]);
+    bundle.unmount("/dev/shm");
+    let source = bundle.rootfs().join("tmp/link").display().to_string();
+    bundle.mount("/tmp", "bind", &bundle.rootfs().join("tmp").display().to_string(), &["rbind"]);
+    bundle.mount("/seen", "bind", &source, &["rbind"]);
+    let output = Container::new(&runtime, &bundle).run(&[]).ok();
+    assert!(output.stdout.contains("only-inside"), "{}", output.stdout);
+}
