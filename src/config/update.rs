@@ -58,7 +58,12 @@ pub fn plan(current: &Value, request: &Value) -> Result<Update> {
         }
     }
     let warnings = refuse(&resources, &change)?;
+    let stays_idle = change.get("cpu").and_then(|cpu| cpu.get("idle")).is_some_and(|idle| idle != 0);
     for (section, given, companions) in TOGETHER {
+        // The kernel takes no shares for a group that is idle.
+        if stays_idle && given == ["idle"] {
+            continue;
+        }
         let Some(limits) = change.get_mut(section).and_then(Value::as_object_mut) else { continue };
         if given.iter().any(|name| limits.contains_key(*name)) {
             for name in companions {

@@ -261,6 +261,21 @@ pub fn die_with_parent(command: &mut std::process::Command) {
     unsafe { command.pre_exec(|| set_parent_death_signal(libc::SIGKILL).map_err(std::io::Error::from)) };
 }
 
+/// Has a child under a seccomp filter from its first instruction on.
+pub fn filter_child(command: &mut std::process::Command, filter: Vec<u8>, flags: u32) {
+    use std::os::unix::process::CommandExt;
+    let install = move || super::seccomp::install(&filter, flags).map(drop).map_err(std::io::Error::from);
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(install) };
+}
+
+/// What a signal says, in lower case (strsignal(3)).
+pub fn signal_description(signal: i32) -> String {
+    // SAFETY: what strsignal returns is NUL-terminated and stays until the next call of this thread.
+    let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
+    text.to_string_lossy().to_lowercase()
+}
+
 /// Makes this process the parent of its orphaned descendants (`PR_SET_CHILD_SUBREAPER`).
 ///
 /// # Errors

@@ -76,6 +76,7 @@ pub fn check(config: &Value, bundle: Option<&Path>) -> Vec<Finding> {
     if let Some(process) = present(config, "process") {
         process::check(&mut report, process, "/process");
         process::check_mapped(&mut report, config, process);
+        scheduling::check_deadline_and_cpus(&mut report, config);
     }
     mounts::check(&mut report, config);
     hooks::check(&mut report, config);

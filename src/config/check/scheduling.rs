@@ -30,6 +30,19 @@ pub(super) fn check(report: &mut Report, process: &Value, at: &str) {
     }
 }
 
+/// sched_setattr(2), EPERM: a thread with a deadline may run on every processor.
+pub(super) fn check_deadline_and_cpus(report: &mut Report, spec: &Value) {
+    let deadline = spec.pointer("/process/scheduler/policy").is_some_and(|policy| policy == "SCHED_DEADLINE");
+    let cpus = spec.pointer("/linux/resources/cpu/cpus").and_then(Value::as_str).is_some_and(|cpus| !cpus.is_empty());
+    if deadline && cpus {
+        report.error(
+            "/process/scheduler/policy",
+            "process scheduler can't be used together with AllowedCPUs (/linux/resources/cpu/cpus)",
+            "remove one of both: SCHED_DEADLINE needs all processors",
+        );
+    }
+}
+
 /// The rules of sched_setattr(2).
 fn check_scheduler(report: &mut Report, scheduler: &Value, at: &str) {
     let Some(policy) = text(scheduler, "policy") else { return };

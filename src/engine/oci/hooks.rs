@@ -91,12 +91,28 @@ pub fn with_env(hooks: &[HookOperation], env: &[String]) -> Vec<HookOperation> {
     hooks.iter().map(with).collect()
 }
 
+/// What hooks run under beside their configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setting<'a> {
+    pub directory: Option<&'a Path>,
+    /// A seccomp filter and its flags.
+    pub filter: Option<(&'a [u8], u32)>,
+}
+
 /// Runs the hooks of one moment in order, until one fails.
 ///
 /// # Errors
 /// Which hook failed, how, and what it printed.
 pub fn run(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
-    (0..hooks.len()).try_for_each(|index| run_at(point, hooks, index, state, directory))
+    run_in(point, hooks, state, Setting { directory, filter: None })
+}
+
+/// As [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_in(point: &str, hooks: &[HookOperation], state: &str, setting: Setting<'_>) -> Result<()> {
+    (0..hooks.len()).try_for_each(|index| run_at(point, hooks, index, state, setting))
 }
 
 /// Runs every hook of one moment, those after a failed one as well.
@@ -106,18 +122,18 @@ pub fn run(point: &str, hooks: &[HookOperation], state: &str, directory: Option<
 pub fn run_all(point: &str, hooks: &[HookOperation], state: &str, directory: Option<&Path>) -> Result<()> {
     let mut outcome = Ok(());
     for index in 0..hooks.len() {
-        let result = run_at(point, hooks, index, state, directory);
+        let result = run_at(point, hooks, index, state, Setting { directory, filter: None });
         outcome = outcome.and(result);
     }
     outcome
 }
 
-fn run_at(point: &str, hooks: &[HookOperation], index: usize, state: &str, directory: Option<&Path>) -> Result<()> {
-    run_one(&hooks[index], state, directory)
+fn run_at(point: &str, hooks: &[HookOperation], index: usize, state: &str, setting: Setting<'_>) -> Result<()> {
+    run_one(&hooks[index], state, setting)
         .map_err(|error| anyhow::anyhow!("error running {point} hook #{index}: {error:#}"))
 }
 
-fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Result<()> {
+fn run_one(hook: &HookOperation, state: &str, setting: Setting<'_>) -> Result<()> {
     let mut command = Command::new(&hook.path);
     if let [name, arguments @ ..] = hook.args.as_slice() {
         command.arg0(name).args(arguments);
@@ -134,13 +150,16 @@ fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Resul
             }
         }
     }
-    if let Some(directory) = directory {
+    if let Some(directory) = setting.directory {
         command.current_dir(directory);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A hook that times out is killed with all that it started.
     command.process_group(0);
     process::die_with_parent(&mut command);
+    if let Some((filter, flags)) = setting.filter {
+        process::filter_child(&mut command, filter.to_vec(), flags);
+    }
     let mut child =
         command.spawn().map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
     let outcome = converse(&mut child, hook, state.as_bytes());
@@ -157,7 +176,7 @@ fn run_one(hook: &HookOperation, state: &str, directory: Option<&Path>) -> Resul
     }
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, signal) => format!("signal {}", signal.unwrap_or_default()),
+        (None, signal) => format!("signal: {}", process::signal_description(signal.unwrap_or_default())),
     };
     bail!("{}: {how}, stdout: {}, stderr: {}", hook.path, shown(&stdout), shown(&stderr))
 }

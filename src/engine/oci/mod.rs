@@ -17,6 +17,7 @@ pub mod process;
 pub mod resctrl;
 pub(in crate::engine) mod seccomp;
 pub mod seccomp_listener;
+mod seccomp_unknown;
 mod sources;
 pub(in crate::engine) mod stage2;
 

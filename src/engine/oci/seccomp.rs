@@ -72,7 +72,8 @@ pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<Program> {
     {
         return Ok(program);
     }
-    let program = export(&compile(seccomp)?)?;
+    let mut program = super::seccomp_unknown::prologue(seccomp);
+    program.extend(export(&compile(seccomp)?)?);
     let kept = cache.as_ref().and_then(|cache| keep(cache, &name, &program));
     kept.map_or_else(|| in_memory(&program), Ok)
 }
@@ -80,7 +81,7 @@ pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<Program> {
 fn cache_key(seccomp: &LinuxSeccomp) -> Result<String> {
     let version = libseccomp::ScmpVersion::current().context("ask for the version of libseccomp")?;
     let mut hash = Sha256::new();
-    hash.update(format!("rtx 2, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
+    hash.update(format!("rtx 3, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
     hash.update(serde_json::to_vec(seccomp)?);
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -244,7 +245,7 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> ScmpAction {
     }
 }
 
-fn architecture(arch: Arch) -> ScmpArch {
+pub(super) fn architecture(arch: Arch) -> ScmpArch {
     match arch {
         Arch::ScmpArchNative => ScmpArch::Native,
         Arch::ScmpArchX86 => ScmpArch::X86,

@@ -307,7 +307,11 @@ impl PayloadOperations for Payload {
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
             let hooks = hooks::with_env(&self.config.start_container, &self.config.process.env);
-            hooks::run("startContainer", &hooks, &state, None)?;
+            // stage2 itself still needs calls that the filter may forbid.
+            let plan = self.config.process.seccomp.as_ref();
+            let filter = plan.map(|plan| (self.filter.as_slice(), seccomp::plain_flags(plan.flags)));
+            let filter = filter.filter(|_| plan.is_some_and(|plan| plan.listener.is_none()));
+            hooks::run_in("startContainer", &hooks, &state, hooks::Setting { directory: None, filter })?;
         }
         self.pass_descriptors(caller)?;
         let strings = |list: &[String]| list.iter().map(super::root::c_string).collect::<Result<Vec<_>>>();

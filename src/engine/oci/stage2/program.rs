@@ -1,8 +1,9 @@
 //! Finding the payload's program before it is executed, so that `create` can say what is wrong with it.
 
 use crate::sys::{Errno, describe};
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{SFlag, stat};
-use nix::unistd::{AccessFlags, access};
+use nix::unistd::{AccessFlags, faccessat};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -63,5 +64,6 @@ fn check(path: &Path) -> Result<(), Why> {
     if mode & SFlag::S_IFMT == SFlag::S_IFDIR {
         return Err(Why::IsDirectory);
     }
-    access(path, AccessFlags::X_OK).map_err(Why::Denied)
+    // As execve(2) sees it, which counts capabilities: access(2) would look at the real user without them.
+    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).map_err(Why::Denied)
 }

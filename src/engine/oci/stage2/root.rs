@@ -7,12 +7,12 @@
 use crate::rpc::operation::{EnterRoot, RootOperation};
 use crate::sys::mount::{self, Attributes};
 use crate::sys::{Errno, On, path};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::{AT_FDCWD, OFlag, open, openat, readlinkat};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -84,6 +84,7 @@ impl Root {
                 umount2(".", MntFlags::MNT_DETACH).on("unmount", "the host's root")?;
             }
             EnterRoot::Move => {
+                self.hide_the_hosts()?;
                 nix::mount::mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
                     .on("move the root file system to", "/")?;
                 nix::unistd::chroot(".").on("chroot", "the root file system")?;
@@ -91,6 +92,33 @@ impl Root {
             EnterRoot::Chroot => nix::unistd::chroot(".").on("chroot", "the root file system")?,
         }
         nix::unistd::chdir("/").on("chdir", "/")?;
+        Ok(())
+    }
+
+    /// Takes the host's proc and sysfs out of this mount namespace. With pivot_root(2) they go with the host's root; beside a
+    /// root that was moved they would stay, and with them, in view of the kernel, a right to mount new ones without masks.
+    fn hide_the_hosts(&self) -> Result<()> {
+        let own = readlinkat(AT_FDCWD, format!("/proc/self/fd/{}", self.fd.as_raw_fd()).as_str())
+            .on("readlink", "the root file system")?;
+        let mounts = procfs::process::Process::myself().and_then(|process| process.mountinfo());
+        let mounts = mounts.context("read /proc/self/mountinfo")?;
+        let is_hosts = |mount: &procfs::process::MountInfo| {
+            matches!(mount.fs_type.as_str(), "proc" | "sysfs") && !mount.mount_point.starts_with(&own)
+        };
+        // The last mounted first: it may lie on another.
+        let points: Vec<PathBuf> =
+            mounts.into_iter().filter(is_hosts).map(|mount| mount.mount_point).collect::<Vec<_>>();
+        for point in points.iter().rev() {
+            match umount2(point, MntFlags::MNT_DETACH) {
+                // In a user namespace the mounts of its parent are locked together.
+                Err(Errno::EINVAL | Errno::EPERM) => {
+                    nix::mount::mount(Some("tmpfs"), point, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+                        .on("cover", point.display())?;
+                }
+                Ok(()) | Err(Errno::ENOENT) => {}
+                other => other.on("unmount", point.display())?,
+            }
+        }
         Ok(())
     }
 
