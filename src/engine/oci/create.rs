@@ -1,6 +1,6 @@
 //! Building a container: what stage1 decides, and the order in which smaster asks stage2 for it.
 
-use super::cgroup::Placement;
+use super::cgroup::{self, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::host_root::HostRoot;
@@ -185,6 +185,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     }
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;
+        cgroup::owner(&launch.bundle.spec).map_or(Ok(()), |uid| created.delegate(uid))?;
     }
     if plan.namespaces.moves() {
         let mut batch = Batch::default();

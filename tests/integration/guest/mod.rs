@@ -13,6 +13,7 @@ use crate::support::{Runtime, needs_root, skip};
 const V2: &[&str] = &[
     "systemd::",
     "cgroup_module::",
+    "delegation::",
     "differential::cgroups::cpu_quota",
     "differential::cgroups::cpu_shares",
     "differential::cgroups::devices_one_allowed",
@@ -22,6 +23,7 @@ const V2: &[&str] = &[
     "differential::cgroups::pids",
     "errors::apparmor_where_there_is_none",
     "errors::memory_limit_too_small",
+    "verbs::events_tell_of_memory_that_ran_out",
     "verbs::the_outputs_have_the_form_of_the_peers",
 ];
 

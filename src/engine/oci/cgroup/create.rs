@@ -120,28 +120,6 @@ impl Created {
         apply::limits(&self.placement, &self.open, resources)
     }
 
-    /// Gives the cgroup v2 directory to the container's root, for a container with user and cgroup namespaces of its own
-    /// that mounts its cgroup writable (config-linux.md, "Cgroup ownership"). A `uid` of the host.
-    pub fn delegate(&self, uid: u32) -> Result<()> {
-        let Some(OpenPlace { place, dir }) = self.open.iter().find(|open| open.place.is_unified()) else {
-            return Ok(());
-        };
-        let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
-        let files =
-            if list.is_empty() { "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned() } else { list };
-        for name in files.lines().chain(["."]) {
-            let owner = Some(nix::unistd::Uid::from_raw(uid));
-            match nix::unistd::fchownat(dir, name, owner, None, nix::fcntl::AtFlags::empty()) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => {
-                    return Err(errno)
-                        .with_context(|| format!("chown {}/{name} to {uid}", place.directory().display()));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Keeps the directories: from here on they belong to the container, and [`super::Cgroup::remove`] ends them.
     pub fn commit(mut self) {
         self.committed = true;

@@ -7,6 +7,7 @@
 
 mod apply;
 mod create;
+mod delegation;
 mod devices;
 pub mod entry;
 mod file;
@@ -26,6 +27,7 @@ mod stats_v2;
 mod systemd;
 
 pub use create::Created;
+pub use delegation::owner;
 pub use live::Cgroup;
 pub use oom::OomWatch;
 pub use placement::{Place, Placement, Request, StartUnit, plan, scopes};

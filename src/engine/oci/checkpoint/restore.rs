@@ -219,6 +219,7 @@ fn make_cgroups(engine: &mut OciEngine, creation: &mut Creation<'_>, pid: i32) -
     cgroups::start_unit(placement, creation.launch, pid, &plan.resources, &mut engine.cgroup)?;
     let Some(created) = &engine.cgroup else { return Ok(()) };
     created.apply_device_rules(&plan.resources)?;
+    cgroup::owner(&creation.launch.bundle.spec).map_or(Ok(()), |uid| created.delegate(uid))?;
     created.attach(pid)?;
     created.apply_limits(&plan.resources)
 }
