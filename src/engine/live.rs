@@ -5,7 +5,7 @@ use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
 use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
 use super::oci::resctrl;
-use super::{Container, ExitStatus, InitProcess};
+use super::{Container, ExitStatus, InitProcess, join};
 use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::path::Path;
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -180,11 +181,16 @@ pub fn out_of_memory_events(container: &Container) -> Result<OomWatch> {
 /// # Errors
 /// What the kernel refused, by file and value.
 pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
-    cgroup(container)?.update(resources)
+    let devices = || {
+        let spec = join::saved_spec(container)?;
+        Ok(spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default())
+    };
+    cgroup(container)?.update(resources, devices)
 }
 
 /// Removes the cgroups with what still runs in them, and the groups of resctrl. Before the container had a first process,
-/// what runs in a cgroup that was there before it is another's.
+/// what runs in a cgroup that was there before it is another's, and so is all that runs under the name of its scope outside
+/// of a scope.
 ///
 /// # Errors
 /// What could not be removed, by name.
@@ -192,7 +198,9 @@ pub fn remove_groups(container: &Container) -> Result<()> {
     let EngineState { cgroup, resctrl, .. } = engine_state(container)?;
     let removed = match cgroup {
         Some(placement) if container.record.init.is_some() => placement.open().remove(|_| true),
-        Some(placement) => placement.open().remove(|place| !placement.found.contains(&place.directory())),
+        Some(placement) => {
+            placement.open().remove(|place| placement.unit().is_none() && !placement.found.contains(&place.directory()))
+        }
         None => Ok(()),
     };
     removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
@@ -263,22 +271,44 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
     outcome
 }
 
-/// Removes the cgroups of a container without a record, where the configuration would have had them, or else where the id
-/// would. Had it a record once, what runs in them is killed. A `create` that was killed before it wrote one had no process
-/// yet: what has any is another container's.
+/// Removes the cgroups of a container without a record: where the configuration would have had them, or else where the id
+/// would, and every scope of systemd's that says it is the container's. Had it a record once, what runs in the cgroups is
+/// killed. A `create` that was killed before it wrote one had no process yet: what has any is another container's.
 ///
 /// # Errors
 /// What could not be removed.
-pub fn remove_unrecorded_cgroups(id: &str, config: Option<&[u8]>, had_record: bool) -> Result<()> {
+pub fn remove_unrecorded_cgroups(root: &Path, id: &str, config: Option<&[u8]>, had_record: bool) -> Result<()> {
+    let state = root.join(id);
     let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
     let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
-    let placement = cgroup::plan(&cgroup::Request {
-        id,
-        cgroups_path: path.map(std::path::Path::new),
-        resources: None,
-        systemd: false,
-        annotations: None,
-        rootless: crate::state::is_rootless(),
-    })?;
-    placement.open().remove(|_| had_record)
+    let rootless = crate::state::is_rootless();
+    let plan = |systemd| {
+        cgroup::plan(&cgroup::Request {
+            id,
+            cgroups_path: path.map(Path::new),
+            resources: None,
+            systemd,
+            state: &state,
+            annotations: None,
+            rootless,
+        })
+    };
+    let scopes = remove_scopes(root, id);
+    // Directories that systemd did not make have outlived the scope, and are empty by now.
+    if let Ok(placement) = plan(true) {
+        placement.open().remove(|_| false)?;
+    }
+    plan(false)?.open().remove(|_| had_record)?;
+    // A path of this form may be meant for systemd alone; elsewhere there need not be a systemd that answers.
+    let is_units = path.is_some_and(|path| path.split(':').count() == 3);
+    if is_units { scopes } else { Ok(()) }
+}
+
+/// Ends every scope of systemd's that says it is this container's, whose record is lost.
+///
+/// # Errors
+/// Where systemd does not answer; what could not be ended.
+pub fn remove_scopes(root: &Path, id: &str) -> Result<()> {
+    let scopes = cgroup::scopes(id, &root.join(id), crate::state::is_rootless())?;
+    scopes.iter().try_for_each(|placement| placement.open().remove(|_| true))
 }

@@ -295,13 +295,15 @@ fn remove_remains(root: &Path, id: &str) -> Result<Vec<String>> {
     }
     match StateDir::open_locked(root, id) {
         Ok(state) => {
-            // Without a configuration it had not come to its cgroups.
-            if let Ok(config) = state.config() {
-                live::remove_unrecorded_cgroups(id, Some(&config), false)?;
+            match state.config() {
+                Ok(config) => live::remove_unrecorded_cgroups(root, id, Some(&config), false)?,
+                // It had not come to its cgroups, unless the configuration was lost.
+                Err(_) => drop(live::remove_scopes(root, id)),
             }
             state.remove()?;
         }
-        Err(error) if error.is::<NotFound>() => {}
+        // Of what may never have been, systemd need not be there to be asked.
+        Err(error) if error.is::<NotFound>() => drop(live::remove_scopes(root, id)),
         Err(error) => return Err(error),
     }
     Ok(Vec::new())
@@ -314,7 +316,7 @@ fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<Vec<Strin
     if state.record().is_ok() {
         return Err(why);
     }
-    live::remove_unrecorded_cgroups(id, state.config().ok().as_deref(), true)
+    live::remove_unrecorded_cgroups(root, id, state.config().ok().as_deref(), true)
         .with_context(|| format!("the state of container {id:?} is damaged, and its processes may still run"))?;
     state.remove()?;
     Ok(Vec::new())

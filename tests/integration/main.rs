@@ -7,6 +7,7 @@ mod checkpoint;
 mod cli;
 mod contract;
 mod deaths;
+mod delegation;
 mod differential;
 mod errors;
 mod escapes;

@@ -4,9 +4,9 @@ use super::NativeEngine;
 use crate::config::envelope::{OciConfig, ProcessPlan, Starter};
 use crate::engine::launch::Stage2;
 use crate::engine::live;
-use crate::engine::oci::cgroup::{Placement, StartUnit};
+use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::hooks::{self, CreationHooks};
-use crate::engine::oci::{create as oci, process, resctrl, seccomp};
+use crate::engine::oci::{cgroups, create as oci, process, resctrl, seccomp};
 use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -34,7 +34,7 @@ impl Plan {
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = starter(process, &launch.options);
         Ok(Self {
-            placement: oci::plan_cgroups(launch, &linux)?,
+            placement: cgroups::plan(launch, &linux)?,
             resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
             resources: linux.resources().clone().unwrap_or_default(),
             seccomp: linux.seccomp().clone(),
@@ -80,12 +80,8 @@ pub fn prepare_spawn(engine: &mut NativeEngine, launch: &mut LaunchConfig) -> Re
 pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<()> {
     let Some(plan) = &engine.plan else { bail!("the native engine was not prepared") };
     let launch = creation.launch;
-    if let (Some(placement), Some(stage2)) = (&plan.placement, &creation.stage2)
-        && placement.unit().is_some()
-    {
-        let annotations = launch.bundle.spec.annotations().as_ref();
-        let start = StartUnit { id: &launch.id, pid: stage2.init.pid, resources: &plan.resources, annotations };
-        engine.cgroup = Some(placement.start_unit(&start)?);
+    if let (Some(placement), Some(stage2)) = (&plan.placement, &creation.stage2) {
+        cgroups::start_unit(placement, launch, stage2.init.pid, &plan.resources, &mut engine.cgroup)?;
     }
     if let (Some(resctrl), Some(stage2)) = (&plan.resctrl, &creation.stage2) {
         resctrl.apply(stage2.init.pid)?;

@@ -1,11 +1,11 @@
 //! Building a container: what stage1 decides, and the order in which smaster asks stage2 for it.
 
-use super::cgroup::{self, Created, Placement, StartUnit};
+use super::cgroup::{self, Placement};
 use super::engine::OciEngine;
 use super::hooks::{self, CreationHooks};
 use super::host_root::HostRoot;
 use super::idmap::UserNamespaces;
-use super::{devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
+use super::{cgroups, devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
 use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::live;
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
@@ -73,7 +73,7 @@ impl Plan {
             listen_fds: launch.options.listen_fds,
             ..Starter::default()
         };
-        let placement = plan_cgroups(launch, &linux)?;
+        let placement = cgroups::plan(launch, &linux)?;
         let network = network::Plan::new(&linux, &namespaces, &launch.options)?;
         Ok(Self {
             network,
@@ -114,26 +114,6 @@ impl Plan {
 /// A configuration without `linux` asks for nothing that `linux` could say; oci-spec's default asks for much.
 pub fn no_linux() -> Linux {
     serde_json::from_str("{}").unwrap_or_default()
-}
-
-/// Where the container's cgroups will be; `None` where none are wanted.
-///
-/// # Errors
-/// A path that cannot be a container's.
-pub fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<Placement>> {
-    if launch.options.no_cgroup {
-        return Ok(None);
-    }
-    let placement = cgroup::plan(&cgroup::Request {
-        id: &launch.id,
-        cgroups_path: linux.cgroups_path().as_deref(),
-        resources: linux.resources().as_ref(),
-        systemd: launch.options.systemd_cgroup,
-        annotations: launch.bundle.spec.annotations().as_ref(),
-        rootless: launch.options.rootless,
-    })?;
-    launch.warnings.extend(placement.warnings().iter().cloned());
-    Ok(Some(placement))
 }
 
 /// Whether a container mounts something but has no mount namespace of its own.
@@ -197,16 +177,15 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if plan.notifies {
         creation.state.make_notify_directory()?;
     }
-    if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_some()) {
-        let annotations = launch.bundle.spec.annotations().as_ref();
-        let start = StartUnit { id: &launch.id, pid: init.pid, resources: &plan.resources, annotations };
-        engine.cgroup = Some(placement.start_unit(&start)?);
+    if let Some(placement) = &plan.placement {
+        cgroups::start_unit(placement, launch, init.pid, &plan.resources, &mut engine.cgroup)?;
     }
     if let Some(resctrl) = &plan.resctrl {
         resctrl.apply(init.pid)?;
     }
     if let Some(created) = &engine.cgroup {
         created.apply_device_rules(&plan.resources)?;
+        cgroup::owner(&launch.bundle.spec).map_or(Ok(()), |uid| created.delegate(uid))?;
     }
     if plan.namespaces.moves() {
         let mut batch = Batch::default();
@@ -328,7 +307,7 @@ fn add_mounts(
     init: i32,
 ) -> Result<()> {
     let membership = match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
-        true => cgroup_membership(plan, engine)?,
+        true => cgroups::membership(plan.placement.as_ref(), engine)?,
         false => Placement::default(),
     };
     let cgroups = membership.container_mounts();
@@ -346,17 +325,6 @@ fn add_mounts(
         mount.add(batch, rpc, &mut around)?;
     }
     Ok(())
-}
-
-/// The cgroups that a cgroup mount shows. They are looked up anew only where not all that were planned could be made.
-fn cgroup_membership(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
-    let made = engine.cgroup.as_ref().map(Created::placement);
-    match (made, &plan.placement) {
-        (Some(made), Some(planned)) if !made.places.is_empty() && made.places.len() == planned.places.len() => {
-            Ok(made.clone())
-        }
-        (made, _) => cgroup::membership(made),
-    }
 }
 
 fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The `oci` engine: Linux namespaces and cgroups, one kernel idea a file.
 
 pub mod cgroup;
+pub mod cgroups;
 mod checkpoint;
 pub(in crate::engine) mod create;
 mod devices;

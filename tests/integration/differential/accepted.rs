@@ -1,7 +1,6 @@
 //! The list of accepted differences, and which of them were needed.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -9,6 +8,7 @@ use serde::Deserialize;
 
 use super::compare::glob;
 use crate::support::runtime::engine;
+use crate::support::units::{is_v2, systemd_runs};
 
 /// A difference that is meant to be, for the cases that match the pattern ('*' stands for any text) and the fields that
 /// match one of the patterns.
@@ -32,8 +32,11 @@ fn entries() -> &'static [Entry] {
         let parse = |text| serde_json::from_str::<Vec<Entry>>(text).expect("the list of accepted differences");
         let mut entries = parse(text);
         // On a host of the one kind an entry for the other would be reported as not needed.
-        if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        if is_v2() {
             entries.extend(parse(include_str!("accepted-v2.json")));
+        }
+        if systemd_runs() {
+            entries.extend(parse(include_str!("accepted-systemd.json")));
         }
         assert!(entries.iter().all(|e| !e.reason.is_empty()), "an accepted difference has no reason");
         entries

@@ -19,6 +19,7 @@ mod paths;
 mod process;
 mod propagation;
 mod seccomp;
+mod systemd;
 mod terminal;
 
 use std::io::Write;
@@ -27,6 +28,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::container::Container;
 use crate::support::runtime::{Output, engine};
+use crate::support::units::systemd_runs;
 use crate::support::{Bundle, Runtime, report_skip, test_name};
 use compare::{differences, rename};
 
@@ -44,6 +46,7 @@ const ALL_CASES: usize = capabilities::CASES
     + process::CASES
     + propagation::CASES
     + seccomp::CASES
+    + systemd::CASES
     + terminal::CASES;
 
 /// Declares the cases of one area as tests. `probe` cases change a bundle whose payload is the probe; `flow` cases take a
@@ -73,6 +76,19 @@ fn probe(case: &str, build: impl Fn(&mut Bundle)) {
 
 /// Runs `side` under both runtimes and compares the two reports. Keys that begin with '#' are for the reader of a failure.
 fn flow(case: &str, side: impl Fn(&Runtime) -> Value) {
+    flow_with(case, &[], side);
+}
+
+/// The same where both runtimes have their cgroups made by systemd.
+fn scope(case: &str, side: impl Fn(&Runtime) -> Value) {
+    if !systemd_runs() {
+        accepted::case_done(ALL_CASES);
+        return report_skip(&test_name(), "systemd does not run here");
+    }
+    flow_with(case, &["--systemd-cgroup"], side);
+}
+
+fn flow_with(case: &str, flags: &[&str], side: impl Fn(&Runtime) -> Value) {
     let Some(peer) = Runtime::peer() else {
         return report_skip(&test_name(), "no runc to compare with");
     };
@@ -80,8 +96,8 @@ fn flow(case: &str, side: impl Fn(&Runtime) -> Value) {
         accepted::case_done(ALL_CASES);
         return report_skip(&test_name(), reason);
     }
-    let expected = side(&peer);
-    let actual = side(&Runtime::under_test());
+    let expected = side(&peer.with_flags(flags));
+    let actual = side(&Runtime::under_test().with_flags(flags));
     let found: Vec<_> =
         differences(&expected, &actual).into_iter().filter(|d| !accepted::covers(case, &d.field)).collect();
     accepted::case_done(ALL_CASES);

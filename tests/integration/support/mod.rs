@@ -11,6 +11,7 @@ pub mod leftover;
 pub mod payload;
 pub mod runtime;
 pub mod terminal;
+pub mod units;
 
 pub use bundle::Bundle;
 pub use container::Container;

@@ -141,6 +141,15 @@ pub fn devices(placement: &Placement, open: &[OpenPlace], resources: &LinuxResou
     bail!("/linux/resources/devices: this host has no devices controller; mount the cgroup v1 hierarchy `devices`")
 }
 
+/// Writes the rules of a container that runs. Where it has made cgroups of its own below, the kernel lets nobody start from
+/// everything or nothing any more; nor has anybody, then.
+pub fn devices_again(placement: &Placement, open: &[OpenPlace], resources: &LinuxResources) -> Result<()> {
+    match devices(placement, open, resources) {
+        Err(error) if error.downcast_ref() == Some(&Errno::EINVAL) => Ok(()),
+        other => other,
+    }
+}
+
 /// Device rules cannot be set in a user namespace, which could make no device node anyway.
 fn ignore_if(rootless: bool, result: Result<()>) -> Result<()> {
     match result {

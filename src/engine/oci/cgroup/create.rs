@@ -11,8 +11,8 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
-use super::placement::{Place, Placement, StartUnit};
-use super::{apply, entry, file, limits, systemd};
+use super::placement::{Place, Placement};
+use super::{apply, entry, file};
 
 /// A place and its open directory.
 pub struct OpenPlace {
@@ -22,8 +22,8 @@ pub struct OpenPlace {
 
 /// The container's cgroups, made but not yet its own: dropping this removes them, and the parents made for them.
 pub struct Created {
-    placement: Placement,
-    open: Vec<OpenPlace>,
+    pub(super) placement: Placement,
+    pub(super) open: Vec<OpenPlace>,
     /// Directories made by this create, parents first.
     made: Vec<PathBuf>,
     /// Missing privileges may leave the container without cgroups of its own.
@@ -32,14 +32,14 @@ pub struct Created {
 }
 
 impl Created {
+    /// Nothing yet, for a placement.
+    pub(super) fn nothing(placement: &Placement, lenient: bool) -> Self {
+        let placement = placement.clone();
+        Created { placement, open: Vec::new(), made: Vec::new(), lenient, committed: false }
+    }
+
     pub(super) fn new(placement: &Placement) -> Result<Self> {
-        let mut created = Created {
-            placement: placement.clone(),
-            open: Vec::new(),
-            made: Vec::new(),
-            lenient: placement.is_lenient(),
-            committed: false,
-        };
+        let mut created = Self::nothing(placement, placement.is_lenient());
         created.placement.places.clear();
         for place in &placement.places {
             match created.make(place) {
@@ -59,38 +59,6 @@ impl Created {
             }
         }
         created.check_not_frozen()?;
-        Ok(created)
-    }
-
-    /// The scope that systemd makes around a process, and its open directory.
-    pub(super) fn around(placement: &Placement, start: &StartUnit) -> Result<Self> {
-        let Some(unit) = &placement.unit else { bail!("the container is no unit of systemd's") };
-        let settings = match limits::any_limit(start.resources) {
-            true => limits::settings(start.resources, &placement.controllers()?)?,
-            false => Vec::new(),
-        };
-        let annotated = start.annotations.map_or(Ok(Vec::new()), systemd::annotated)?;
-        let pid = u32::try_from(start.pid).context("the pid of init")?;
-        let mut created = Created {
-            placement: placement.clone(),
-            open: Vec::new(),
-            made: placement.places.iter().map(Place::directory).collect(),
-            lenient: false,
-            committed: false,
-        };
-        let started = unit.start(&systemd::Start { id: start.id, pid, settings: &settings, annotated: &annotated });
-        if let Err(error) = &started
-            && systemd::is_taken(error)
-        {
-            // Another container's, and not ours to stop.
-            created.committed = true;
-        }
-        started?;
-        for place in &placement.places {
-            let directory = place.directory();
-            let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
-            created.open.push(OpenPlace { place: place.clone(), dir });
-        }
         Ok(created)
     }
 
@@ -152,28 +120,6 @@ impl Created {
         apply::limits(&self.placement, &self.open, resources)
     }
 
-    /// Gives the cgroup v2 directory to the container's root, for a container with user and cgroup namespaces of its own
-    /// that mounts its cgroup writable (config-linux.md, "Cgroup ownership"). A `uid` of the host.
-    pub fn delegate(&self, uid: u32) -> Result<()> {
-        let Some(OpenPlace { place, dir }) = self.open.iter().find(|open| open.place.is_unified()) else {
-            return Ok(());
-        };
-        let list = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
-        let files =
-            if list.is_empty() { "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".to_owned() } else { list };
-        for name in files.lines().chain(["."]) {
-            let owner = Some(nix::unistd::Uid::from_raw(uid));
-            match nix::unistd::fchownat(dir, name, owner, None, nix::fcntl::AtFlags::empty()) {
-                Ok(()) | Err(Errno::ENOENT) => {}
-                Err(errno) => {
-                    return Err(errno)
-                        .with_context(|| format!("chown {}/{name} to {uid}", place.directory().display()));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Keeps the directories: from here on they belong to the container, and [`super::Cgroup::remove`] ends them.
     pub fn commit(mut self) {
         self.committed = true;
@@ -185,15 +131,7 @@ impl Created {
         if self.placement.rootless && place.is_unified() {
             entry::check(place)?;
         }
-        let existed = self.make_directory(place, &directory)?;
-        let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
-        if existed {
-            refuse_if_in_use(dir.as_fd(), &directory)?;
-        }
-        if place.has("cpuset") {
-            inherit_cpuset(dir.as_fd(), existed)
-                .with_context(|| format!("set the cpus and memory nodes of {}", directory.display()))?;
-        }
+        let (dir, existed) = self.open_directory(place, None)?;
         if place.is_unified() {
             if self.placement.places.is_empty() {
                 enable_all(place, dir.as_fd())?;
@@ -204,6 +142,21 @@ impl Created {
             }
         }
         Ok(dir)
+    }
+
+    /// Opens a directory, made where it was not there, which is told as well. At most this process may be in it.
+    pub(super) fn open_directory(&mut self, place: &Place, own: Option<i32>) -> Result<(OwnedFd, bool)> {
+        let directory = place.directory();
+        let existed = self.make_directory(place, &directory)?;
+        let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
+        if existed {
+            refuse_if_in_use(dir.as_fd(), &directory, own)?;
+        }
+        if place.has("cpuset") {
+            inherit_cpuset(dir.as_fd(), existed)
+                .with_context(|| format!("set the cpus and memory nodes of {}", directory.display()))?;
+        }
+        Ok((dir, existed))
     }
 
     /// mkdir of the leaf, which is nearly always enough, and of the path to it where it is not. True if it was there.
@@ -240,7 +193,7 @@ impl Created {
     }
 
     /// A cgroup that was there already and is frozen would hang the container before its first instruction.
-    fn check_not_frozen(&self) -> Result<()> {
+    pub(super) fn check_not_frozen(&self) -> Result<()> {
         for OpenPlace { place, dir } in self.open.iter().filter(|open| !self.made.contains(&open.place.directory())) {
             let frozen = if place.is_unified() {
                 file::read(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
@@ -263,12 +216,16 @@ impl Drop for Created {
         if self.committed {
             return;
         }
-        let leaves =
-            self.placement.places.iter().filter(|place| self.made.contains(&place.directory())).cloned().collect();
+        // systemd makes most directories of a scope, which is ours as a whole or not at all.
+        let is_ours = |place: &Place| match self.placement.unit {
+            Some(_) => place.is_tracked() || self.open.iter().any(|open| open.place == *place),
+            None => self.made.contains(&place.directory()),
+        };
+        let places = self.placement.places.iter().filter(|place| is_ours(place)).cloned().collect();
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
         let unit = self.placement.unit.take();
-        let _ = Placement { places: leaves, unit, ..Placement::default() }.open().remove(|_| true);
+        let _ = Placement { places, unit, ..Placement::default() }.open().remove(|_| true);
         for directory in self.made.iter().rev() {
             let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
         }
@@ -280,10 +237,10 @@ fn is_missing_privilege(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT))
 }
 
-/// runc, from 1.2 on, joins a cgroup that exists only if nobody is in it.
-fn refuse_if_in_use(dir: BorrowedFd, directory: &Path) -> Result<()> {
+/// runc, from 1.2 on, joins a cgroup that exists only if nobody is in it, except for `own`.
+fn refuse_if_in_use(dir: BorrowedFd, directory: &Path, own: Option<i32>) -> Result<()> {
     let count = match file::read(dir, "cgroup.procs") {
-        Ok(pids) => pids.lines().count(),
+        Ok(pids) => pids.lines().filter(|pid| own.is_none() || pid.parse() != Ok(own.unwrap_or_default())).count(),
         Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => 0,
         Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
     };

@@ -15,7 +15,7 @@ const ALL: u8 = MKNOD | READ | WRITE;
 
 /// Type of a device node; the numbers are those of `enum bpf_devcg_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+pub(super) enum Kind {
     Block = 1,
     Character = 2,
 }
@@ -23,11 +23,18 @@ enum Kind {
 /// One rule; None stands for "any".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    allow: bool,
-    kind: Option<Kind>,
-    major: Option<u32>,
-    minor: Option<u32>,
+    pub(super) allow: bool,
+    pub(super) kind: Option<Kind>,
+    pub(super) major: Option<u32>,
+    pub(super) minor: Option<u32>,
     access: u8,
+}
+
+/// Rules without an order: one for everything, and what is different from it.
+pub struct Exceptions {
+    pub allowed: bool,
+    /// Each for one kind of device.
+    pub rules: Vec<Rule>,
 }
 
 /// A line for devices.allow or devices.deny.
@@ -43,7 +50,7 @@ const fn default_rule(kind: Kind, major: Option<u32>, minor: Option<u32>, access
 
 /// What every container may do: make any node, and use null, zero, full, random, urandom, tty, ptmx, the pseudo
 /// terminals and, as the packaged runc has it, net/tun.
-const DEFAULTS: [Rule; 11] = [
+pub(super) const DEFAULTS: &[Rule] = &[
     default_rule(Kind::Character, None, None, MKNOD),
     default_rule(Kind::Block, None, None, MKNOD),
     default_rule(Kind::Character, Some(1), Some(3), ALL),
@@ -57,12 +64,10 @@ const DEFAULTS: [Rule; 11] = [
     default_rule(Kind::Character, Some(136), None, ALL),
 ];
 
-/// Checks the rules for both versions. For stage1.
-pub fn check(resources: &LinuxResources) -> Result<()> {
-    rules(resources).map(drop)
-}
-
 /// Every rule in order: what no rule matches is denied.
+///
+/// # Errors
+/// What is no rule, by its pointer.
 pub fn rules(resources: &LinuxResources) -> Result<Vec<Rule>> {
     let mut rules = Vec::with_capacity(DEFAULTS.len() + 4);
     for (index, device) in resources.devices().iter().flatten().enumerate() {
@@ -108,6 +113,12 @@ impl Rule {
         self.access == ALL && self.kind.is_none() && self.major.is_none() && self.minor.is_none()
     }
 
+    /// `rwm`, or what of it is granted.
+    pub(super) fn letters(&self) -> String {
+        let letters = [('r', READ), ('w', WRITE), ('m', MKNOD)];
+        letters.iter().filter(|(_, bit)| self.access & bit != 0).map(|(letter, _)| letter).collect()
+    }
+
     /// Some device is matched by both.
     fn meets(&self, other: &Rule) -> bool {
         fn agree<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
@@ -125,9 +136,9 @@ impl Rule {
     }
 }
 
-/// The writes that make a v1 devices cgroup obey the rules: one for everything, then one an exception. The kernel's
-/// exceptions have no order, so a rule that takes back part of another cannot be said, and is an error.
-pub fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
+/// The rules as cgroup v1 can have them. The kernel's exceptions have no order, so a rule that takes back part of another
+/// cannot be said, and is an error.
+pub fn exceptions(rules: &[Rule]) -> Result<Exceptions> {
     let start = rules.iter().rposition(Rule::is_total);
     let allowed = start.is_some_and(|index| rules[index].allow);
     let mut exceptions: Vec<Rule> = Vec::new();
@@ -158,10 +169,18 @@ pub fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
         }
     }
     exceptions.sort_by_key(|rule| (rule.major, rule.minor, rule.kind));
+    Ok(Exceptions { allowed, rules: exceptions })
+}
+
+/// The writes that make a v1 devices cgroup obey the rules: one for everything, then one an exception.
+///
+/// # Errors
+/// As [`exceptions`].
+pub fn v1_writes(rules: &[Rule]) -> Result<Vec<Write>> {
+    let Exceptions { allowed, rules } = exceptions(rules)?;
     let everything = Write { allow: allowed, rule: "a".to_owned() };
-    Ok(std::iter::once(everything)
-        .chain(exceptions.iter().map(|rule| Write { allow: !allowed, rule: line(rule) }))
-        .collect())
+    let exceptions = rules.iter().map(|rule| Write { allow: !allowed, rule: line(rule) });
+    Ok(std::iter::once(everything).chain(exceptions).collect())
 }
 
 /// `c 1:3 rwm`
@@ -172,12 +191,7 @@ fn line(rule: &Rule) -> String {
         Some(Kind::Character) => 'c',
     };
     let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-    let access: String = [('r', READ), ('w', WRITE), ('m', MKNOD)]
-        .iter()
-        .filter(|(_, bit)| rule.access & bit != 0)
-        .map(|(c, _)| c)
-        .collect();
-    format!("{kind} {}:{} {access}", number(rule.major), number(rule.minor))
+    format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.letters())
 }
 
 const LOAD_WORD: u8 = 0x61;

@@ -11,8 +11,9 @@ use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 
 use super::create::OpenPlace;
+use super::limits::Setting;
 use super::placement::{Place, Placement};
-use super::{apply, file, limits};
+use super::{Unit, apply, file, limits};
 use crate::sys::process;
 
 /// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
@@ -96,8 +97,9 @@ impl Cgroup {
         }
     }
 
-    /// Changes limits. Device rules are left as they are, as runc does: callers pass the whole of `linux.resources`.
-    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+    /// Changes limits. Device rules are left as they are, as runc does: callers pass the whole of `linux.resources`. The
+    /// rules that the container has are `devices`; they are asked for only where systemd writes them too.
+    pub fn update(&self, resources: &LinuxResources, devices: impl FnOnce() -> Result<LinuxResources>) -> Result<()> {
         if !limits::any_limit(resources) {
             return Ok(());
         }
@@ -110,9 +112,28 @@ impl Cgroup {
             }
         }
         if let Some(unit) = &self.placement.unit {
-            unit.update(&limits::settings(resources, &self.placement.controllers()?)?)?;
+            let settings = limits::settings(resources, &self.placement.controllers()?)?;
+            match self.placement.is_ruled_by_systemd() {
+                true => self.update_ruled(unit, &settings, &open, &devices()?)?,
+                false => unit.update(&settings)?,
+            }
         }
         apply::limits(&self.placement, &open, resources)
+    }
+
+    /// With any property systemd writes the device rules anew: everything is forbidden for a moment, which nobody may
+    /// notice, and what it cannot say is lost.
+    fn update_ruled(
+        &self,
+        unit: &Unit,
+        settings: &[Setting],
+        open: &[OpenPlace],
+        devices: &LinuxResources,
+    ) -> Result<()> {
+        let froze = !self.is_frozen()? && self.freeze().is_ok();
+        let updated = unit.update(settings).and_then(|()| apply::devices_again(&self.placement, open, devices));
+        let thawed = if froze { self.thaw() } else { Ok(()) };
+        updated.and(thawed)
     }
 
     /// The hierarchy whose membership counts: the freezer's, where v1 has one, because its processes are the ones that

@@ -7,6 +7,7 @@
 
 mod apply;
 mod create;
+mod delegation;
 mod devices;
 pub mod entry;
 mod file;
@@ -18,6 +19,7 @@ mod live;
 mod oom;
 mod placement;
 mod remove;
+mod scope;
 mod shown;
 mod stats;
 mod stats_v1;
@@ -25,9 +27,10 @@ mod stats_v2;
 mod systemd;
 
 pub use create::Created;
+pub use delegation::owner;
 pub use live::Cgroup;
 pub use oom::OomWatch;
-pub use placement::{Place, Placement, Request, StartUnit, plan};
+pub use placement::{Place, Placement, Request, StartUnit, plan, scopes};
 pub use shown::{ContainerMount, membership};
 pub use stats::Stats;
 pub use systemd::{SystemdManagerUnavailable, Unit};

@@ -24,6 +24,8 @@ pub struct Request<'a> {
     pub resources: Option<&'a LinuxResources>,
     /// `--systemd-cgroup`.
     pub systemd: bool,
+    /// The directory of the container's state, by which its scope is told from others.
+    pub state: &'a Path,
     /// `annotations`, some of which are properties of the unit.
     pub annotations: Option<&'a HashMap<String, String>>,
     /// The caller has no privilege over the host's cgroups: its effective uid is not 0, or it is in a user namespace.
@@ -117,8 +119,11 @@ pub fn plan(request: &Request) -> Result<Placement> {
         bail!("no cgroup file system is mounted; mount one at /sys/fs/cgroup");
     }
     if let Some(resources) = request.resources {
-        devices::check(resources)?;
+        let rules = devices::rules(resources)?;
         placement.warnings = limits::warnings(resources);
+        if placement.is_ruled_by_systemd() {
+            placement.warnings.extend(systemd::device_warning(&rules)?);
+        }
         if limits::any_limit(resources) {
             let settings = limits::settings(resources, &placement.controllers()?)?;
             placement.first_limit = settings.first().map(|setting| setting.pointer.to_string());
@@ -129,12 +134,31 @@ pub fn plan(request: &Request) -> Result<Placement> {
 
 /// The scope of the request and its cgroup.
 fn plan_unit(request: &Request, hierarchies: &[Hierarchy]) -> Result<(Unit, PathBuf)> {
-    let planned = systemd::plan(request.cgroups_path, request.id, request.rootless)?;
-    if !hierarchies.iter().all(Hierarchy::is_unified) {
-        bail!("--systemd-cgroup: rtx does not support it on a host with cgroup v1 yet; leave the flag out");
+    if request.rootless && !hierarchies.iter().all(Hierarchy::is_unified) {
+        bail!(
+            "--systemd-cgroup: an ordinary user needs a host with cgroup v2 alone for it, because systemd delegates no controller of cgroup v1; leave the flag out"
+        );
     }
+    let planned = systemd::plan(request.cgroups_path, request.id, request.state, request.rootless)?;
     request.annotations.map_or(Ok(Vec::new()), systemd::annotated)?;
     Ok(planned)
+}
+
+/// What systemd has of a container whose record is lost, where it runs: each scope with its cgroups. For a container of
+/// that id whose state was in that directory.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub fn scopes(id: &str, state: &Path, rootless: bool) -> Result<Vec<Placement>> {
+    if !systemd::is_running() {
+        return Ok(Vec::new());
+    }
+    let hierarchies = hierarchy::discover()?;
+    let found = systemd::scopes(id, state, rootless)?.into_iter().map(|(unit, path)| {
+        let places = places(&hierarchies, &Wanted::Absolute(path));
+        Placement { places, rootless, unit: Some(unit), ..Placement::default() }
+    });
+    Ok(found.collect())
 }
 
 /// Where the path of the request starts from.
@@ -205,6 +229,11 @@ impl Placement {
     /// Has systemd make the cgroup around the container's first process, with undo on drop until [`Created::commit`].
     pub fn start_unit(&self, start: &StartUnit) -> Result<Created> {
         Created::around(self, start)
+    }
+
+    /// Whether systemd writes the files of the v1 devices controller, too.
+    pub fn is_ruled_by_systemd(&self) -> bool {
+        self.unit.is_some() && self.v1("devices").is_some()
     }
 
     /// The container's cgroups, whether or not they exist.

@@ -11,6 +11,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use super::Cgroup;
 use super::live::{signal_below, tree};
 use super::placement::{Place, Placement};
+use super::systemd::Standing;
 
 /// How often a directory is tried whose last process is just ending: with doubling pauses, two seconds in all.
 const ATTEMPTS: u32 = 12;
@@ -21,14 +22,24 @@ impl Cgroup {
     /// directory that is in use stays. So do parents, as with runc. Nothing to remove is no error.
     pub fn remove(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
         let Some(unit) = &self.placement().unit else { return self.remove_directories(is_ours) };
-        // systemd asks processes to end and waits a minute and a half for them; they are to end now.
-        if self.pids().is_ok_and(|pids| !pids.is_empty()) {
-            let _ = self.kill_all(libc::SIGKILL);
+        match unit.standing() {
+            // Another container has the name now, and with it the directories.
+            Ok(Standing::Anothers) => Ok(()),
+            Ok(Standing::Absent) => self.remove_directories(is_ours),
+            Ok(Standing::Ours) => {
+                // systemd asks processes to end and waits a minute and a half for them; they are to end now.
+                kill_what_is_left(&self.placement().places.iter().collect::<Vec<_>>());
+                let stopped = unit.stop();
+                self.remove_directories(is_ours)?;
+                // Without a cgroup there is no scope; one that could not be stopped is no harm then.
+                if self.exists() { stopped } else { Ok(()) }
+            }
+            // Whose it is cannot be told, so no process of it is ended.
+            Err(error) => {
+                let removed = self.remove_directories(|_| false);
+                if self.exists() { Err(error) } else { removed }
+            }
         }
-        let stopped = unit.stop();
-        self.remove_directories(is_ours)?;
-        // Without a cgroup there is no scope; one that could not be stopped is no harm then.
-        if stopped.is_err() && !self.exists() { Ok(()) } else { stopped }
     }
 
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {

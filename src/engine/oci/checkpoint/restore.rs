@@ -4,9 +4,9 @@ use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
 use super::{DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, log, open_directory, refuse_rootless};
 use crate::engine::checkpoint::{RestoreRequest, Restored};
-use crate::engine::oci::cgroup;
 use crate::engine::oci::engine::OciEngine;
 use crate::engine::oci::hooks::CreationHooks;
+use crate::engine::oci::{cgroup, cgroups};
 use crate::engine::{Creation, InitProcess, live};
 use crate::state::ProcessIdentity;
 use crate::sys::process::pidfd_open;
@@ -212,17 +212,14 @@ fn make_cgroups(engine: &mut OciEngine, creation: &mut Creation<'_>, pid: i32) -
         resctrl.apply(pid)?;
     }
     let Some(placement) = &plan.placement else { return Ok(()) };
-    let created = if placement.unit().is_some() {
-        let annotations = creation.launch.bundle.spec.annotations().as_ref();
-        let id = &creation.launch.id;
-        placement.start_unit(&cgroup::StartUnit { id, pid, resources: &plan.resources, annotations })?
-    } else {
-        let created = live::create_cgroups(placement, &mut creation.record.engine_state)?;
+    if placement.unit().is_none() {
+        engine.cgroup = Some(live::create_cgroups(placement, &mut creation.record.engine_state)?);
         creation.state.write_record(creation.record)?;
-        created
-    };
-    let created = engine.cgroup.insert(created);
+    }
+    cgroups::start_unit(placement, creation.launch, pid, &plan.resources, &mut engine.cgroup)?;
+    let Some(created) = &engine.cgroup else { return Ok(()) };
     created.apply_device_rules(&plan.resources)?;
+    cgroup::owner(&creation.launch.bundle.spec).map_or(Ok(()), |uid| created.delegate(uid))?;
     created.attach(pid)?;
     created.apply_limits(&plan.resources)
 }

@@ -126,11 +126,20 @@ impl Bus {
     /// # Errors
     /// As [`Self::manager`].
     pub fn property(&mut self, name: &str) -> Result<String> {
-        let interface = "org.freedesktop.DBus.Properties";
-        let target = Target { destination: SYSTEMD, path: MANAGER_PATH, interface, member: "Get" };
-        let reply = self.call(&target, &[Argument::Str(MANAGER), Argument::Str(name)]);
-        let reply = reply.with_context(|| format!("ask systemd for its {name}"))?;
-        reply.strings().into_iter().next().with_context(|| format!("systemd did not tell its {name}"))
+        let strings = self.strings_of(MANAGER_PATH, "Manager", name)?;
+        strings.into_iter().next().with_context(|| format!("systemd did not tell its {name}"))
+    }
+
+    /// A property of one of systemd's objects that is a string or a list of strings; `Unit` stands for
+    /// `org.freedesktop.systemd1.Unit`.
+    ///
+    /// # Errors
+    /// As [`Self::manager`].
+    pub fn strings_of(&mut self, path: &str, interface: &str, name: &str) -> Result<Vec<String>> {
+        let target = Target { destination: SYSTEMD, path, interface: "org.freedesktop.DBus.Properties", member: "Get" };
+        let interface = format!("{SYSTEMD}.{interface}");
+        let reply = self.call(&target, &[Argument::Str(&interface), Argument::Str(name)]);
+        Ok(reply.with_context(|| format!("ask systemd for its {name}"))?.strings())
     }
 
     /// Asks to be told of every job that ends. Has to come before the job.

@@ -3,6 +3,8 @@
 
 mod annotations;
 mod bus;
+mod devices;
+mod owner;
 mod properties;
 mod unit;
 mod wire;
@@ -11,8 +13,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::devices::Rule;
 use super::limits::Setting;
 use bus::{Bus, Refusal};
+pub use devices::warning as device_warning;
+pub use owner::{Standing, scopes};
 pub use unit::Unit;
 use wire::{Argument, Property, Value};
 
@@ -33,16 +38,21 @@ impl std::error::Error for SystemdManagerUnavailable {}
 /// The properties that the annotations ask for; checked before anything is made.
 pub use annotations::properties as annotated;
 
-/// Decides which unit a container will be and where its cgroup is, below the hierarchy's root. Asks systemd, changes
-/// nothing.
+/// Whether systemd is this host's init.
+pub fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Decides which unit a container will be, whose state will be in a directory, and where its cgroup is, below the
+/// hierarchy's root. Asks systemd, changes nothing.
 ///
 /// # Errors
 /// By the pointer of the path; where systemd does not run or does not answer.
-pub fn plan(path: Option<&Path>, id: &str, user: bool) -> Result<(Unit, PathBuf)> {
-    if !Path::new("/run/systemd/system").is_dir() {
+pub fn plan(path: Option<&Path>, id: &str, state: &Path, user: bool) -> Result<(Unit, PathBuf)> {
+    if !is_running() {
         return Err(SystemdManagerUnavailable.into());
     }
-    let unit = Unit::new(path, id, user)?;
+    let unit = Unit { owner: owner::url(state)?, ..Unit::new(path, id, user)? };
     // The manager of a user's session, or of a container with a systemd of its own, is not at the root.
     let manager = connect(user)?.property("ControlGroup")?;
     let path = Path::new(manager.trim_start_matches('/')).join(unit.path());
@@ -61,6 +71,8 @@ pub struct Start<'a> {
     pub id: &'a str,
     pub pid: u32,
     pub settings: &'a [Setting],
+    /// Where systemd rules devices as well, which is on cgroup v1.
+    pub devices: Option<&'a [Rule]>,
     /// Of annotations; they have the last word.
     pub annotated: &'a [Property],
 }
@@ -74,9 +86,15 @@ impl Unit {
         let mut bus = connect(self.user)?;
         bus.subscribe()?;
         let mut wanted = self.properties(start);
-        wanted.extend(properties::of(start.settings, version(&mut bus)?));
+        let version = version(&mut bus)?;
+        wanted.extend(properties::of(start.settings, version));
+        if let Some(rules) = start.devices {
+            wanted.extend(devices::properties(rules, version)?);
+        }
         wanted.retain(|(name, _)| !start.annotated.iter().any(|(given, _)| given == name));
         wanted.extend(start.annotated.iter().cloned());
+        // systemd adds to a list, so this takes nothing away from what an annotation says.
+        wanted.push(owner::property(&self.owner));
         let arguments =
             [Argument::Str(&self.name), Argument::Str("replace"), Argument::Properties(&wanted), Argument::NoMoreUnits];
         let mut reply = bus.manager("StartTransientUnit", &arguments);
@@ -96,13 +114,13 @@ impl Unit {
     fn properties(&self, start: &Start) -> Vec<Property> {
         let yes = |name: &str| (name.to_owned(), Value::Bool(true));
         vec![
-            ("Description".to_owned(), Value::text(format!("OCI container {}", start.id))),
+            ("Description".to_owned(), Value::text(description(start.id))),
             ("Slice".to_owned(), Value::text(&self.slice)),
             ("PIDs".to_owned(), Value::Array("u", vec![Value::U32(start.pid)])),
             ("DefaultDependencies".to_owned(), Value::Bool(false)),
             yes("Delegate"),
             yes("CPUAccounting"),
-            yes("IOAccounting"),
+            yes(if start.devices.is_some() { "BlockIOAccounting" } else { "IOAccounting" }),
             yes("MemoryAccounting"),
             yes("TasksAccounting"),
         ]
@@ -124,7 +142,7 @@ impl Unit {
         Ok(())
     }
 
-    /// Ends the unit. One that is gone, or never was, has ended.
+    /// Ends the unit, which is this container's. One that is gone has ended.
     ///
     /// # Errors
     /// What systemd refused.
@@ -158,9 +176,9 @@ impl Unit {
     }
 }
 
-/// Whether a scope could not be started because there is one of its name.
-pub fn is_taken(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.is("UnitExists"))
+/// What `systemctl` shows of a container.
+fn description(id: &str) -> String {
+    format!("OCI container {id}")
 }
 
 /// The number that systemd's version starts with: 252 of `252.39-1~deb12u2`.

@@ -7,7 +7,17 @@ use super::wire::{Property, Value};
 /// What each limit is called by systemd of this version. Limits that systemd has no property for are left to the files
 /// of the cgroup, as are all exact values: systemd rounds some.
 pub fn of(settings: &[Setting], version: u32) -> Vec<Property> {
-    settings.iter().flat_map(|setting| one(&setting.file, &setting.value, setting, version)).collect()
+    let single = settings.iter().flat_map(|setting| one(&setting.file, &setting.value, setting, version));
+    single.chain(v1_quota(settings, version)).collect()
+}
+
+/// cgroup v1 has quota and period in two files.
+fn v1_quota(settings: &[Setting], version: u32) -> Vec<Property> {
+    let value = |file: &str| settings.iter().find(|setting| setting.file == file).map(|setting| &*setting.value);
+    match (value("cpu.cfs_quota_us"), value("cpu.cfs_period_us")) {
+        (None, None) => Vec::new(),
+        (quota, period) => cpu_max(&format!("{} {}", quota.unwrap_or("max"), period.unwrap_or_default()), version),
+    }
 }
 
 fn one(file: &str, value: &str, setting: &Setting, version: u32) -> Vec<Property> {
@@ -18,6 +28,9 @@ fn one(file: &str, value: &str, setting: &Setting, version: u32) -> Vec<Property
         "memory.low" => number("MemoryLow"),
         "memory.min" => number("MemoryMin"),
         "memory.swap.max" => number("MemorySwapMax"),
+        "memory.limit_in_bytes" => number("MemoryLimit"),
+        "cpu.shares" => number("CPUShares"),
+        "blkio.weight" => number("BlockIOWeight"),
         "pids.max" => number("TasksMax"),
         "cpu.weight" => number("CPUWeight"),
         // Weight 0 is idle.
@@ -31,9 +44,9 @@ fn one(file: &str, value: &str, setting: &Setting, version: u32) -> Vec<Property
     }
 }
 
-/// systemd spells `max` as the largest number.
+/// systemd spells `max`, which is -1 on v1, as the largest number.
 fn number(value: &str) -> Option<u64> {
-    if value.trim() == "max" { Some(u64::MAX) } else { value.trim().parse().ok() }
+    if matches!(value.trim(), "max" | "-1") { Some(u64::MAX) } else { value.trim().parse().ok() }
 }
 
 /// `QUOTA PERIOD` as the time in each second, in whole steps of 10 ms as systemd wants it, rounded up.
@@ -103,6 +116,25 @@ mod tests {
         assert_eq!(shown("cpu.max", "20000 50000", 252), [single(quota, 400_000), single(period, 50_000)]);
         assert_eq!(shown("cpu.max", "1234 100000", 241), [single(quota, 20_000)]);
         assert_eq!(shown("cpu.max", "max 100000", 241), [single(quota, u64::MAX)]);
+    }
+
+    #[test]
+    fn v1_has_other_names() {
+        let all = |list: &[(&'static str, &str)]| {
+            let settings: Vec<_> = list.iter().map(|(file, value)| Setting::new("any", "/x", *file, value)).collect();
+            of(&settings, 252)
+        };
+        let [quota, period] = ["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec"];
+        let both = all(&[("cpu.cfs_period_us", "50000"), ("cpu.shares", "9"), ("cpu.cfs_quota_us", "20000")]);
+        assert_eq!(both, [single("CPUShares", 9), single(quota, 400_000), single(period, 50_000)]);
+        assert_eq!(all(&[("cpu.cfs_quota_us", "-1")])[0], single(quota, u64::MAX));
+        let period_alone = all(&[("cpu.cfs_period_us", "50000")]);
+        assert_eq!(period_alone, [single(quota, u64::MAX), single(period, 50_000)]);
+        assert_eq!(all(&[("memory.limit_in_bytes", "-1")]), [single("MemoryLimit", u64::MAX)]);
+        assert_eq!(
+            all(&[("blkio.weight", "500"), ("memory.memsw.limit_in_bytes", "5")]),
+            [single("BlockIOWeight", 500)]
+        );
     }
 
     #[test]

@@ -14,6 +14,9 @@ pub struct Unit {
     pub user: bool,
     #[serde(skip)]
     pub slice: String,
+    /// What the scope says of itself, so that no other of the same name is taken for it.
+    #[serde(default)]
+    pub(super) owner: String,
 }
 
 const POINTER: &str = "/linux/cgroupsPath";
@@ -33,7 +36,7 @@ impl Unit {
         let slice = path.as_deref().and_then(|path| path.split(':').next()).filter(|slice| !slice.is_empty());
         let slice = slice.unwrap_or(default_slice).to_owned();
         check_slice(&slice)?;
-        Ok(Self { name, user, slice })
+        Ok(Self { name, user, slice, owner: String::new() })
     }
 
     /// The cgroup below the manager's own.

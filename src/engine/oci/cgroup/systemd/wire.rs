@@ -18,6 +18,8 @@ pub enum Value {
     Str(String),
     /// All of one type, whose signature is there because an array may be empty.
     Array(&'static str, Vec<Value>),
+    /// `a(ss)`
+    Pairs(Vec<(String, String)>),
 }
 
 impl Value {
@@ -42,13 +44,14 @@ impl Value {
             Self::U64(_) => "t",
             Self::F64(_) => "d",
             Self::Str(_) => "s",
-            Self::Array(..) => "a",
+            Self::Array(..) | Self::Pairs(_) => "a",
         }
     }
 
     fn signature(&self) -> String {
         match self {
             Self::Array(element, _) => format!("a{element}"),
+            Self::Pairs(_) => "a(ss)".to_owned(),
             scalar => scalar.scalar_signature().to_owned(),
         }
     }
@@ -62,6 +65,7 @@ pub enum Argument<'a> {
     Str(&'a str),
     Bool(bool),
     Pids(&'a [u32]),
+    Strings(&'a [&'a str]),
     Properties(&'a [Property]),
     /// `a(sa(sv))`: the units that StartTransientUnit could make besides, of which there are none.
     NoMoreUnits,
@@ -73,6 +77,7 @@ impl Argument<'_> {
             Self::Str(_) => "s",
             Self::Bool(_) => "b",
             Self::Pids(_) => "au",
+            Self::Strings(_) => "as",
             Self::Properties(_) => "a(sv)",
             Self::NoMoreUnits => "a(sa(sv))",
         }
@@ -140,6 +145,13 @@ impl Writer {
                 };
                 self.array(alignment, |writer| values.iter().for_each(|value| writer.value(value)));
             }
+            Value::Pairs(pairs) => self.array(8, |writer| {
+                for (first, second) in pairs {
+                    writer.align(8);
+                    writer.text(first);
+                    writer.text(second);
+                }
+            }),
         }
     }
 
@@ -153,6 +165,7 @@ impl Writer {
             Argument::Str(text) => self.text(text),
             Argument::Bool(value) => self.u32(u32::from(*value)),
             Argument::Pids(pids) => self.array(4, |writer| pids.iter().for_each(|pid| writer.u32(*pid))),
+            Argument::Strings(texts) => self.array(4, |writer| texts.iter().for_each(|text| writer.text(text))),
             Argument::Properties(properties) => self.array(8, |writer| {
                 for (name, value) in *properties {
                     writer.align(8);
@@ -211,7 +224,7 @@ const SIGNATURE_FIELD: u8 = 8;
 /// How many bytes of a message tell how long it is.
 pub const PROLOGUE: usize = 16;
 /// More than systemd ever says to us: what claims to be longer is no D-Bus.
-const LONGEST: usize = 1 << 20;
+const LONGEST: usize = 1 << 24;
 
 /// A received message.
 #[derive(Debug, Default, PartialEq)]
@@ -264,23 +277,45 @@ impl Message {
         Ok(message)
     }
 
-    /// Every string among the arguments; numbers are left out, and a variant counts as what is in it. Reading ends where
-    /// something follows that is neither.
+    /// Every string among the arguments; numbers are left out, and a variant counts as what is in it: a string, or a list
+    /// of them. Reading ends where something else follows.
     pub fn strings(&self) -> Vec<String> {
         let mut reader = Reader { bytes: &self.body, at: 0 };
         let mut strings = Vec::new();
         for kind in self.signature.chars() {
-            let kind = match kind {
-                'v' => reader.signature().ok().and_then(|signature| signature.chars().next()).unwrap_or_default(),
-                kind => kind,
-            };
-            match kind {
-                's' | 'o' => strings.extend(reader.text().map(str::to_owned)),
-                'u' => drop(reader.u32()),
+            let variant = if kind == 'v' { reader.signature().unwrap_or_default() } else { "" };
+            match (kind, variant) {
+                ('s' | 'o', _) | ('v', "s" | "o") => strings.extend(reader.text().map(str::to_owned)),
+                ('v', "as") => strings.extend(reader.texts().unwrap_or_default()),
+                ('u', _) => drop(reader.u32()),
                 _ => break,
             }
         }
         strings
+    }
+
+    /// Name and description of each unit in the reply to ListUnitsByPatterns.
+    ///
+    /// # Errors
+    /// Where it is something else.
+    pub fn units(&self) -> Result<Vec<(String, String)>> {
+        if self.signature != "a(ssssssouso)" {
+            bail!("systemd listed its units in the form {:?}", self.signature);
+        }
+        let mut reader = Reader { bytes: &self.body, at: 0 };
+        let end = reader.u32()? as usize;
+        reader.align(8);
+        let end = end + reader.at;
+        let mut units = Vec::new();
+        while reader.at < end {
+            reader.align(8);
+            units.push((reader.text()?.to_owned(), reader.text()?.to_owned()));
+            // Three states, the unit that it follows and its object; the number, kind and object of its job.
+            (0..5).try_for_each(|_| reader.text().map(drop))?;
+            reader.u32()?;
+            (0..2).try_for_each(|_| reader.text().map(drop))?;
+        }
+        Ok(units)
     }
 }
 
@@ -314,6 +349,15 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
+    fn texts(&mut self) -> Result<Vec<String>> {
+        let end = self.u32()? as usize + self.at;
+        let mut texts = Vec::new();
+        while self.at < end {
+            texts.push(self.text()?.to_owned());
+        }
+        Ok(texts)
+    }
+
     fn signature(&mut self) -> Result<&'a str> {
         let length = usize::from(self.take(1)?[0]);
         let text = std::str::from_utf8(self.take(length)?)?;
@@ -323,50 +367,5 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a call looks like to its receiver: the header fields of calls and replies are the same.
-    fn received(bytes: &[u8]) -> Message {
-        let (prologue, rest) = bytes.split_first_chunk::<PROLOGUE>().unwrap();
-        assert_eq!(rest_length(prologue).unwrap(), rest.len());
-        Message::parse(prologue, rest).unwrap()
-    }
-
-    #[test]
-    fn what_is_written_can_be_read() {
-        let target = Target { destination: "a.b", path: "/a", interface: "a.b.C", member: "Do" };
-        let properties = [("Slice".to_owned(), Value::text("x.slice")), ("Delegate".to_owned(), Value::Bool(true))];
-        let arguments = [Argument::Str("unit"), Argument::Str("replace"), Argument::Properties(&properties)];
-        let message = received(&call(7, &target, &arguments));
-        assert_eq!((message.kind, message.member.as_str()), (METHOD_CALL, "Do"));
-        assert_eq!(message.signature, "ssa(sv)");
-        assert_eq!(message.strings(), ["unit", "replace"]);
-        assert!(received(&call(8, &target, &[])).strings().is_empty());
-    }
-
-    #[test]
-    fn alignment_of_arrays_counts_from_the_first_element() {
-        let mut writer = Writer::default();
-        writer.argument(&Argument::Properties(&[("A".to_owned(), Value::Array("t", vec![Value::U64(5)]))]));
-        let expected: &[u8] = &[
-            32, 0, 0, 0, 0, 0, 0, 0, // length, padding to the struct
-            1, 0, 0, 0, b'A', 0, // name
-            2, b'a', b't', 0, 0, 0, // signature, padding to the length
-            8, 0, 0, 0, 0, 0, 0, 0, // length, padding to the number, which the length leaves out
-            0, 0, 0, 0, 0, 0, 0, 0,
-        ];
-        assert_eq!(writer.0.len(), 8 + u32::from_le_bytes(writer.0[..4].try_into().unwrap()) as usize);
-        assert_eq!(writer.0[8..14], expected[8..14]);
-        assert_eq!(writer.0[writer.0.len() - 8..], [5, 0, 0, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn nonsense_is_an_error_and_no_panic() {
-        assert!(rest_length(&[0xff; PROLOGUE]).is_err());
-        let mut prologue = [0; PROLOGUE];
-        prologue[0] = b'l';
-        prologue[12] = 40;
-        assert!(Message::parse(&prologue, &[6, 1, b's', 0, 255, 255, 255, 255]).is_err());
-    }
-}
+#[path = "wire_tests.rs"]
+mod tests;

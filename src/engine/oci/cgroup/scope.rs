@@ -1,0 +1,51 @@
+//! A container's cgroups as systemd makes them: all at once, around a process. On cgroup v1 those of the controllers that
+//! systemd leaves alone are made beside them.
+
+use anyhow::{Context, Result, bail};
+
+use super::create::OpenPlace;
+use super::placement::{Place, Placement, StartUnit};
+use super::{Created, devices, file, limits, systemd};
+
+impl Created {
+    /// The scope that systemd makes around a process, and its open directories.
+    pub(super) fn around(placement: &Placement, start: &StartUnit) -> Result<Self> {
+        let Some(unit) = &placement.unit else { bail!("the container is no unit of systemd's") };
+        let settings = match limits::any_limit(start.resources) {
+            true => limits::settings(start.resources, &placement.controllers()?)?,
+            false => Vec::new(),
+        };
+        let rules = placement.is_ruled_by_systemd().then(|| devices::rules(start.resources)).transpose()?;
+        let annotated = start.annotations.map_or(Ok(Vec::new()), systemd::annotated)?;
+        let pid = u32::try_from(start.pid).context("the pid of init")?;
+        // From here on an error ends the scope, unless it is another container's.
+        let mut created = Created::nothing(placement, false);
+        let (settings, devices, annotated) = (&settings, rules.as_deref(), &annotated);
+        unit.start(&systemd::Start { id: start.id, pid, settings, devices, annotated })?;
+        for place in &placement.places {
+            created.take(place, start.pid)?;
+        }
+        created.check_not_frozen()?;
+        Ok(created)
+    }
+
+    /// Opens one directory of the scope. One that systemd made holds the process already; from one that a killed rtx left,
+    /// of a controller that systemd leaves alone, a process that is still in there must not be taken for the container's.
+    fn take(&mut self, place: &Place, pid: i32) -> Result<()> {
+        let (dir, existed) = self.open_directory(place, Some(pid))?;
+        if place.is_unified() && !existed {
+            // systemd does not track processes in this hierarchy, and init joins only those of v1 by itself.
+            file::write(&dir, "cgroup.procs", &pid.to_string())
+                .with_context(|| format!("write {pid} to {}/cgroup.procs", place.directory().display()))?;
+        }
+        self.open.push(OpenPlace { place: place.clone(), dir });
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Whether systemd keeps track of processes by this hierarchy.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.is_unified() || self.controllers == "name=systemd"
+    }
+}

@@ -1,0 +1,122 @@
+//! Which scope is whose: names are the callers' choice, and what is lost has to be found again.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::{assert_gone, needs_systemd, runtime, waiting};
+use crate::support::runtime::find_program;
+use crate::support::units::property;
+use crate::support::{Bundle, Container, skip};
+
+/// Ends a container whose record is lost, in three ways, and sees that nothing of it stays.
+#[test]
+fn delete_force_of_a_lost_record_finds_the_scope() {
+    needs_systemd!();
+    let runtime = runtime();
+    for lost in ["the record", "the record and the configuration", "the directory"] {
+        let (bundle, unit) = waiting();
+        let container = Container::new(&runtime, &bundle);
+        container.run_detached(&[]).ok();
+        let pid = container.pid();
+        let directory = runtime.root().join(&container.id);
+        match lost {
+            "the directory" => fs::remove_dir_all(&directory).expect("remove the directory"),
+            _ => fs::write(directory.join("state.json"), "").expect("damage the record"),
+        }
+        if lost == "the record and the configuration" {
+            fs::write(directory.join("config.json"), "").expect("damage the configuration");
+        }
+        // The scope of another container of the same id, in another directory, is another's.
+        let elsewhere = super::runtime();
+        elsewhere.run(&["delete", "--force", &container.id]).ok();
+        assert_eq!(property(&unit, "ActiveState"), "active");
+        container.delete(&["--force"]).ok();
+        assert!(!std::path::Path::new(&format!("/proc/{pid}/cwd")).exists(), "without {lost} it still runs");
+        assert_gone(&unit);
+        assert!(!directory.exists());
+    }
+}
+
+/// A create that is killed before it has a scope, or is refused one, has no claim on the one that has its name.
+#[test]
+fn a_killed_create_leaves_the_scope_of_its_name_alone() {
+    needs_systemd!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = runtime();
+    let (bundle, unit) = waiting();
+    let first = Container::new(&runtime, &bundle);
+    first.run_detached(&[]).ok();
+    let mut second = Bundle::shell("exec sleep 600");
+    second.spec["linux"]["cgroupsPath"] = bundle.spec["linux"]["cgroupsPath"].clone();
+    let other = Container::new(&runtime, &second);
+    // The first connection is stage1's, to ask where systemd itself is.
+    let killed = ["strace", "-o", "/dev/null", "-e", "inject=connect:signal=KILL:when=2"];
+    assert_ne!(other.background("create", &[]).through(&killed).run().code, 0);
+    assert!(runtime.root().join(&other.id).join("state.json").exists(), "it was killed too early");
+    other.delete(&["--force"]).ok();
+    assert_eq!((first.status(), property(&unit, "ActiveState")), ("running".to_owned(), "active".to_owned()));
+    // The next create of the id does the same.
+    assert_ne!(other.background("create", &[]).through(&killed).run().code, 0);
+    other.create().fails(1, "UnitExists");
+    assert_eq!(first.status(), "running");
+    first.delete(&["--force"]).ok();
+    assert_gone(&unit);
+}
+
+/// What is killed when it has a scope leaves it behind, and that one is its own.
+#[test]
+fn a_killed_create_is_found_by_its_scope() {
+    needs_systemd!();
+    let runtime = runtime();
+    let (mut bundle, unit) = waiting();
+    let hook = bundle.make_script("hang", "touch begun; exec sleep 600");
+    bundle.spec["hooks"] = json!({ "createRuntime": [{ "path": hook, "env": ["PATH=/bin:/usr/bin"] }] });
+    let container = Container::new(&runtime, &bundle);
+    let create = container.background("create", &[]).start();
+    let begun = || bundle.host("begun").exists().then_some(());
+    crate::support::children::poll_until(std::time::Duration::from_secs(20), begun).expect("the hook begins");
+    assert!(property(&unit, "Documentation").ends_with(&container.id));
+    container.delete(&["--force"]).ok();
+    assert_ne!(create.wait().code, 0);
+    assert_gone(&unit);
+}
+
+/// A stopped container has no scope, and another may have its name by the time that it is deleted.
+#[test]
+fn deleting_a_stopped_container_leaves_the_next_scope_of_its_name_alone() {
+    needs_systemd!();
+    let runtime = runtime();
+    let (bundle, unit) = waiting();
+    let first = Container::new(&runtime, &bundle);
+    first.run_detached(&[]).ok();
+    first.kill("KILL").ok();
+    first.wait_exit();
+    let gone = || (property(&unit, "LoadState") == "not-found").then_some(());
+    crate::support::children::poll_until(std::time::Duration::from_secs(20), gone).expect("the scope ends");
+    let second = Container::new(&runtime, &bundle);
+    second.run_detached(&[]).ok();
+    first.delete(&[]).ok();
+    assert_eq!((second.status(), property(&unit, "ActiveState")), ("running".to_owned(), "active".to_owned()));
+}
+
+/// Whose a scope is does not get lost when an annotation describes it.
+#[test]
+fn an_annotation_adds_documentation() {
+    needs_systemd!();
+    let runtime = runtime();
+    let (mut bundle, unit) = waiting();
+    bundle.spec["annotations"] = json!({
+        "org.systemd.property.Documentation": "['man:sleep(1)']",
+        "org.systemd.property.Description": "'sleeps'",
+    });
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    assert_eq!(property(&unit, "Description"), "sleeps");
+    let documentation = property(&unit, "Documentation");
+    assert!(documentation.contains("man:sleep(1)") && documentation.ends_with(&container.id), "{documentation}");
+    container.delete(&["--force"]).ok();
+    assert_gone(&unit);
+}
