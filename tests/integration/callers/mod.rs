@@ -5,6 +5,7 @@
 
 mod buildah;
 mod containerd;
+mod cri;
 mod docker;
 mod site;
 mod slurm;
