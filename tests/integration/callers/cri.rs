@@ -145,9 +145,8 @@ fn failures() {
     for site in sites!(CRI) {
         site.sh("HANDLER=nope pod other").fails(1, "no runtime for \"nope\" is configured");
         site.sh("pod fails").ok();
-        let command = |name: &str, command: &str| {
-            site.sh(&format!("start fails {name} '' '{{\"command\": [\"{command}\"]}}'"))
-        };
+        let command =
+            |name: &str, command: &str| site.sh(&format!("start fails {name} '' '{{\"command\": [\"{command}\"]}}'"));
         command("nowhere", "nope").fails(1, "exec: \"nope\": executable file not found in $PATH");
         command("noent", "/nope").fails(1, "exec: \"/nope\": stat /nope: no such file or directory");
         command("noexec", "/etc/passwd").fails(1, "exec: \"/etc/passwd\": permission denied");
@@ -184,17 +183,16 @@ fn probes_and_hooks() {
 #[test]
 fn streams() {
     for site in sites!(CRI) {
-        site.sh("pod streams && start streams main 'while :; do nc -l -p 8081 -e sh -c "read line; echo got $line"; done' \
+        site.sh("pod streams && start streams main 'while :; do nc -l -p 8081 -e sh -c \"read line; echo got \\$line\"; done' \
                  && start streams reads 'read line; echo got $line; read line; exit 4' '{\"stdin\": true}'")
             .ok();
         let output = site.sh("cri exec $(id main) sh -c 'echo out; echo err >&2; exit 3' < /dev/null");
         assert_eq!((output.code, &*output.stdout, &*output.stderr), (3, "out\n", "err\n"));
-        let output = site.sh("echo typed | cri exec $(id main) sh -c 'read line; echo $line; seq 20000 | tail -1'").ok();
+        let output =
+            site.sh("echo typed | cri exec $(id main) sh -c 'read line; echo $line; seq 20000 | tail -1'").ok();
         assert_eq!(output.stdout, "typed\n20000\n");
-        let output = site.sh(
-            "printf 'tty; sleep 0.5; stty size; exit 5\\n' | cri exec -t $(id main) sh; echo $?
-             cri exec -t $(id main) seq 20000 < /dev/null | wc -l",
-        );
+        let output = site.sh("printf 'tty; sleep 0.5; stty size; exit 5\\n' | cri exec -t $(id main) sh; echo $?
+             cri exec -t $(id main) seq 20000 < /dev/null | wc -l");
         for text in ["\r\n/dev/pts/", "\r\n37 91\r\n", "\n5\n20000\n"] {
             assert!(output.stdout.contains(text), "{text:?} is missing: {output:?}");
         }
@@ -271,20 +269,20 @@ fn pid_namespaces() {
         let shared = r#"{"linux": {"security_context": {"namespace_options": {"pid": "POD"}}}}"#;
         let own = r#"{"linux": {"security_context": {"namespace_options": {"pid": "CONTAINER"}}}}"#;
         let output = site.sh(&format!(
-            r#"pod shared '{shared}' && start shared one 'exec sleep 601' '{shared}' && start shared two 'exec sleep 602' '{shared}'
-            cri exec-sync $(id two) sh -c 'tr "\0" " " < /proc/1/cmdline; echo; pgrep -f "^sleep 60[12]" | wc -l'
-            cri exec-sync $(id two) sh -c 'kill $(pgrep -f "^sleep 601")'; ended one; status one '\(.exitCode)'; stop two 1"#
+            r#"pod shared '{shared}' && start shared one 'exec tail -f /dev/null' '{shared}' && start shared two 'exec sleep 602' '{shared}'
+            cri exec-sync $(id two) sh -c 'cat /proc/1/comm; pidof tail | wc -w'
+            cri exec-sync $(id two) sh -c 'kill $(pidof tail)'; ended one; status one '\(.exitCode)'; stop two 1"#
         ));
-        assert_eq!(output.stdout, "sleep 36000 \n2\n143\n", "{output:?}");
+        assert_eq!(output.stdout, "sleep\n1\n143\n", "{output:?}");
         end(site, "shared");
         // A container for debugging enters the namespace of another one.
         let output = site.sh(&format!(
-            r#"pod own '{own}' && start own one 'sleep 603' '{own}' && start own two 'tr "\0" " " < /proc/1/cmdline' '{own}' && ended two && logs own two
-            start own debug 'tr "\0" " " < /proc/1/cmdline' "{{\"linux\": {{\"security_context\": {{\"namespace_options\": {{\"pid\": \"TARGET\", \"target_id\": \"$(id one)\"}}}}}}}}" && ended debug && logs own debug"#
+            r#"pod own '{own}' && start own one 'sleep 603' '{own}' && start own two 'cat /proc/1/comm' '{own}' && ended two && logs own two
+            start own debug 'cat /proc/1/comm' "{{\"linux\": {{\"security_context\": {{\"namespace_options\": {{\"pid\": \"TARGET\", \"target_id\": \"$(id one)\"}}}}}}}}" && ended debug && logs own debug"#
         ));
-        assert_eq!(output.stdout, "stdout P sh -c tr \"\\0\" \" \" < /proc/1/cmdline \nstdout P sleep 603 \n", "{output:?}");
+        assert_eq!(output.stdout, "stdout F cat\nstdout F sleep\n", "{output:?}");
         end(site, "own");
-        let node = r#"{"linux": {"security_context": {"namespace_options": {"network": "NODE", "pid": "NODE", "ipc": "NODE"}}}}"#;
+        let node = r#"{"hostname": "", "linux": {"security_context": {"namespace_options": {"network": "NODE", "pid": "NODE", "ipc": "NODE"}}}}"#;
         let output = site.sh(&format!(
             r#"for kind in net pid ipc; do readlink /proc/self/ns/$kind; done > $D/spaces
             pod node '{node}' && start node main 'for kind in net pid ipc; do readlink /proc/self/ns/$kind; done' '{node}' && ended main

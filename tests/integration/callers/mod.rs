@@ -9,6 +9,7 @@ mod cri;
 mod docker;
 mod site;
 mod slurm;
+mod swarm;
 
 use std::sync::Once;
 
