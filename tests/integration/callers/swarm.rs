@@ -150,7 +150,7 @@ fn updated(site: &Site) {
         await '[ "$(state)" = rollback_completed ] && [ "$(versions)" = " 4 2" ]'; versions
         m service ps --no-trunc --format '{{.Error}}' rolled | grep -o 'exec: "/nope": stat /nope: no such file or directory' | head -1"#);
     let refused = "exec: \"/nope\": stat /nope: no such file or directory\n";
-    assert_eq!(output.stdout, format!(" 4 1\n 4 2\n 4 Complete\n 4 2\n{refused}"), "{output:?}");
+    assert_eq!(output.stdout, format!(" 4 1\n 4 2\n 4 Shutdown\n 4 2\n{refused}"), "{output:?}");
     remove(site, "rolled");
 }
 
