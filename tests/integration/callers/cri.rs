@@ -11,7 +11,7 @@ const FUNCTIONS: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/contrib/kubernetes",
     r#"
-await() { for i in $(seq 200); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
+await() { end=$(($(date +%s) + 60)); until eval "$1"; do [ $(date +%s) -lt $end ] || { echo "never: $1" >&2; return 1; }; sleep 0.1; done; }
 # Debian's Python has Debian's modules, whatever else is first in PATH.
 cri() { PYTHONPATH=$D PYTHONDONTWRITEBYTECODE=1 timeout 100 /usr/bin/python3 $CRI/cri.py $D/c.sock "$@"; }
 id() { cat $D/pods/$1.id; }

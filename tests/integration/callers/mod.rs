@@ -7,6 +7,8 @@ mod buildah;
 mod containerd;
 mod cri;
 mod docker;
+mod kubernetes;
+mod machines;
 mod site;
 mod slurm;
 mod swarm;
