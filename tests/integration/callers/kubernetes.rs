@@ -37,7 +37,7 @@ control_plane() {
         --endpoint-reconciler-type none --kubelet-preferred-address-types InternalIP --default-unreachable-toleration-seconds 3 --default-not-ready-toleration-seconds 3 \
         --service-account-issuer https://rtx --service-account-signing-key-file $D/accounts.key --service-account-key-file $D/accounts.key
     await 'k get --raw /readyz > /dev/null 2>&1'
-    here controllers $K/kube-controller-manager --kubeconfig $D/admin.conf --leader-elect=false --node-monitor-period 1s --node-monitor-grace-period 12s --cert-dir $D/certs
+    here controllers $K/kube-controller-manager --kubeconfig $D/admin.conf --leader-elect=false --node-monitor-period 1s --cert-dir $D/certs
     here scheduler $K/kube-scheduler --kubeconfig $D/admin.conf --leader-elect=false --cert-dir $D/certs
 }
 # The kernel's own settings, which a kubelet changes, are those of this machine too: it gets copies.
@@ -179,7 +179,7 @@ fn assert_gone(site: &Site) {
 fn ends_and_restarts(site: &Site) {
     let output = site.sh(r#"pod code 'exit 3' '{"spec": {"restartPolicy": "Never"}}'
         pod oom 'x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done' '{"container": {"resources": {"limits": {"memory": "20Mi"}}}}'
-        pod unwell 'touch /tmp/well; sleep 3; rm /tmp/well; sleep 600' '{"container": {"livenessProbe": {"exec": {"command": ["test", "-e", "/tmp/well"]}, "periodSeconds": 1, "failureThreshold": 1}}}'
+        pod unwell 'touch /tmp/well; sleep 3; rm /tmp/well; sleep 600' '{"container": {"livenessProbe": {"exec": {"command": ["test", "-e", "/tmp/well"]}, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 1}}}'
         pod nope true '{"container": {"command": ["/nope"]}, "spec": {"restartPolicy": "Never"}}'
         await '[ "$(field code state.terminated.exitCode)" = 3 ]' && field code state.terminated.reason; echo
         await '[ "$(field oom lastState.terminated.reason)" = OOMKilled ] && [ $(field oom restartCount) -ge 1 ]' && echo out of memory
