@@ -109,7 +109,7 @@ pod() {
 }
 field() { k get pod $1 -o "jsonpath={.status.containerStatuses[0].$2}"; }
 # What the runtime still holds on either node.
-left() { for n in 1 2; do find /sys/fs/cgroup/memory/$Y-$n -mindepth 1 -name '[0-9a-f]*[0-9a-f]' -path '*pod*/*'; in_node $n ls /run/containerd/runc/k8s.io 2> /dev/null; done; true; }
+left() { for n in 1 2; do find /sys/fs/cgroup/memory/$Y-$n -regextype egrep -regex '.*/[0-9a-f]{64}'; in_node $n ls /run/containerd/runc/k8s.io 2> /dev/null; done; true; }
 "#
 );
 
@@ -154,10 +154,10 @@ fn examples(site: &Site) {
     let output = site.sh(r#"p=$(k get pods -l app=web-rtx -o name | head -1)
         k exec $p -c web -- sh -c 'cat /tmp/hook'; k exec $p -c helper -- sh -c 'pidof httpd | wc -w'; echo typed | k exec -i $p -c helper -- cat
         k exec $p -c web -- sh -c 'exit 6' 2> /dev/null; echo $?
-        script -qec "$K/kubectl --kubeconfig $D/admin.conf exec -it $p -c web -- tty" /dev/null | tr -d '\r'
+        script -qec "$K/kubectl --kubeconfig $D/admin.conf exec -it $p -c web -- tty" /dev/null | grep -o /dev/pts/0
         echo copied > $D/there; k cp $D/there ${p#pod/}:/tmp/there -c helper && k cp ${p#pod/}:/tmp/there $D/back -c helper > /dev/null; cat $D/back
         $K/kubectl --kubeconfig $D/admin.conf port-forward $p 18080:8080 > /dev/null 2>&1 & forward=$!
-        await 'curl -s http://127.0.0.1:18080/ | cut -d - -f 1-2'; kill $forward"#);
+        await 'curl -sf http://127.0.0.1:18080/ > $D/page'; cut -d - -f 1-2 $D/page; kill $forward"#);
     assert_eq!(output.stdout, "started\n1\ntyped\n6\n/dev/pts/0\ncopied\nserved by web-rtx\n", "{output:?}");
     // Every pod from either node, and more of them with another configuration, one after the other.
     let output = site.sh(r#"k scale --replicas 6 deployment/web-rtx > /dev/null; k rollout status --timeout 90s deployment/web-rtx > /dev/null; on web-rtx; echo
