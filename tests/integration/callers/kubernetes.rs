@@ -104,8 +104,8 @@ on() { k get pods -l app=$1 --no-headers -o 'custom-columns=S:.status.phase,D:.m
 # NAME COMMAND [FIELDS]: a pod of one container.
 pod() {
     jq -cn --arg name $1 --arg command "$2" --argjson more "${3:-null}" '
-        {apiVersion: "v1", kind: "Pod", metadata: {name: $name}, spec: {runtimeClassName: "rtx", terminationGracePeriodSeconds: 1,
-         containers: [{name: "main", image: "busybox:1", command: ["sh", "-c", $command]} * ($more.container // {})]} * ($more.spec // {})}' | k apply -f - > /dev/null
+        {apiVersion: "v1", kind: "Pod", metadata: {name: $name}, spec: ({runtimeClassName: "rtx", terminationGracePeriodSeconds: 1,
+         containers: [{name: "main", image: "busybox:1", command: ["sh", "-c", $command]} * ($more.container // {})]} * ($more.spec // {}))}' | k apply -f - > /dev/null
 }
 field() { k get pod $1 -o "jsonpath={.status.containerStatuses[0].$2}"; }
 # What the runtime still holds on either node.
