@@ -3,9 +3,10 @@
 #   make build     target/release/rtx
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
-#   make test-integrations   rtx under containerd, buildah, Docker and Slurm, runc beside it; minutes
+#   make test-integrations   rtx under containerd, CRI, buildah, Docker, Swarm and Slurm, runc beside it; minutes
 #   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
+#   make deb       target/rtx_VERSION_ARCHITECTURE.deb
 #   make lint      formatting and clippy
 #   make docs      docs/config.md, the table of what config.json can say
 #   make clean
@@ -19,11 +20,12 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard $(HOME)/.cargo/bi
 
 BUILD_PACKAGES = gcc libc6-dev libseccomp-dev pkg-config
 RUN_PACKAGES = busybox-static jq
-TEST_PACKAGES = $(RUN_PACKAGES) runc crun criu podman conmon umoci uidmap strace
+TEST_PACKAGES = $(RUN_PACKAGES) runc crun criu podman conmon umoci uidmap strace lintian python3-yaml
 # For a machine with cgroup v2 alone and with systemd, which few are: see contrib/guest.
 GUEST_PACKAGES = user-mode-linux mmdebstrap e2fsprogs qemu-system-x86 seabios kmod cpio
 
-CALLER_PACKAGES = buildah containerd docker.io iptables iproute2 procps tini slurmctld slurmd slurm-client munge
+CALLER_PACKAGES = buildah containerd docker.io iptables iproute2 procps tini slurmctld slurmd slurm-client munge \
+	containernetworking-plugins curl protobuf-compiler python3-grpcio python3-protobuf python3-websocket
 
 RTX = target/release/rtx
 DOCS = target/docs
@@ -34,7 +36,7 @@ export CARGO_TARGET_DIR = $(CURDIR)/target
 # is a shell word, not a make variable, because the package may be installed by the same make.
 CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-name=libseccomp.a)")")"
 
-.PHONY: build run test test-integrations bench install lint docs clean build-needs test-needs
+.PHONY: build run test test-integrations bench install deb lint docs clean build-needs test-needs
 
 build: build-needs
 	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release
@@ -83,6 +85,9 @@ install:
 	install -d $(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d
 	sed 's|^rtx = .*|rtx = ["$(PREFIX)/bin/rtx"]|' contrib/containers.conf.d/50-rtx.conf \
 		>$(DESTDIR)$(SYSCONFDIR)/containers/containers.conf.d/50-rtx.conf
+
+deb: build
+	@contrib/build/deb $(RTX) target
 
 lint: build-needs
 	$(CARGO) fmt --check

@@ -26,6 +26,7 @@ mod schema;
 mod seccomp_notify;
 mod second_engine;
 mod service;
+mod shipped;
 mod slowed;
 mod support;
 mod systemd;

@@ -5,9 +5,13 @@
 
 mod buildah;
 mod containerd;
+mod cri;
 mod docker;
+mod kubernetes;
+mod machines;
 mod site;
 mod slurm;
+mod swarm;
 
 use std::sync::Once;
 
