@@ -32,9 +32,10 @@ pub enum Operation {
     MoveToNamespaces {
         kinds: i32,
     },
-    /// Time offsets of a new time namespace (time_namespaces(7)), as lines of /proc/self/timens_offsets.
-    TimeOffsets {
-        lines: String,
+    /// Enters the time namespace that was made for children (time_namespaces(7)), with these lines in
+    /// /proc/self/timens_offsets.
+    EnterTimeNamespace {
+        offsets: String,
     },
     /// User and group 0 of the user namespace, whose maps smaster has written.
     BecomeRoot,

@@ -1,11 +1,13 @@
 //! Every test that drives the real binary on the real kernel; one module a feature.
 
+mod apparmor;
 mod bundles;
 mod callers;
 mod cgroup_module;
 mod checkpoint;
 mod cli;
 mod contract;
+mod controllers;
 mod deaths;
 mod delegation;
 mod differential;

@@ -315,6 +315,8 @@ fn add_mounts(
         privileged: plan.privileged,
         clones: plan.clones(),
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
+        mounts_unified: plan.namespaces.has(libc::CLONE_NEWCGROUP)
+            || plan.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
         cgroups: &cgroups,

@@ -47,6 +47,8 @@ pub struct Surroundings<'a> {
     /// And there are detached mounts to clone into.
     pub clones: bool,
     pub cgroup_namespace: bool,
+    /// stage2 may mount cgroup v2, which the owner of a cgroup namespace may (cgroup_namespaces(7)).
+    pub mounts_unified: bool,
     pub cgroups: &'a [ContainerMount],
     /// Propagation that a clone of a host's mount gets (`MS_*`), 0 to leave it in the host's peer group.
     pub propagation: u64,
@@ -333,7 +335,7 @@ impl Plan {
     }
 
     fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
-        if around.privileged || around.cgroup_namespace {
+        if around.mounts_unified {
             let mut file_system = self.file_system("cgroup2", Some("cgroup"));
             file_system.flags.retain(|flag| flag != "ro");
             batch.push(self.operation(MountSource::FileSystem(file_system)));

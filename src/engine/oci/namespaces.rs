@@ -144,8 +144,9 @@ impl Plan {
         if kinds != 0 {
             batch.push(Operation::Unshare { kinds });
         }
-        if let Some(lines) = &self.time_offsets {
-            batch.push(Operation::TimeOffsets { lines: lines.clone() });
+        if self.makes(CLONE_NEWTIME) {
+            let offsets = self.time_offsets.clone().unwrap_or_default();
+            batch.push(Operation::EnterTimeNamespace { offsets });
         }
     }
 

@@ -6,8 +6,9 @@ use crate::sys::caps::{self, CAP_SYS_ADMIN};
 use crate::sys::sched::{self, SchedulerAttributes};
 use crate::sys::{self, Errno, On, describe, process};
 use anyhow::{Context as _, Result, bail};
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{AccessFlags, Gid, Uid, faccessat};
 use std::collections::hash_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -89,19 +90,31 @@ fn scheduler_hint(error: sys::Error, policy: u32) -> anyhow::Error {
 fn label(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
     if let Some(profile) = &plan.apparmor_profile {
         let text = format!("exec {profile}");
-        // Before Linux 5.8 the file is shared, and may be another module's, which would take the text for its own.
-        write_proc(&proc, "thread-self/attr/apparmor/exec", &text)
-            .or_else(|error| match error.downcast_ref::<crate::sys::Error>() {
-                Some(error) if error.errno == Errno::ENOENT => write_proc(&proc, "thread-self/attr/exec", &text),
-                _ => Err(error),
-            })
-            .with_context(|| format!("apply the AppArmor profile {profile:?}"))?;
+        write_proc(&proc, apparmor_file(&proc), &text).map_err(|error| apparmor_hint(error, profile))?;
     }
     if let Some(selinux) = &plan.selinux_label {
         write_proc(&proc, "thread-self/attr/exec", selinux)
             .with_context(|| format!("apply the SELinux label {selinux:?}"))?;
     }
     Ok(())
+}
+
+/// Before Linux 5.8 the file is shared, and may be another module's, which would take the text for its own.
+fn apparmor_file(proc: impl AsFd) -> &'static str {
+    let own = "thread-self/attr/apparmor/exec";
+    match faccessat(proc, own, AccessFlags::F_OK, AtFlags::empty()) {
+        Ok(()) => own,
+        Err(_) => "thread-self/attr/exec",
+    }
+}
+
+/// As runc says it; what "no such file" means here is not to be guessed.
+fn apparmor_hint(error: anyhow::Error, profile: &str) -> anyhow::Error {
+    let what = format!("apparmor failed to apply profile {profile:?}");
+    match error.downcast_ref::<crate::sys::Error>().map(|error| error.errno) {
+        Some(Errno::ENOENT) => error.context(format!("{what}: no profile of this name is loaded (apparmor_parser(8))")),
+        _ => error.context(what),
+    }
 }
 
 fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {

@@ -11,6 +11,7 @@ use crate::rpc::operation::{ConsoleOperation, Operation};
 use crate::rpc::server::{Context, Perform};
 use crate::sys::{Errno, On, classic, clone, describe, fd, process, sched, seccomp};
 use anyhow::{Context as _, Result, bail};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::symlinkat;
 use std::convert::Infallible;
@@ -20,6 +21,9 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+/// Missing in the libc crate for some targets.
+const CLONE_NEWTIME: i32 = 0x80;
 
 pub struct Payload {
     common: Common,
@@ -78,7 +82,7 @@ impl Perform for Payload {
             }
             Operation::Unshare { kinds } => unshare(kinds),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
-            Operation::TimeOffsets { lines } => sysctl::write_proc(self.proc()?, "self/timens_offsets", &lines),
+            Operation::EnterTimeNamespace { offsets } => enter_time_namespace(self.proc()?, &offsets),
             Operation::BecomeRoot => become_root(),
             Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
             Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
@@ -155,13 +159,23 @@ fn join_cgroups(tasks: Vec<usize>, keep_affinity: bool, context: &mut Context) -
 }
 
 fn unshare(kinds: i32) -> Result<()> {
-    const CLONE_NEWTIME: i32 = 0x80;
     match process::unshare(kinds) {
         Err(errno @ Errno::EINVAL) if kinds & CLONE_NEWTIME != 0 => {
             Err(errno).on("unshare", "namespaces").context("/linux/namespaces: a time namespace needs Linux 5.6")
         }
         other => Ok(other.on("unshare", "namespaces")?),
     }
+}
+
+/// Since Linux 6.3 execve(2) enters it. Before, only children did.
+fn enter_time_namespace(proc: &OwnedFd, offsets: &str) -> Result<()> {
+    if !offsets.is_empty() {
+        sysctl::write_proc(proc, "self/timens_offsets", offsets)?;
+    }
+    let path = "self/ns/time_for_children";
+    let namespace = openat(proc, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())
+        .on("open", format_args!("/proc/{path}"))?;
+    Ok(process::setns(&namespace, CLONE_NEWTIME).on("enter", "the time namespace")?)
 }
 
 /// In a new user namespace, ids 0 need its maps, which smaster has written by now.
