@@ -7,6 +7,7 @@ use crate::config::resctrl;
 use crate::stages::update;
 use crate::sys::{On, errno_of};
 use anyhow::{Context as _, Result, anyhow, bail};
+use oci_spec::runtime::LinuxIntelRdt;
 use serde_json::{Map, Value, json};
 use std::io::Read;
 use std::path::Path;
@@ -32,13 +33,13 @@ const FLAGS: &[(&str, &str, &str)] = &[
 ];
 
 pub fn update(context: &Context, args: UpdateArgs) -> Result<i32> {
-    refuse_rdt(&args)?;
+    let rdt = rdt(&args)?;
     let request = match &args.resources {
         Some(path) => read(path)?,
         None => from_flags(&args),
     };
     let name = |text: &str| if args.resources.is_some() { by_pointers(text) } else { by_flags(text) };
-    match update::update(&context.root, &args.id, &request) {
+    match update::update(&context.root, &args.id, &request, rdt.as_ref()) {
         Ok(warnings) => {
             let warnings: Vec<String> = warnings.iter().map(|warning| name(warning)).collect();
             report::warn(&format!("rtx update {}", args.id), &warnings);
@@ -142,19 +143,26 @@ fn explain(text: &[u8], error: &serde_json::Error) -> String {
     }
 }
 
-/// The schemata of a container are set when it is made.
-fn refuse_rdt(args: &UpdateArgs) -> Result<()> {
-    let given = [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)];
-    let Some((flag, _)) = given.into_iter().find(|(_, schema)| schema.as_ref().is_some_and(|text| !text.is_empty()))
-    else {
-        return Ok(());
-    };
-    match resctrl::mount_point() {
-        Some(root) => {
-            bail!("{flag}: rtx does not change Intel RDT schemata; write to the group's file below {}", root.display())
-        }
-        None => bail!("{flag}: Intel RDT is not enabled: this host has no resctrl file system mounted"),
+/// The schemata that the flags give; `None` where they give none.
+fn rdt(args: &UpdateArgs) -> Result<Option<LinuxIntelRdt>> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let (cache, bandwidth) = (given(&args.l3_cache_schema), given(&args.mem_bw_schema));
+    if cache.is_none() && bandwidth.is_none() {
+        return Ok(None);
     }
+    let flag = if cache.is_some() { "--l3-cache-schema" } else { "--mem-bw-schema" };
+    let Some(root) = resctrl::mount_point() else {
+        bail!("{flag}: Intel RDT is not enabled: this host has no resctrl file system mounted");
+    };
+    if cache.is_some() && !["L3", "L3CODE"].iter().any(|name| resctrl::has(&root, name)) {
+        bail!("--l3-cache-schema: Intel RDT/CAT is not enabled: the processors do not divide the L3 cache");
+    }
+    if bandwidth.is_some() && !resctrl::has(&root, "MB") {
+        bail!("--mem-bw-schema: Intel RDT/MBA is not enabled: the processors do not divide the memory's bandwidth");
+    }
+    let mut rdt = LinuxIntelRdt::default();
+    rdt.set_l3_cache_schema(cache).set_mem_bw_schema(bandwidth);
+    Ok(Some(rdt))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
 use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
-use super::oci::resctrl;
+use super::oci::{resctrl, resctrl_stats};
 use super::{Container, ExitStatus, InitProcess, join};
 use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
@@ -13,7 +13,7 @@ use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::path::Path;
@@ -165,7 +165,11 @@ pub fn processes(container: &Container) -> Result<Vec<i32>> {
 /// # Errors
 /// As [`pause`].
 pub fn stats(container: &Container) -> Result<serde_json::Value> {
-    Ok(serde_json::to_value(cgroup(container)?.stats()?)?)
+    let mut stats = cgroup(container)?.stats()?;
+    if let Some(groups) = engine_state(container)?.resctrl {
+        stats.intel_rdt = resctrl_stats::read(&groups);
+    }
+    Ok(serde_json::to_value(stats)?)
 }
 
 /// What becomes readable when the container ran out of memory.
@@ -186,6 +190,30 @@ pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
         Ok(spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default())
     };
     cgroup(container)?.update(resources, devices)
+}
+
+/// Changes what of the caches and of the memory's bandwidth the container may use. One that had no class of its own gets
+/// one, which the record has before it is made.
+///
+/// # Errors
+/// As [`update`]; where this host has no resctrl.
+pub fn update_schemata(container: &mut Container, rdt: &LinuxIntelRdt) -> Result<()> {
+    let state = engine_state(container)?;
+    let pids = processes(container)?;
+    if let Some(groups) = &state.resctrl {
+        return groups.update(rdt, &pids);
+    }
+    let groups = resctrl::own(&container.record.id)?;
+    let before = container.record.engine_state.clone();
+    let state = EngineState { resctrl: Some(groups.clone()), ..state };
+    container.record.engine_state = Some(serde_json::value::to_raw_value(&state)?);
+    container.state.write_record(&container.record)?;
+    let updated = groups.update(rdt, &pids);
+    if updated.is_err() {
+        container.record.engine_state = before;
+        container.state.write_record(&container.record)?;
+    }
+    updated
 }
 
 /// Removes the cgroups with what still runs in them, and the groups of resctrl. Before the container had a first process,

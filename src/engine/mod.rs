@@ -171,6 +171,14 @@ pub trait EngineOperations {
         Err(self.unsupported("update"))
     }
 
+    /// `update` of Intel RDT.
+    ///
+    /// # Errors
+    /// What the kernel refused, by file and value.
+    fn update_schemata(&mut self, _container: &mut Container, _rdt: &oci_spec::runtime::LinuxIntelRdt) -> Result<()> {
+        Err(self.unsupported("update of Intel RDT schemata"))
+    }
+
     /// `checkpoint`: saves the processes of a running container, which end by that unless the request says otherwise.
     ///
     /// # Errors

@@ -4,17 +4,18 @@ use super::lifecycle::Live;
 use crate::config::update;
 use crate::state::Status;
 use anyhow::{Context, Result, bail};
+use oci_spec::runtime::LinuxIntelRdt;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Changes the limits that `request`, a part of a `linux.resources` object, gives. Either all of them change or, as far
+/// Changes the limits that `request`, a part of a `linux.resources` object, gives, and the schemata of `rdt`. Either all of them change or, as far
 /// as it is in rtx's hands, none.
 ///
 /// Returns what of it changes nothing.
 ///
 /// # Errors
 /// Where the container is stopped; what is wrong with the request; what the kernel refused, by file and value.
-pub fn update(root: &Path, id: &str, request: &Value) -> Result<Vec<String>> {
+pub fn update(root: &Path, id: &str, request: &Value, rdt: Option<&LinuxIntelRdt>) -> Result<Vec<String>> {
     let mut live = Live::open_locked(root, id)?;
     if live.status()? == Status::Stopped {
         bail!("container not running");
@@ -23,7 +24,12 @@ pub fn update(root: &Path, id: &str, request: &Value) -> Result<Vec<String>> {
     let mut config: Value = serde_json::from_slice(&live.container.state.config()?).with_context(damaged)?;
     let current = config.pointer("/linux/resources").filter(|value| value.is_object()).cloned();
     let update = update::plan(&current.unwrap_or_else(|| json!({})), request)?;
-    if let Err(error) = live.engine.update(&mut live.container, &update.change) {
+    let changed = live.engine.update(&mut live.container, &update.change);
+    let changed = changed.and_then(|()| match rdt {
+        Some(rdt) => live.engine.update_schemata(&mut live.container, rdt),
+        None => Ok(()),
+    });
+    if let Err(error) = changed {
         // The values before the one that was refused are written already.
         let _ = live.engine.update(&mut live.container, &update.undo);
         return Err(error);
@@ -33,7 +39,14 @@ pub fn update(root: &Path, id: &str, request: &Value) -> Result<Vec<String>> {
     if linux.is_null() {
         *linux = json!({});
     }
-    linux.as_object_mut().with_context(damaged)?.insert("resources".into(), update.resources);
+    let linux = linux.as_object_mut().with_context(damaged)?;
+    linux.insert("resources".into(), update.resources);
+    if let Some(rdt) = rdt {
+        let known = linux.entry("intelRdt").or_insert_with(|| json!({}));
+        if let (Some(known), Value::Object(given)) = (known.as_object_mut(), serde_json::to_value(rdt)?) {
+            known.extend(given);
+        }
+    }
     live.container.state.replace_config(&serde_json::to_vec(&config)?)?;
     Ok(update.warnings)
 }

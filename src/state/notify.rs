@@ -2,16 +2,32 @@
 
 use super::StateDir;
 use crate::sys::socket::datagrams;
-use crate::sys::{Errno, On};
+use crate::sys::{Errno, On, errno_of};
 use anyhow::Result;
+use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 const NOTIFY: &str = "notify";
 const NOTIFY_SOCKET: &str = "notify/notify.sock";
 
 impl StateDir {
+    /// Where the directory for the socket is, or will be.
+    ///
+    /// # Errors
+    /// Where there is no working directory that a relative root could be below.
+    pub fn notify_directory(root: &Path, id: &str) -> Result<PathBuf> {
+        let path = root.join(id).join(NOTIFY);
+        Ok(std::path::absolute(&path).map_err(|error| errno_of(&error)).on("resolve", path.display())?)
+    }
+
+    /// Whether the container was made for such a socket.
+    pub fn has_notify_directory(&self) -> bool {
+        faccessat(self.file(), NOTIFY, AccessFlags::F_OK, AtFlags::empty()).is_ok()
+    }
+
     /// Makes the directory for the socket that the container may notify of being ready. Every user of it may.
     ///
     /// # Errors

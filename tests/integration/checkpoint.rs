@@ -89,7 +89,7 @@ fn a_container_that_does_not_run_has_nothing_to_save() {
 }
 
 /// Whether CRIU works on this kernel at all.
-fn criu_works() -> bool {
+pub fn criu_works() -> bool {
     let mut check = Command::new("criu");
     check.arg("check").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     check.status().is_ok_and(|status| status.success())

@@ -23,6 +23,7 @@ mod net_devices;
 mod newer;
 mod podman;
 mod process_fields;
+mod restored;
 mod rootless;
 mod schema;
 mod seccomp_notify;

@@ -18,7 +18,7 @@ use crate::rpc::RpcClient;
 use crate::state::Status;
 use crate::sys::On;
 use anyhow::Result;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
 pub static PROVIDER: Provider = Provider {
     name: "native",
@@ -148,5 +148,9 @@ impl EngineOperations for NativeEngine {
 
     fn update(&mut self, container: &mut Container, resources: &LinuxResources) -> Result<()> {
         live::update(container, resources)
+    }
+
+    fn update_schemata(&mut self, container: &mut Container, rdt: &LinuxIntelRdt) -> Result<()> {
+        live::update_schemata(container, rdt)
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::S
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, EnterRoot, Operation, RootOperation};
+use crate::state::StateDir;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, caps};
@@ -60,7 +61,7 @@ impl Plan {
         let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
         if notifies {
             plan.env.push(NOTIFY_SOCKET.to_owned());
-            mounts.push(mounts::notify_directory(std::path::absolute(launch.root.join(&launch.id))?.join("notify")));
+            mounts.push(mounts::notify_directory(StateDir::notify_directory(&launch.root, &launch.id)?));
         } else if launch.options.notify_socket.is_some() {
             launch.warnings.push("without a mount namespace NOTIFY_SOCKET is not passed on".to_owned());
         }

@@ -12,7 +12,7 @@ use crate::engine::{
 use crate::rpc::RpcClient;
 use crate::state::Status;
 use anyhow::Result;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use std::os::fd::OwnedFd;
 
 pub static PROVIDER: Provider = Provider {
@@ -152,6 +152,10 @@ impl EngineOperations for OciEngine {
 
     fn update(&mut self, container: &mut Container, resources: &LinuxResources) -> Result<()> {
         live::update(container, resources)
+    }
+
+    fn update_schemata(&mut self, container: &mut Container, rdt: &LinuxIntelRdt) -> Result<()> {
+        live::update_schemata(container, rdt)
     }
 
     fn checkpoint(&mut self, container: &Container, request: &CheckpointRequest) -> Result<()> {

@@ -16,6 +16,7 @@ mod namespaces;
 pub(in crate::engine) mod network;
 pub mod process;
 pub mod resctrl;
+pub mod resctrl_stats;
 pub(in crate::engine) mod seccomp;
 pub mod seccomp_listener;
 mod seccomp_unknown;

@@ -37,6 +37,8 @@ enum Kind {
     New { kind: String, source: Option<String> },
 }
 
+/// What is bound where cgroup v2 cannot be mounted.
+pub const UNIFIED: &str = "/sys/fs/cgroup";
 /// No program, device or set-id file belongs into a cgroup file system, whatever the options say.
 const CGROUP_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
@@ -96,12 +98,15 @@ fn mounted_before(source: &Source, rootfs: &Path, earlier: &[Plan]) -> Option<St
     earlier.iter().any(changes).then(|| inside.to_string_lossy().into_owned())
 }
 
+/// Where a container finds its socket for sd_notify(3), as runc has it.
+pub const NOTIFY: &str = "run/notify";
+
 /// The directory of the container's socket for sd_notify(3), where it looks for it.
 pub fn notify_directory(source: PathBuf) -> Plan {
     let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
     Plan {
         pointer: "NOTIFY_SOCKET".into(),
-        destination: "run/notify".into(),
+        destination: NOTIFY.into(),
         kind: Kind::Bind(Source { recursive: false, ..Source::plain(&source) }),
         options: mount_options::parse(&options),
         label: None,
@@ -341,7 +346,7 @@ impl Plan {
             batch.push(self.operation(MountSource::FileSystem(file_system)));
             return Ok(());
         }
-        let source = source_of(batch, rpc, &Source::plain(Path::new("/sys/fs/cgroup")), around)?;
+        let source = source_of(batch, rpc, &Source::plain(Path::new(UNIFIED)), around)?;
         batch.push(self.operation(source));
         Ok(())
     }

@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Groups {
     /// The file system.
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// The container's class.
-    class: PathBuf,
+    pub(super) class: PathBuf,
     /// It bears the container's id and goes with it. A class that the configuration names may be others' as well, and
     /// stays.
     own_class: bool,
     /// The group to count by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    monitor: Option<PathBuf>,
+    pub(super) monitor: Option<PathBuf>,
 }
 
 /// What of it is to be made.
@@ -43,6 +43,17 @@ pub fn plan(rdt: Option<&LinuxIntelRdt>, id: &str) -> Result<Option<Plan>> {
         bail!("/linux/intelRdt: no resctrl file system is mounted: mount -t resctrl resctrl /sys/fs/resctrl")
     };
     Ok(Some(plan_in(root, rdt, id)))
+}
+
+/// A class of a container's own, where the configuration did not ask for any.
+///
+/// # Errors
+/// As [`plan`].
+pub fn own(id: &str) -> Result<Groups> {
+    match plan(Some(&LinuxIntelRdt::default()), id)? {
+        Some(plan) => Ok(plan.groups),
+        None => bail!("/linux/intelRdt: nothing is planned"),
+    }
 }
 
 fn plan_in(root: PathBuf, rdt: &LinuxIntelRdt, id: &str) -> Plan {
@@ -82,20 +93,40 @@ impl Plan {
             );
         }
         if is_new {
-            self.make(class).context("/linux/intelRdt: a class of service")?;
+            self.groups.make(class).context("/linux/intelRdt: a class of service")?;
         }
         // What a class of another's is like is for that other to say.
         if !self.schemata.is_empty() && (is_new || *own_class) {
-            self.write(&class.join("schemata"), &self.schemata).context("/linux/intelRdt: the schemata")?;
+            self.groups.write(&class.join("schemata"), &self.schemata).context("/linux/intelRdt: the schemata")?;
         } else if !self.schemata.is_empty() {
             let found = std::fs::read_to_string(class.join("schemata")).map_err(|error| errno_of(&error));
             compare(&self.schemata, &found.on("read", class.join("schemata").display())?)
                 .with_context(|| format!("/linux/intelRdt/closID: the class {} is there already", class.display()))?;
         }
         if let Some(monitor) = monitor {
-            self.make(monitor).context("/linux/intelRdt/enableMonitoring")?;
+            self.groups.make(monitor).context("/linux/intelRdt/enableMonitoring")?;
         }
         self.groups.add(pid)
+    }
+}
+
+impl Groups {
+    /// Writes other schemata: `update`. Where the class is not there yet, as for a container that had none, it is made, and
+    /// the processes are put in.
+    ///
+    /// # Errors
+    /// What the kernel refused, in its own words too.
+    pub fn update(&self, rdt: &LinuxIntelRdt, pids: &[i32]) -> Result<()> {
+        let is_new = !self.class.is_dir();
+        if is_new {
+            self.make(&self.class).context("a class of service")?;
+        }
+        let written = self.write(&self.class.join("schemata"), &schemata(rdt));
+        if written.is_err() && is_new {
+            let _ = self.remove();
+        }
+        written?;
+        if is_new { pids.iter().try_for_each(|pid| self.add(*pid)) } else { Ok(()) }
     }
 
     fn make(&self, directory: &Path) -> Result<()> {
@@ -111,16 +142,14 @@ impl Plan {
     fn write(&self, file: &Path, text: &str) -> Result<()> {
         write(file, text).map_err(|error| {
             // Why, as far as the kernel says more than a number.
-            let status = std::fs::read_to_string(self.groups.root.join("info/last_cmd_status")).unwrap_or_default();
+            let status = std::fs::read_to_string(self.root.join("info/last_cmd_status")).unwrap_or_default();
             match status.trim() {
                 "" | "ok" => error,
                 status => error.context(status.to_owned()),
             }
         })
     }
-}
 
-impl Groups {
     /// Puts a process in.
     ///
     /// # Errors

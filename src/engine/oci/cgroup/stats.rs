@@ -26,8 +26,8 @@ pub struct Stats {
     pub blkio: Blkio,
     /// By page size, such as `2MB`.
     pub hugetlb: BTreeMap<String, Hugetlb>,
-    /// Never filled here: resource control groups are no cgroups.
-    pub intel_rdt: BTreeMap<String, String>,
+    /// Not filled here: resource control groups are no cgroups.
+    pub intel_rdt: crate::engine::oci::resctrl_stats::Stats,
     /// runc's list for its own test networks, which nobody has.
     pub network_interfaces: Option<()>,
 }

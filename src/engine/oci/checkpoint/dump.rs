@@ -2,7 +2,10 @@
 
 use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
-use super::{DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, init_pid, log, refuse_rootless};
+use super::{
+    DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, init_pid, log, refuse_net_devices,
+    refuse_rootless,
+};
 use crate::engine::checkpoint::CheckpointRequest;
 use crate::engine::join::saved_spec;
 use crate::engine::live::engine_state;
@@ -30,6 +33,7 @@ pub fn checkpoint(container: &Container, request: &CheckpointRequest) -> Result<
     let version = session::version(&criu.program, OLDEST)?;
     check_features(request)?;
     let spec = saved_spec(container)?;
+    refuse_net_devices(&spec)?;
     let pid = init_pid(container)?;
     super::make_directory(&criu.images)?;
     let directories = Directories::open(criu, LOG)?;
@@ -129,13 +133,13 @@ fn add_mounts(
 ) -> Result<()> {
     let linux = spec.linux().as_ref();
     let membership = cgroup::membership(placement)?;
-    let cgroups = match external::owns_cgroup_mounts(linux, membership.is_pure_v2()) {
-        true => Vec::new(),
-        false => membership.container_mounts(),
-    };
     let record = &container.record;
-    for mount in external::list(spec, &record.bundle, &record.rootfs, &cgroups)? {
+    for mount in external::list(spec, &record.bundle, &record.rootfs, &membership)? {
         external::add(options, &mount.destination, &mount.destination);
+    }
+    if container.state.has_notify_directory() {
+        let notify = external::notify_directory(&record.rootfs);
+        external::add(options, &notify, &notify);
     }
     let masked = linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();
     for path in masked {

@@ -1,7 +1,7 @@
 //! What of a container is not in its images: mounts whose content is the host's, and namespaces that the container only
 //! joined. CRIU is told of them by names that mean the same when the container is restored.
 
-use crate::engine::oci::cgroup::ContainerMount;
+use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::create::no_linux;
 use crate::engine::oci::stage2::root::{Root, Target};
 use crate::engine::oci::{devices, mounts};
@@ -24,9 +24,11 @@ pub struct Mount {
     pub source: PathBuf,
 }
 
-/// All of them: binds, the hierarchies of a cgroup v1 mount, and devices, which are binds in a user namespace.
-/// `cgroups` are those that a cgroup mount shows, where they are not mounts of the container's own.
-pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount]) -> Result<Vec<Mount>> {
+/// All of them: binds, what a cgroup mount shows where that is not a mount of the container's own, and devices, which are
+/// binds in a user namespace.
+pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, membership: &Placement) -> Result<Vec<Mount>> {
+    let linux = spec.linux().as_ref();
+    let cgroups = cgroups(linux, membership);
     let mut list = Vec::new();
     for mount in plans(spec, bundle, rootfs)? {
         if let Some(source) = mount.bind_source() {
@@ -34,13 +36,13 @@ pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, cgroups: &[ContainerMount
             list.push(Mount { destination, source: source.to_owned() });
         } else if mount.is_cgroup() {
             let top = mount_point(rootfs, &mount.destination);
-            list.extend(cgroups.iter().map(|cgroup| Mount {
-                destination: format!("{top}/{}", cgroup.name),
-                source: cgroup.mount.join(&cgroup.path),
-            }));
+            list.extend(
+                cgroups
+                    .iter()
+                    .map(|(name, source)| Mount { destination: format!("{top}{name}"), source: source.clone() }),
+            );
         }
     }
-    let linux = spec.linux().as_ref();
     let configured = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
     list.extend(devices::plan(configured).into_iter().map(|device| Mount {
         destination: format!("/{}", device.path),
@@ -54,10 +56,21 @@ fn plans(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<Vec<mounts::Plan>>
     mounts::plan(spec.mounts().as_deref().unwrap_or_default(), mounts::Places { bundle, rootfs }, &linux, true)
 }
 
-/// Whether the container sees its cgroups by mounts of its own, which are in the images: on a pure v2 host, and in a
-/// cgroup namespace.
-pub fn owns_cgroup_mounts(linux: Option<&Linux>, pure_v2: bool) -> bool {
-    pure_v2 || linux.is_some_and(|linux| has_namespace(linux, LinuxNamespaceType::Cgroup))
+/// What of a cgroup mount is a bind: the hierarchies of v1, each below the mount, and v2 in a user namespace, as a whole.
+/// In a cgroup namespace all are mounts of the container's own, which are in the images.
+fn cgroups(linux: Option<&Linux>, membership: &Placement) -> Vec<(String, PathBuf)> {
+    let has = |kind| linux.is_some_and(|linux| has_namespace(linux, kind));
+    if has(LinuxNamespaceType::Cgroup) {
+        return Vec::new();
+    }
+    if !membership.is_pure_v2() {
+        let mounts = membership.container_mounts().into_iter();
+        return mounts.map(|cgroup| (format!("/{}", cgroup.name), cgroup.mount.join(&cgroup.path))).collect();
+    }
+    match has(LinuxNamespaceType::User) {
+        true => vec![(String::new(), PathBuf::from(mounts::UNIFIED))],
+        false => Vec::new(),
+    }
 }
 
 fn has_namespace(linux: &Linux, kind: LinuxNamespaceType) -> bool {
@@ -82,6 +95,11 @@ pub fn namespace_names(kind: LinuxNamespaceType) -> Option<(&'static str, &'stat
         LinuxNamespaceType::Pid => Some(("pid", "extRootPidNS")),
         _ => None,
     }
+}
+
+/// Where the directory for sd_notify(3) is mounted, where there is one.
+pub fn notify_directory(rootfs: &Path) -> String {
+    mount_point(rootfs, mounts::NOTIFY)
 }
 
 /// Tells CRIU of an external mount.

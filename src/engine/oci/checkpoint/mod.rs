@@ -78,6 +78,16 @@ fn refuse_rootless(what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Those are the host's, and would have to be given to the container once more. Images that nobody can restore would be a
+/// container that is lost.
+fn refuse_net_devices(spec: &Spec) -> Result<()> {
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    if devices.is_some_and(|devices| !devices.is_empty()) {
+        bail!("/linux/netDevices: CRIU neither saves nor restores network devices of the host");
+    }
+    Ok(())
+}
+
 /// Adds the options that both directions have.
 fn add_common(options: &mut Criu_opts, criu: &CriuOptions, directories: &Directories, log: &str) {
     options.set_images_dir_fd(directories.images.as_raw_fd());

@@ -2,13 +2,16 @@
 
 use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
-use super::{DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, log, open_directory, refuse_rootless};
+use super::{
+    DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, log, open_directory, refuse_net_devices,
+    refuse_rootless,
+};
 use crate::engine::checkpoint::{RestoreRequest, Restored};
 use crate::engine::oci::engine::OciEngine;
 use crate::engine::oci::hooks::CreationHooks;
 use crate::engine::oci::{cgroup, cgroups};
 use crate::engine::{Creation, InitProcess, live};
-use crate::state::ProcessIdentity;
+use crate::state::{ProcessIdentity, StateDir};
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, errno_of, fd};
 use anyhow::{Context, Result, bail};
@@ -41,7 +44,7 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     }
     let launch = creation.launch;
     let spec = &launch.bundle.spec;
-    refuse_what_criu_lacks(engine)?;
+    refuse_net_devices(spec)?;
     open_directory(&criu.images)?;
     external::make_mount_points(spec, &launch.bundle.directory, &launch.bundle.rootfs)?;
     let root = RootDirectory::make(&launch.root.join(&launch.id).join(ROOT))?;
@@ -65,15 +68,6 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     add_cgroups(&mut options, engine, session.pid())?;
     add_mounts(&mut options, engine, creation)?;
     converse(session, options, engine, creation, &directories)
-}
-
-/// What is the host's and would have to be given to the container once more.
-fn refuse_what_criu_lacks(engine: &OciEngine) -> Result<()> {
-    let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
-    if !plan.network.devices.is_empty() {
-        bail!("/linux/netDevices: CRIU does not restore network devices of the host");
-    }
-    Ok(())
 }
 
 fn converse(
@@ -192,13 +186,13 @@ fn add_mounts(options: &mut Criu_opts, engine: &OciEngine, creation: &Creation<'
     let bundle = &creation.launch.bundle;
     let linux = bundle.spec.linux().as_ref();
     let membership = cgroup::membership(engine.cgroup.as_ref().map(cgroup::Created::placement))?;
-    let cgroups = match external::owns_cgroup_mounts(linux, membership.is_pure_v2()) {
-        true => Vec::new(),
-        false => membership.container_mounts(),
-    };
-    for mount in external::list(&bundle.spec, &bundle.directory, &bundle.rootfs, &cgroups)? {
+    for mount in external::list(&bundle.spec, &bundle.directory, &bundle.rootfs, &membership)? {
         external::add(options, &mount.destination, &mount.source.display().to_string());
     }
+    // Where the images have no such mount, nobody asks for this one.
+    creation.state.make_notify_directory()?;
+    let notify = StateDir::notify_directory(&creation.launch.root, &creation.launch.id)?;
+    external::add(options, &external::notify_directory(&bundle.rootfs), &notify.display().to_string());
     if linux.is_some_and(|linux| linux.masked_paths().as_ref().is_some_and(|paths| !paths.is_empty())) {
         external::add(options, NULL, NULL);
     }
