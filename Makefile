@@ -57,7 +57,7 @@ test-needs: build-needs
 
 # The integration tests drive the binary that is shipped, not the debug build beside them. Those that boot a machine come
 # last and alone: beside them, on few processors, everything else would wait longer than a test may.
-MACHINES = guest:: checkpoint::a_saved_container_goes_on
+MACHINES = guest:: debian:: checkpoint::a_saved_container_goes_on
 test: test-needs build
 	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test -- $(addprefix --skip ,$(MACHINES))
 	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration -- --test-threads 1 $(MACHINES)

@@ -121,18 +121,26 @@ fn what_criu_refuses_is_told_in_its_words() {
     assert_eq!(container.status(), "");
 }
 
+/// Ends a test where no guest with Debian's kernel can be made.
+macro_rules! boots_debian {
+    () => {
+        for program in ["qemu-system-x86_64", "mmdebstrap", "mke2fs", "busybox", "modprobe", "cpio"] {
+            if $crate::support::runtime::find_program(program).is_none() {
+                skip!("no {program} for the guest: contrib/guest/qemu-build --packages lists what to install");
+            }
+        }
+        if !cfg!(target_arch = "x86_64") {
+            skip!("the guest is of x86_64");
+        }
+    };
+}
+pub(crate) use boots_debian;
+
 /// The lines of contrib/guest/checkpoint.sh, of rtx and of runc, on cgroup v2 and on v1.
 #[test]
 fn a_saved_container_goes_on() {
     needs_root!();
-    for program in ["qemu-system-x86_64", "mmdebstrap", "mke2fs", "busybox", "modprobe", "cpio"] {
-        if find_program(program).is_none() {
-            skip!("no {program} for the guest: contrib/guest/qemu-build --packages lists what to install");
-        }
-    }
-    if !cfg!(target_arch = "x86_64") {
-        skip!("the guest is of x86_64");
-    }
+    boots_debian!();
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let runtime = std::fs::canonicalize(Runtime::under_test().program).expect("the runtime");
     let script = top.join("contrib/guest/checkpoint.sh");

@@ -9,6 +9,7 @@ mod cli;
 mod contract;
 mod controllers;
 mod deaths;
+mod debian;
 mod delegation;
 mod differential;
 mod errors;

