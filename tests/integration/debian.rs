@@ -1,4 +1,4 @@
-//! Tests that need a kernel with everything: all controllers of cgroup v2, AppArmor, pressure, and one that CRIU knows.
+//! Tests that need a kernel with everything: all controllers of cgroup v2, AppArmor, SELinux, pressure, and one that CRIU knows.
 //! Debian's, in a virtual machine (contrib/guest/qemu-test), runs them by this same binary; what it says there is said
 //! again here.
 
@@ -29,6 +29,16 @@ const FILTERS: &[&str] = &[
 
 #[test]
 fn all_controllers_apparmor_and_criu() {
+    run("", FILTERS);
+}
+
+#[test]
+fn selinux() {
+    run("security=selinux", &["selinux::"]);
+}
+
+/// Boots the guest with that on the kernel's command line, and runs these tests in it.
+fn run(kernel: &str, filters: &[&str]) {
     if std::env::var_os("RTX_TEST_GUEST").is_some() {
         skip!("this is the guest");
     }
@@ -41,8 +51,9 @@ fn all_controllers_apparmor_and_criu() {
     // The root file system shares the directory of programs that tests compile, where the probe has to be by then.
     crate::support::payload::probe();
     let mut guest = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/guest/qemu-test"));
-    guest.arg(std::env::current_exe().expect("the path of the tests")).arg(&runtime.program).args(FILTERS);
-    let output = guest.env("GUEST_TIME", "580").output().expect("run contrib/guest/qemu-test");
+    guest.arg(std::env::current_exe().expect("the path of the tests")).arg(&runtime.program).args(filters);
+    let output =
+        guest.env("GUEST_TIME", "580").env("GUEST_KERNEL", kernel).output().expect("run contrib/guest/qemu-test");
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut stderr = std::io::stderr();
     for line in text.lines().filter(|line| line.starts_with("test ") || line.starts_with("SKIP ")) {

@@ -29,6 +29,7 @@ mod rootless;
 mod schema;
 mod seccomp_notify;
 mod second_engine;
+mod selinux;
 mod service;
 mod shipped;
 mod slowed;

@@ -86,6 +86,23 @@ fn scheduler_hint(error: sys::Error, policy: u32) -> anyhow::Error {
     }
 }
 
+/// A session keyring of the container's own. What SELinux allows the container with it follows from its label, which is
+/// that of its maker unless another is asked for; the next execve(2) forgets that.
+///
+/// # Errors
+/// The kernel's.
+pub fn join_keyring(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
+    let Some(name) = &plan.keyring else { return Ok(()) };
+    if let Some(label) = &plan.selinux_label {
+        write_proc(proc, "thread-self/attr/keycreate", label)
+            .with_context(|| format!("apply the SELinux label {label:?} to keys"))?;
+    }
+    match process::join_session_keyring(&super::root::c_string(name)?) {
+        Ok(()) | Err(Errno::ENOSYS) => Ok(()),
+        Err(errno) => Err(errno).on("join", "a session keyring").context("--no-new-keyring leaves the caller's")?,
+    }
+}
+
 /// Labels are given to the next execve(2).
 fn label(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
     if let Some(profile) = &plan.apparmor_profile {

@@ -271,19 +271,11 @@ impl PayloadOperations for Payload {
         if let Some(terminal) = self.terminal.take() {
             console::adopt(&terminal)?;
         }
-        if let Some(name) = &self.config.process.keyring {
-            let name = super::root::c_string(name)?;
-            match process::join_session_keyring(&name) {
-                Ok(()) | Err(Errno::ENOSYS) => {}
-                Err(errno) => {
-                    Err(errno).on("join", "a session keyring").context("--no-new-keyring leaves the caller's")?;
-                }
-            }
-        }
+        let proc = self.proc.as_ref().context("/proc is closed already")?;
+        identity::join_keyring(&self.config.process, proc)?;
         if self.config.process.seccomp.is_some() && self.filter.is_empty() {
             bail!("the seccomp program did not arrive");
         }
-        let proc = self.proc.as_ref().context("/proc is closed already")?;
         let plan = &mut self.config.process;
         identity::keep_last_of_each(&mut plan.env);
         identity::set_home(&mut plan.env, plan.uid);
