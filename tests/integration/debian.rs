@@ -53,7 +53,7 @@ fn run(kernel: &str, filters: &[&str]) {
     let mut guest = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/guest/qemu-test"));
     guest.arg(std::env::current_exe().expect("the path of the tests")).arg(&runtime.program).args(filters);
     let output =
-        guest.env("GUEST_TIME", "580").env("GUEST_KERNEL", kernel).output().expect("run contrib/guest/qemu-test");
+        guest.env("GUEST_TIME", "900").env("GUEST_KERNEL", kernel).output().expect("run contrib/guest/qemu-test");
     let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut stderr = std::io::stderr();
     for line in text.lines().filter(|line| line.starts_with("test ") || line.starts_with("SKIP ")) {

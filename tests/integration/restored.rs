@@ -13,7 +13,7 @@ use crate::support::terminal::{FdSocket, Terminal};
 use crate::support::{Bundle, Container, Runtime, needs_root, skip};
 
 /// Nothing here is quick where a processor is emulated.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// The runtime under test; ends the test where CRIU does not work.
 macro_rules! runtime {
