@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Caller, Site, sites};
+use super::{Caller, sites};
 
 const FUNCTIONS: &str = r#"
 export TMPDIR=$D
@@ -10,6 +10,7 @@ export TMPDIR=$D
 b() { timeout 100 buildah --root $D/root --runroot $D/run --storage-driver vfs "$@"; }
 bud() { b bud --runtime $RT --isolation oci --network none --cgroup-parent /$Y/$$ --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 "$@"; }
 run() { b run --runtime $RT --isolation oci --network none "$@"; }
+left() { pgrep -a -f '[b]uildah-buildah'; find /sys/fs/cgroup -path "*/$Y/*buildah*" -type d; find /run/rtx /run/runc -maxdepth 1 -name '*buildah*' 2> /dev/null; true; }
 mkdir -p $D/context; cd $D/context
 "#;
 
@@ -27,12 +28,6 @@ static BUILDAH: Caller = Caller {
     setup: SETUP,
     sites: OnceLock::new(),
 };
-
-#[track_caller]
-fn assert_gone(site: &Site) {
-    let output = site.sh("pgrep -a -f '[b]uildah-buildah'; find /sys/fs/cgroup -path \"*/$Y/*buildah*\" -type d; ls $D/state 2> /dev/null; true");
-    assert_eq!(output.stdout, "", "left behind");
-}
 
 #[test]
 fn steps_users_and_mounts() {
@@ -57,7 +52,7 @@ bud -f Steps -t built ."#);
         {
             assert!(output.stdout.contains(text), "{text:?} is missing: {output:?}");
         }
-        assert_gone(site);
+        site.assert_gone("");
     }
 }
 
@@ -70,7 +65,7 @@ fn failing_steps() {
         step("exit 9").fails(9, "exit status 9");
         step("kill -TERM $$; sleep 1; exit 4").fails(4, "exit status 4");
         step("[\"/nope\"]").fails(1, "exec: ").fails(1, "/nope: no such file or directory");
-        assert_gone(site);
+        site.assert_gone("");
     }
 }
 
@@ -87,6 +82,6 @@ fn run_in_a_working_container() {
         let output = site.sh("script -qec \"buildah --root $D/root --runroot $D/run --storage-driver vfs run --runtime $RT --isolation oci \
                               --network none --tty work -- tty\" /dev/null");
         assert!(output.stdout.contains("/dev/pts/0") || output.stdout.contains("/dev/console"), "{output:?}");
-        assert_gone(site);
+        site.assert_gone("");
     }
 }

@@ -6,7 +6,6 @@ use super::{Caller, Site, sites};
 
 const FUNCTIONS: &str = r#"
 docker() { timeout 100 /usr/bin/docker -H unix://$D/d.sock "$@"; }
-await() { for i in $(seq 300); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
 get() { docker inspect --format "{{.State.$2}}" $1; }
 daemon() {
     setsid dockerd -H unix://$D/d.sock --containerd $D/c.sock --data-root $D/data --exec-root $D/exec -p $D/d.pid \
@@ -16,17 +15,6 @@ daemon() {
 "#;
 
 const SETUP: &str = r#"
-cat > $D/containerd.toml << END
-version = 2
-root = "$D/root"
-state = "$D/run"
-oom_score = 0
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "$D/c.sock"
-[plugins."io.containerd.internal.v1.opt"]
-path = "$D/opt"
-END
 cat > $D/daemon.json << END
 {
     "runtimes": { "tested": { "path": "$RT" } },
@@ -41,8 +29,7 @@ cat > $D/daemon.json << END
     "init-path": "/usr/bin/tini-static"
 }
 END
-setsid containerd -c $D/containerd.toml >> $D/containerd.log 2>&1 < /dev/null &
-await '[ -S $D/c.sock ]' && daemon && tar -C $D/unpacked/rootfs -cf $D/rootfs.tar . &&
+containerd_start && daemon && tar -C $D/unpacked/rootfs -cf $D/rootfs.tar . &&
 docker import --change 'ENV PATH=/bin' --change 'CMD ["sh"]' $D/rootfs.tar bb:1
 "#;
 

@@ -63,7 +63,6 @@ const fn slurm(name: &'static str) -> Caller {
             "/contrib/slurm",
             r#"
 export SLURM_CONF=$D/conf/slurm.conf
-await() { for i in $(seq 300); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
 s() { timeout 60 srun --quiet --container=$D/bundle "$@"; }
 as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 job() { scontrol --oneliner show job $1 | tr ' ' '\n' | sed -n "s/^$2=//p"; }
@@ -79,12 +78,6 @@ left() { find $D/state -mindepth 2 -maxdepth 2; pgrep -a -f "[r]un $Y-[12].root"
 static SLURM: Caller = slurm("slurm");
 /// Which waits for a limit while the other works.
 static LIMITED: Caller = slurm("slurm-limit");
-
-#[track_caller]
-fn assert_gone(site: &Site) {
-    let output = site.sh("await '[ -z \"$(left)\" ]' || left");
-    assert_eq!(output.stdout, "", "left behind");
-}
 
 #[test]
 fn everything() {
@@ -106,7 +99,7 @@ fn run_to_the_end(site: &Site) {
     let output = site.sh("s --nodes=2 --ntasks=2 sh -c 'echo task; sleep 0.5'").ok();
     assert_eq!(output.stdout, "task\ntask\n");
     assert_ne!(site.sh("s /nope").code, 0);
-    assert_gone(site);
+    site.assert_gone("");
 }
 
 fn arrays_and_batches(site: &Site) {
@@ -118,7 +111,7 @@ END
         cd $D && id=$(sbatch --parsable --wait --array=0-5 --output=$D/array-%a --container=$D/bundle $D/batch)
         for i in 0 1 2 3 4 5; do grep -qx \"task $i\" $D/array-$i && [ \"$(job ${id}_$i ExitCode)\" = $i:0 ] || { echo $i; cat $D/array-$i; job ${id}_$i ExitCode; }; done";
     assert_eq!(site.sh(script).stdout, "");
-    assert_gone(site);
+    site.assert_gone("");
 }
 
 /// Whose containers have a state directory, and a user namespace, of their own.
@@ -128,7 +121,7 @@ fn ordinary_user(site: &Site) {
     );
     assert_eq!((output.code, &*output.stdout), (6, "0\n1\n"), "{output:?}");
     assert_eq!(site.sh("stat -c %U $D/state/nobody").stdout, "nobody\n");
-    assert_gone(site);
+    site.assert_gone("");
 }
 
 /// Slurm signals `run` and everything below it, so whether the program's own answer comes through is a race that runc
@@ -138,7 +131,7 @@ fn cancelled(site: &Site) {
         await 'grep -q up $D/listens' && id=$(squeue --noheader --name=listens --format=%i) && scancel $id
         wait; over $id && job $id JobState";
     assert_eq!(site.sh(script).stdout, "CANCELLED\n");
-    assert_gone(site);
+    site.assert_gone("");
 }
 
 /// Slurm's shortest limit is a minute, so the two runtimes wait for it at the same time.
@@ -166,6 +159,6 @@ impl Site {
         self.sh(&wait);
         assert_eq!(self.sh(&wait).stdout, "TIMEOUT\n");
         assert!(self.sh("cat $D/long.out").stdout.contains("DUE TO TIME LIMIT"));
-        assert_gone(self);
+        self.assert_gone("");
     }
 }

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use super::host::installed;
 use super::{Named, podman};
+use crate::support::keeper::installed;
 use crate::support::skip;
 
 /// The output of a script in a container that is run with `flags`.
