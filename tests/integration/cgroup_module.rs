@@ -19,7 +19,7 @@ fn may_make_cgroups(test: &str) -> bool {
 }
 
 fn request<'a>(id: &'a str, resources: Option<&'a LinuxResources>) -> Request<'a> {
-    Request { id, cgroups_path: None, resources, systemd: false, annotations: None, rootless: false }
+    Request { id, cgroups_path: None, own_pids: true, resources, systemd: false, annotations: None, rootless: false }
 }
 
 fn resources(json: &str) -> LinuxResources {

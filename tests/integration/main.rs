@@ -25,6 +25,7 @@ mod schema;
 mod seccomp_notify;
 mod second_engine;
 mod service;
+mod shared_cgroup;
 mod slowed;
 mod support;
 mod systemd;

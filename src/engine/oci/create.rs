@@ -17,7 +17,7 @@ use crate::sys::process::pidfd_open;
 use crate::sys::{On, caps};
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{WaitPidFlag, waitpid};
-use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources, LinuxSeccomp, Spec};
 use std::os::fd::OwnedFd;
 
 /// Everything about one container that can be decided before anything of it exists.
@@ -124,9 +124,14 @@ pub fn plan_cgroups(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<P
     if launch.options.no_cgroup {
         return Ok(None);
     }
+    let is_own_pid = |namespace: &LinuxNamespace| {
+        let joined = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        namespace.typ() == LinuxNamespaceType::Pid && !joined
+    };
     let placement = cgroup::plan(&cgroup::Request {
         id: &launch.id,
         cgroups_path: linux.cgroups_path().as_deref(),
+        own_pids: linux.namespaces().iter().flatten().any(is_own_pid),
         resources: linux.resources().as_ref(),
         systemd: launch.options.systemd_cgroup,
         annotations: launch.bundle.spec.annotations().as_ref(),

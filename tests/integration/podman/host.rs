@@ -165,10 +165,7 @@ fn write_commands(dir: &Path, keeper: &str) {
         )
     };
     let enter = format!("nsenter --target {keeper} --mount");
-    let root = format!(
-        "#!/bin/sh\nexport HOME={d}\nexec {enter} {}\n",
-        podman(format!("{d}/of-root"))
-    );
+    let root = format!("#!/bin/sh\nexport HOME={d}\nexec {enter} {}\n", podman(format!("{d}/of-root")));
     let user = format!(
         "#!/bin/sh\nexport HOME={d}/user/home XDG_RUNTIME_DIR={d}/user/xdg USER={USER}\n\
          exec {enter} --wd={d}/user setpriv --reuid {USER_ID} --regid {USER_ID} --clear-groups {}\n",

@@ -9,7 +9,10 @@ mod limits;
 mod options;
 mod pods;
 mod rootless;
+mod services;
+mod streams;
 mod terminals;
+mod volumes;
 
 use std::time::Duration;
 

@@ -187,7 +187,7 @@ impl Created {
         }
         let existed = self.make_directory(place, &directory)?;
         let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
-        if existed {
+        if existed && !self.placement.shared {
             refuse_if_in_use(dir.as_fd(), &directory)?;
         }
         if place.has("cpuset") {
@@ -268,7 +268,9 @@ impl Drop for Created {
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
         let unit = self.placement.unit.take();
-        let _ = Placement { places: leaves, unit, ..Placement::default() }.open().remove(|_| true);
+        let _ = Placement { places: leaves, unit, shared: self.placement.shared, ..Placement::default() }
+            .open()
+            .remove(|_| true);
         for directory in self.made.iter().rev() {
             let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
         }
@@ -280,7 +282,7 @@ fn is_missing_privilege(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT))
 }
 
-/// runc, from 1.2 on, joins a cgroup that exists only if nobody is in it.
+/// What is in a container's own cgroup before it was left by another of its id.
 fn refuse_if_in_use(dir: BorrowedFd, directory: &Path) -> Result<()> {
     let count = match file::read(dir, "cgroup.procs") {
         Ok(pids) => pids.lines().count(),
