@@ -11,7 +11,7 @@ I=localhost/bb:1
 start() { id=$1; shift; c run -d $R $I $id "$@"; }
 status() { c task ls | awk -v id=$1 '$1 == id { print $3 }'; }
 # What rtx and the kernel still hold of a container.
-left() { ls $D/state/$Y 2> /dev/null | grep "^$1"; find /sys/fs/cgroup -path "*/$Y/$1*" -type d; pgrep -f -- "-id $1 "; true; }
+left() { ls $D/state/$Y 2> /dev/null | grep "^$1"; find /sys/fs/cgroup -path "*/$Y/$1*" -type d 2> /dev/null; pgrep -f -- "-id $1 "; true; }
 "#;
 
 const SETUP: &str = r#"
@@ -128,15 +128,66 @@ fn oom_is_an_event() {
 }
 
 #[test]
-fn twenty_at_once() {
+fn fifty_at_once() {
     for site in sites!(CONTAINERD) {
         let output = site.sh(
-            "for i in $(seq 20); do (c run --rm $R $I many$i sh -c \"echo $i; exit $i\" > $D/many$i; echo $? > $D/code$i) & done
+            "for i in $(seq 50); do (c run --rm $R $I many$i sh -c \"echo $i; exit $i\" > $D/many$i; echo $? > $D/code$i) & done
              wait
-             for i in $(seq 20); do [ \"$(cat $D/many$i)\" = $i ] && [ \"$(cat $D/code$i)\" = $i ] || echo $i; done",
+             for i in $(seq 50); do [ \"$(cat $D/many$i)\" = $i ] && [ \"$(cat $D/code$i)\" = $i ] || echo $i; done",
         );
         assert_eq!((output.stdout, output.stderr), (String::new(), String::new()));
         site.assert_gone("many");
+    }
+}
+
+/// Fifty that live at the same time, and are killed and deleted at once.
+#[test]
+fn fifty_alive() {
+    for site in sites!(CONTAINERD) {
+        site.sh("for i in $(seq 50); do start alive$i sleep 600 & done; wait").ok();
+        let output =
+            site.sh("c task ls | grep -c 'alive.*RUNNING'; find $D/state/$Y -maxdepth 1 -name 'alive*' | wc -l").ok();
+        assert_eq!(output.stdout, "50\n50\n");
+        site.sh("for i in $(seq 50); do (c task delete --force alive$i && c container rm alive$i) & done; wait").ok();
+        assert_eq!(site.sh("c task ls -q | grep -c alive").stdout, "0\n");
+        site.assert_gone("alive");
+    }
+}
+
+/// Where CRIU cannot work, the failure is told, and leaves the task running.
+#[test]
+fn checkpoint() {
+    for site in sites!(CONTAINERD) {
+        site.sh("start saved sh -c 'while :; do sleep 0.1; done'").ok();
+        let output = site.sh("c task checkpoint --image-path $D/saved saved");
+        if output.code == 0 {
+            site.sh("[ -e $D/saved/inventory.img ]").ok();
+        } else {
+            assert!(output.stderr.to_lowercase().contains("criu"), "{output:?}");
+            assert_eq!(site.sh("status saved; c task exec --exec-id e saved echo alive").stdout, "RUNNING\nalive\n");
+        }
+        site.sh("c task delete --force saved; c container rm saved").ok();
+        site.assert_gone("saved");
+    }
+}
+
+/// The events of a task's life, as dockerd and the kubelet see them.
+#[test]
+fn events() {
+    for site in sites!(CONTAINERD) {
+        let output = site.sh("ctr -a $D/c.sock -n $Y events > $D/life & events=$!
+             sleep 0.5
+             start seen sleep 600
+             c task exec --exec-id e seen true
+             c task pause seen; c task resume seen
+             c task kill -s 9 seen; await '[ $(status seen) = STOPPED ]'; c task delete seen > /dev/null 2>&1; c container rm seen
+             await 'grep -q /tasks/delete $D/life'; kill $events
+             grep -o '/tasks/[a-z-]*' $D/life | uniq");
+        let words: Vec<&str> =
+            output.stdout.split_whitespace().map(|topic| topic.trim_start_matches("/tasks/")).collect();
+        let expected = ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"];
+        assert_eq!(words, expected, "{output:?}");
+        site.assert_gone("seen");
     }
 }
 
@@ -147,6 +198,10 @@ fn shim_killed() {
         site.sh("start shim sleep 600 && kill -9 $(pgrep -f -- '-id shi[m] ')").ok();
         site.assert_gone("shim");
         site.sh("await '[ -z \"$(status shim)\" ]'; c container rm shim && c run --rm $R $I shim true").ok();
+        // Neither does an exec, nor a stopped one, keep anything back.
+        site.sh("start shimexec sleep 600; c task exec -d --exec-id e shimexec sleep 601; kill -9 $(pgrep -f -- '-id shimexe[c] ')").ok();
+        site.assert_gone("shimexec");
+        site.sh("await '[ -z \"$(status shimexec)\" ]'; c container rm shimexec").ok();
         site.assert_gone("shim");
     }
 }

@@ -27,7 +27,11 @@ TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerNode=20
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 KillWait=2
 Prolog=$D/conf/prolog
 SchedulerParameters=sched_interval=1,sched_min_interval=0
@@ -67,7 +71,8 @@ s() { timeout 60 srun --quiet --container=$D/bundle "$@"; }
 as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 job() { scontrol --oneliner show job $1 | tr ' ' '\n' | sed -n "s/^$2=//p"; }
 over() { await "! squeue --noheader --jobs $1 2> /dev/null | grep -q ."; }
-left() { find $D/state -mindepth 2 -maxdepth 2; pgrep -a -f "[r]un $Y-[12].root"; pgrep -a -f '[s]leep 60[0-9]'; true; }
+left() { find $D/state -mindepth 2 -maxdepth 2; pgrep -a -f "[r]un $Y-[12].root"; pgrep -a -f '[s]leep 60[0-9]'
+    find /sys/fs/cgroup -type d -name "$Y-[12].*" 2> /dev/null; true; }
 "#
         ),
         setup: SETUP,
@@ -86,6 +91,11 @@ fn everything() {
         arrays_and_batches(site);
         ordinary_user(site);
         cancelled(site);
+        deaf(site);
+        steps(site);
+        arrays_on_two_nodes(site);
+        signals(site);
+        memory(site);
     }
 }
 
@@ -131,6 +141,63 @@ fn cancelled(site: &Site) {
         await 'grep -q up $D/listens' && id=$(squeue --noheader --name=listens --format=%i) && scancel $id
         wait; over $id && job $id JobState";
     assert_eq!(site.sh(script).stdout, "CANCELLED\n");
+    site.assert_gone("");
+}
+
+/// A deaf program has Slurm's KillWait. Nothing stays, on whichever node it was.
+fn deaf(site: &Site) {
+    let script = "srun --nodes=2 --ntasks=2 --job-name=deaf --container=$D/bundle sh -c 'trap \"\" TERM; echo up; sleep 600 & sleep 601' > $D/deaf 2>&1 &
+        await '[ $(grep -c up $D/deaf) = 2 ]' && id=$(squeue --noheader --name=deaf --format=%i) && [ $(find $D/state -mindepth 2 -maxdepth 2 | wc -l) = 2 ] || echo not two
+        scancel $id; wait; over $id && job $id JobState";
+    assert_eq!(site.sh(script).stdout, "CANCELLED\n");
+    site.assert_gone("");
+}
+
+/// Steps of one job, one after the other and side by side, each a container of its own.
+fn steps(site: &Site) {
+    let script = r#"cat > $D/steps << END
+#!/bin/sh
+srun --quiet --nodes=1 --ntasks=1 --container=$D/bundle sh -c 'echo first; exit 3'; echo \$?
+srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-1 --container=$D/bundle sh -c 'until test -e /tmp/go; do sleep 0.1; done; echo waited' &
+srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-2 --container=$D/bundle sh -c 'echo beside; touch /tmp/go'
+wait
+END
+        cd $D && id=$(timeout 60 sbatch --parsable --wait --ntasks=2 --nodes=2 --output=$D/steps.out $D/steps); cat $D/steps.out; job $id JobState"#;
+    assert_eq!(site.sh(script).stdout, "first\n3\nbeside\nwaited\nCOMPLETED\n");
+    site.assert_gone("");
+}
+
+fn arrays_on_two_nodes(site: &Site) {
+    let script = "cat > $D/wide << 'END'
+#!/bin/sh
+echo task $SLURM_ARRAY_TASK_ID
+sleep 0.5
+END
+        cd $D && id=$(timeout 90 sbatch --parsable --wait --cpus-per-task=4 --array=0-7 --output=$D/wide-%a --container=$D/bundle $D/wide)
+        for i in 0 1 2 3 4 5 6 7; do grep -qx \"task $i\" $D/wide-$i || { echo $i; cat $D/wide-$i; }; done
+        for i in 0 1 2 3 4 5 6 7; do job ${id}_$i NodeList; done | sort -u | wc -l";
+    assert_eq!(site.sh(script).stdout, "2\n");
+    site.assert_gone("");
+}
+
+fn signals(site: &Site) {
+    let script = "srun --job-name=hears --container=$D/bundle sh -c 'trap \"echo heard; exit 5\" USR1; echo up; while :; do sleep 0.1; done' > $D/hears 2>&1 &
+        await 'grep -q up $D/hears' && id=$(squeue --noheader --name=hears --format=%i) && scancel --signal=USR1 $id
+        wait; over $id; grep -x heard $D/hears";
+    assert_eq!(site.sh(script).stdout, "heard\n");
+    site.assert_gone("");
+}
+
+/// The bundle's own limit, which the kernel keeps, and Slurm's, which slurmstepd looks after.
+fn memory(site: &Site) {
+    let output = site.sh("mkdir $D/limited && cp -a $D/bundle/. $D/limited && cd $D/limited &&
+        jq '.linux.resources.memory.limit = 20000000' config.json > new && mv new config.json
+        srun --quiet --container=$D/limited sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'");
+    assert_ne!(output.code, 0, "{output:?}");
+    site.assert_gone("");
+    let output = site.sh("srun --mem=10 --container=$D/bundle dd if=/dev/zero of=/tmp/file bs=40M count=1000000");
+    assert_ne!(output.code, 0, "{output:?}");
+    assert!(output.stderr.contains("memory"), "{output:?}");
     site.assert_gone("");
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, Flock, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
@@ -29,6 +29,8 @@ pub struct Created {
     /// Missing privileges may leave the container without cgroups of its own.
     lenient: bool,
     committed: bool,
+    /// Until the container is in.
+    lock: Option<Flock<OwnedFd>>,
 }
 
 impl Created {
@@ -39,6 +41,7 @@ impl Created {
             made: Vec::new(),
             lenient: placement.is_lenient(),
             committed: false,
+            lock: placement.hold(),
         };
         created.placement.places.clear();
         for place in &placement.places {
@@ -77,6 +80,7 @@ impl Created {
             made: placement.places.iter().map(Place::directory).collect(),
             lenient: false,
             committed: false,
+            lock: None,
         };
         let started = unit.start(&systemd::Start { id: start.id, pid, settings: &settings, annotated: &annotated });
         if let Err(error) = &started
@@ -260,6 +264,8 @@ impl Created {
 
 impl Drop for Created {
     fn drop(&mut self) {
+        // Removing takes it again.
+        drop(self.lock.take());
         if self.committed {
             return;
         }

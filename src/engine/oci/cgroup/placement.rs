@@ -3,10 +3,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::AT_FDCWD;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
@@ -244,6 +247,22 @@ impl Placement {
     /// True if other containers may be in the same cgroups.
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Keeps other containers from removing the cgroups that they share with this one while it is on its way into them.
+    /// Nobody is waited for for ever: whoever may read the directory may lock it.
+    pub(super) fn hold(&self) -> Option<Flock<OwnedFd>> {
+        let mount = &self.places.first().filter(|_| self.shared)?.mount;
+        let mut dir = file::open_dir(AT_FDCWD, mount).ok()?;
+        for _ in 0..200 {
+            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Some(lock),
+                Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) => dir = again,
+                Err(_) => return None,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
     }
 
     /// What was asked for and changes nothing, one sentence each, for the log.

@@ -35,6 +35,7 @@ impl Cgroup {
     }
 
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
+        let _lock = self.placement().hold();
         let busy: Vec<&Place> =
             self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
         let busy = busy.into_iter().filter(|place| is_ours(place));
