@@ -90,12 +90,12 @@ fn everything() {
         run_to_the_end(site);
         arrays_and_batches(site);
         ordinary_user(site);
-        cancelled(site);
-        deaf(site);
         steps(site);
         arrays_on_two_nodes(site);
         signals(site);
         memory(site);
+        cancelled(site);
+        deaf(site);
     }
 }
 
@@ -162,8 +162,10 @@ srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-1 --container=$D/bundle sh -c 'u
 srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-2 --container=$D/bundle sh -c 'echo beside; touch /tmp/go'
 wait
 END
-        cd $D && id=$(timeout 60 sbatch --parsable --wait --ntasks=2 --nodes=2 --output=$D/steps.out $D/steps); cat $D/steps.out; job $id JobState"#;
-    assert_eq!(site.sh(script).stdout, "first\n3\nbeside\nwaited\nCOMPLETED\n");
+        cd $D && id=$(timeout 60 sbatch --parsable --wait --ntasks=2 --nodes=2 --output=$D/steps.out $D/steps); cat $D/steps.out; job $id JobState
+        squeue --noheader --format='%i %T %r' >&2; sinfo --Node --noheader --format='%N %T %E' >&2"#;
+    let output = site.sh(script);
+    assert_eq!(output.stdout, "first\n3\nbeside\nwaited\nCOMPLETED\n", "{output:?}");
     site.assert_gone("");
 }
 

@@ -56,7 +56,7 @@ fn exec() {
 fn attach() {
     for (host, who) in everyone!() {
         let container = Named::of(host, who);
-        let script = "echo up; read line; echo \"<$line>\"; read line; exit 9";
+        let script = "echo up; read line; echo \"<$line>\"; read line; echo \"<$line>\"; read line; exit 9";
         container.start(&["--interactive", "--tty"], script);
         let terminal = Terminal::open(30, 100);
         let attached = on(&terminal, container.call(&["attach", "--detach-keys", "ctrl-q"], &[])).start();
@@ -68,7 +68,10 @@ fn attach() {
         let terminal = Terminal::open(30, 100);
         let attached = on(&terminal, container.call(&["attach"], &[])).start();
         terminal.send("second\n");
-        assert_eq!(attached.wait().code, 9, "{}", terminal.text());
+        terminal.wait_for("<second>");
+        terminal.send("end\n");
+        attached.wait();
+        assert_eq!(container.podman(&["wait"], &[]).ok().stdout, "9\n");
     }
 }
 
