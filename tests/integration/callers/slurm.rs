@@ -95,7 +95,7 @@ fn everything() {
         signals(site);
         memory(site);
         cancelled(site);
-        deaf(site);
+        cancelled_on_two_nodes(site);
     }
 }
 
@@ -144,10 +144,10 @@ fn cancelled(site: &Site) {
     site.assert_gone("");
 }
 
-/// A deaf program has Slurm's KillWait. Nothing stays, on whichever node it was.
-fn deaf(site: &Site) {
-    let script = "srun --nodes=2 --ntasks=2 --job-name=deaf --container=$D/bundle sh -c 'trap \"\" TERM; echo up; sleep 600 & sleep 601' > $D/deaf 2>&1 &
-        await '[ $(grep -c up $D/deaf) = 2 ]' && id=$(squeue --noheader --name=deaf --format=%i) && [ $(find $D/state -mindepth 2 -maxdepth 2 | wc -l) = 2 ] || echo not two
+/// Nothing stays, on whichever node it was. (A program that is deaf to SIGTERM Slurm lets live for long.)
+fn cancelled_on_two_nodes(site: &Site) {
+    let script = "srun --nodes=2 --ntasks=2 --job-name=wide --container=$D/bundle sh -c 'trap \"exit 5\" TERM; echo up; sleep 600 & while :; do sleep 0.1; done' > $D/wide.out 2>&1 &
+        await '[ $(grep -c up $D/wide.out) = 2 ]' && id=$(squeue --noheader --name=wide --format=%i) && [ $(find $D/state -mindepth 2 -maxdepth 2 | wc -l) = 2 ] || echo not two
         scancel $id; wait; over $id && job $id JobState";
     assert_eq!(site.sh(script).stdout, "CANCELLED\n");
     site.assert_gone("");
@@ -155,17 +155,20 @@ fn deaf(site: &Site) {
 
 /// Steps of one job, one after the other and side by side, each a container of its own.
 fn steps(site: &Site) {
-    let script = r#"cat > $D/steps << END
+    let script = r#"mkfifo $D/one $D/two; cat > $D/steps << END
 #!/bin/sh
-srun --quiet --nodes=1 --ntasks=1 --container=$D/bundle sh -c 'echo first; exit 3'; echo \$?
-srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-1 --container=$D/bundle sh -c 'until test -e /tmp/go; do sleep 0.1; done; echo waited' &
-srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-2 --container=$D/bundle sh -c 'echo beside; touch /tmp/go'
-wait
+srun --quiet --nodes=1 --ntasks=1 --container=$D/bundle sh -c 'echo first; exit 3' 2> /dev/null; echo \$?
+exec 3<> $D/one 4<> $D/two
+srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-1 --container=$D/bundle sh -c 'read line; echo \$line; exit 4' < $D/one 2> /dev/null &
+srun --quiet --nodes=1 --ntasks=1 --nodelist=$Y-2 --container=$D/bundle sh -c 'read line; echo \$line' < $D/two &
+until [ \$(find $D/state -mindepth 2 -maxdepth 2 | wc -l) = 2 ]; do sleep 0.1; done
+echo two >&4; wait \$!; echo \$?
+echo one >&3; wait; echo over
 END
         cd $D && id=$(timeout 60 sbatch --parsable --wait --ntasks=2 --nodes=2 --output=$D/steps.out $D/steps); cat $D/steps.out; job $id JobState
         squeue --noheader --format='%i %T %r' >&2; sinfo --Node --noheader --format='%N %T %E' >&2"#;
     let output = site.sh(script);
-    assert_eq!(output.stdout, "first\n3\nbeside\nwaited\nCOMPLETED\n", "{output:?}");
+    assert_eq!(output.stdout, "first\n3\ntwo\n0\none\nover\nCOMPLETED\n", "{output:?}");
     site.assert_gone("");
 }
 
@@ -197,7 +200,7 @@ fn memory(site: &Site) {
         srun --quiet --container=$D/limited sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'");
     assert_ne!(output.code, 0, "{output:?}");
     site.assert_gone("");
-    let output = site.sh("srun --mem=10 --container=$D/bundle dd if=/dev/zero of=/tmp/file bs=40M count=1000000");
+    let output = site.sh("srun --mem=10 --container=$D/bundle dd if=/dev/zero of=/dev/null bs=40M count=1000000");
     assert_ne!(output.code, 0, "{output:?}");
     assert!(output.stderr.contains("memory"), "{output:?}");
     site.assert_gone("");
