@@ -28,7 +28,7 @@ SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-DefMemPerNode=20
+DefMemPerNode=300
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -36,8 +36,8 @@ KillWait=2
 Prolog=$D/conf/prolog
 SchedulerParameters=sched_interval=1,sched_min_interval=0
 SlurmdParameters=config_overrides
-NodeName=$Y-1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16818 CPUs=4 RealMemory=100
-NodeName=$Y-2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16819 CPUs=4 RealMemory=100
+NodeName=$Y-1 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16818 CPUs=4 RealMemory=4000
+NodeName=$Y-2 NodeHostname=localhost NodeAddr=127.0.0.1 Port=16819 CPUs=4 RealMemory=4000
 PartitionName=all Nodes=$Y-[1-2] Default=YES MaxTime=10 State=UP
 END
 sed "s|/usr/bin/rtx|$RT|; s|/run/rtx-slurm|$D/state|" "$CONTRIB/oci.conf" > $D/conf/oci.conf
@@ -200,7 +200,7 @@ fn memory(site: &Site) {
         srun --quiet --container=$D/limited sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'");
     assert_ne!(output.code, 0, "{output:?}");
     site.assert_gone("");
-    let output = site.sh("srun --mem=10 --container=$D/bundle dd if=/dev/zero of=/dev/null bs=40M count=1000000");
+    let output = site.sh("srun --mem=60 --container=$D/bundle dd if=/dev/zero of=/dev/null bs=300M count=1000000");
     assert_ne!(output.code, 0, "{output:?}");
     assert!(output.stderr.contains("memory"), "{output:?}");
     site.assert_gone("");
