@@ -410,7 +410,7 @@ mod tests {
         let mount = serde_json::json!({ "destination": "/x", "type": kind, "source": kind, "options": options });
         let plans = plan(
             &[serde_json::from_value(mount).unwrap()],
-            Path::new("/"),
+            Places { bundle: Path::new("/"), rootfs: Path::new("/") },
             &serde_json::from_value(linux).unwrap(),
             true,
         );
