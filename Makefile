@@ -3,8 +3,8 @@
 #   make build     target/release/rtx
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
-#   make test-integrations   rtx under containerd, CRI, buildah, Docker, Swarm and Slurm, runc beside it; minutes
-#   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
+#   make test-integrations   rtx under podman, containerd, CRI, buildah, Docker, Swarm and Slurm, runc beside it; minutes
+#   make bench     rtx beside the packaged runc and crun, alone and below podman and ctr (ROUNDS=50)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make deb       target/rtx_VERSION_ARCHITECTURE.deb
 #   make lint      formatting and clippy
@@ -66,9 +66,12 @@ test: test-needs build
 test-integrations: test-needs build
 	@contrib/build/packages $(CALLER_PACKAGES)
 	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration callers:: -- --test-threads 2
+	RTX_TEST_RUNTIME="$$(command -v runc)" $(CARGO_ENV) $(CARGO) test --test integration podman:: -- --test-threads 2
+	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration podman:: -- --test-threads 2
 
 bench: build test-needs
 	contrib/bench/run $(RTX) $(ROUNDS)
+	contrib/bench/callers $(RTX) $(ROUNDS)
 
 # Does not depend on build: `sudo make install` must not run cargo as root where it need not.
 install:

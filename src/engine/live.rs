@@ -117,6 +117,11 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let state = engine_state(container)?;
     let all = all || (signal == libc::SIGKILL && state.shared_pids);
     match state.cgroup.filter(|_| all) {
+        // Who shares the cgroup is not meant, and the end of init is that of all its processes.
+        Some(placement) if placement.is_shared() && signal == libc::SIGKILL => match &container.record.init {
+            Some(init) if init.liveness() == Liveness::Alive => signal_init(container, signal),
+            _ => Ok(()),
+        },
         Some(placement) => placement.open().kill_all(signal),
         None => signal_init(container, signal),
     }
@@ -309,11 +314,17 @@ pub fn remove_unrecorded_cgroups(root: &Path, id: &str, config: Option<&[u8]>, h
     let state = root.join(id);
     let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
     let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
+    let namespaces = config.pointer("/linux/namespaces").and_then(|list| list.as_array());
+    let is_own_pid = |namespace: &serde_json::Value| {
+        namespace["type"] == "pid" && namespace["path"].as_str().is_none_or(str::is_empty)
+    };
+    let own_pids = namespaces.into_iter().flatten().any(is_own_pid);
     let rootless = crate::state::is_rootless();
     let plan = |systemd| {
         cgroup::plan(&cgroup::Request {
             id,
             cgroups_path: path.map(Path::new),
+            own_pids,
             resources: None,
             systemd,
             state: &state,

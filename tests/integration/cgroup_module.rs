@@ -20,7 +20,8 @@ fn may_make_cgroups(test: &str) -> bool {
 
 fn request<'a>(id: &'a str, resources: Option<&'a LinuxResources>) -> Request<'a> {
     let state = std::path::Path::new("/run/rtx");
-    Request { id, cgroups_path: None, resources, systemd: false, state, annotations: None, rootless: false }
+    let cgroups_path = None;
+    Request { id, cgroups_path, own_pids: true, resources, systemd: false, state, annotations: None, rootless: false }
 }
 
 fn resources(json: &str) -> LinuxResources {

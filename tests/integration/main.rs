@@ -31,6 +31,7 @@ mod seccomp_notify;
 mod second_engine;
 mod selinux;
 mod service;
+mod shared_cgroup;
 mod shipped;
 mod slowed;
 mod support;

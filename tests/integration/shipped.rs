@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::podman::host::installed;
+use crate::support::keeper::installed;
 use crate::support::runtime::Invocation;
 use crate::support::{Bundle, Output, Runtime, needs_root, own_engine, skip};
 

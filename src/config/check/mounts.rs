@@ -6,6 +6,9 @@ use super::{Report, list, mappings, present, text};
 use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
 
+/// What podman before 5.7 hands on with a named volume, though it has seen to it itself. No bind can mean anything by it.
+const VOLUME_OPTIONS: [&str; 3] = ["copy", "nocopy", "volume-opt"];
+
 /// Options of which the later one undoes the earlier.
 #[rustfmt::skip]
 const OPPOSITES: &[(&str, &str)] = &[
@@ -164,7 +167,7 @@ fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed:
         }
     }
     if parsed.bind.is_some()
-        && let Some((key, _)) = parsed.data.first()
+        && let Some((key, _)) = parsed.data.iter().find(|(key, _)| !VOLUME_OPTIONS.contains(&key.as_str()))
     {
         let index = options.iter().position(|option| option.contains(key.as_str())).unwrap_or(0);
         report.error(

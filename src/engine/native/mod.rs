@@ -94,8 +94,7 @@ impl EngineOperations for NativeEngine {
         match outcome {
             Outcome::NotCreated => {
                 if let Some(created) = self.cgroup.take() {
-                    // Something in it may have outlived init: a hook's daemon, a process that init left.
-                    let _ = created.placement().open().kill_all(libc::SIGKILL);
+                    created.placement().open().kill_left();
                 }
                 match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {
                     Some(plan) => plan.groups.remove(),

@@ -4,7 +4,7 @@ use super::cgroup::{self, Created, Placement, StartUnit};
 use super::engine::OciEngine;
 use crate::engine::LaunchConfig;
 use anyhow::Result;
-use oci_spec::runtime::{Linux, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType, LinuxResources};
 
 /// Where the container's cgroups will be; `None` where none are wanted.
 ///
@@ -14,9 +14,14 @@ pub fn plan(launch: &mut LaunchConfig, linux: &Linux) -> Result<Option<Placement
     if launch.options.no_cgroup {
         return Ok(None);
     }
+    let is_own_pid = |namespace: &LinuxNamespace| {
+        let joined = namespace.path().as_ref().is_some_and(|path| !path.as_os_str().is_empty());
+        namespace.typ() == LinuxNamespaceType::Pid && !joined
+    };
     let placement = cgroup::plan(&cgroup::Request {
         id: &launch.id,
         cgroups_path: linux.cgroups_path().as_deref(),
+        own_pids: linux.namespaces().iter().flatten().any(is_own_pid),
         resources: linux.resources().as_ref(),
         systemd: launch.options.systemd_cgroup,
         state: &launch.root.join(&launch.id),

@@ -93,8 +93,7 @@ impl EngineOperations for OciEngine {
             Outcome::NotCreated => {
                 self.network = None;
                 if let Some(created) = self.cgroup.take() {
-                    // Something in it may have outlived init: a hook's daemon, a process that init left.
-                    let _ = created.placement().open().kill_all(libc::SIGKILL);
+                    created.placement().open().kill_left();
                 }
                 let unmounted = self.host_root.take().map_or(Ok(()), |root| root.unmount());
                 unmounted.and(match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {

@@ -2,14 +2,14 @@
 
 use std::sync::OnceLock;
 
-use super::{Caller, Site, sites};
+use super::{Caller, sites};
 
 const FUNCTIONS: &str = r#"
 export TMPDIR=$D
-# A RUN step's cgroup is the parent itself, so builds at the same time need one each.
 b() { timeout 100 buildah --root $D/root --runroot $D/run --storage-driver vfs "$@"; }
 bud() { b bud --runtime $RT --isolation oci --network none --cgroup-parent /$Y/$$ --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 "$@"; }
 run() { b run --runtime $RT --isolation oci --network none "$@"; }
+left() { pgrep -a -f '[b]uildah-buildah'; find /sys/fs/cgroup -path "*/$Y/*buildah*" -type d 2> /dev/null; find /run/rtx /run/runc -maxdepth 1 -name '*buildah*' 2> /dev/null; true; }
 mkdir -p $D/context; cd $D/context
 "#;
 
@@ -27,12 +27,6 @@ static BUILDAH: Caller = Caller {
     setup: SETUP,
     sites: OnceLock::new(),
 };
-
-#[track_caller]
-fn assert_gone(site: &Site) {
-    let output = site.sh("pgrep -a -f '[b]uildah-buildah'; find /sys/fs/cgroup -path \"*/$Y/*buildah*\" -type d; ls $D/state 2> /dev/null; true");
-    assert_eq!(output.stdout, "", "left behind");
-}
 
 #[test]
 fn steps_users_and_mounts() {
@@ -57,7 +51,7 @@ bud -f Steps -t built ."#);
         {
             assert!(output.stdout.contains(text), "{text:?} is missing: {output:?}");
         }
-        assert_gone(site);
+        site.assert_gone("");
     }
 }
 
@@ -70,7 +64,7 @@ fn failing_steps() {
         step("exit 9").fails(9, "exit status 9");
         step("kill -TERM $$; sleep 1; exit 4").fails(4, "exit status 4");
         step("[\"/nope\"]").fails(1, "exec: ").fails(1, "/nope: no such file or directory");
-        assert_gone(site);
+        site.assert_gone("");
     }
 }
 
@@ -87,6 +81,23 @@ fn run_in_a_working_container() {
         let output = site.sh("script -qec \"buildah --root $D/root --runroot $D/run --storage-driver vfs run --runtime $RT --isolation oci \
                               --network none --tty work -- tty\" /dev/null");
         assert!(output.stdout.contains("/dev/pts/0") || output.stdout.contains("/dev/console"), "{output:?}");
-        assert_gone(site);
+        site.assert_gone("");
+    }
+}
+
+/// A RUN step's cgroup is the parent itself, which builds at the same time share.
+#[test]
+fn two_builds_with_one_parent() {
+    for site in sites!(BUILDAH) {
+        let output = site.sh(r#"
+build() {
+    printf 'FROM localhost/bb:1\nRUN touch /shared/%s; for i in $(seq 600); do test -e /shared/%s && exit; sleep 0.1; done; exit 1\nRUN echo built %s\n' $1 $2 $1 > $D/build-$1
+    bud --cgroup-parent /$Y/one-parent -v $D/shared:/shared -f $D/build-$1 -t $1 . > $D/build-$1.out 2>&1 || cat $D/build-$1.out
+}
+mkdir -p $D/shared
+build one other & build other one; wait
+grep -h '^built' $D/build-one.out $D/build-other.out"#);
+        assert_eq!(output.stdout, "built one\nbuilt other\n", "{output:?}");
+        site.assert_gone("");
     }
 }

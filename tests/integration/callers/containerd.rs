@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::{Caller, Site, sites};
+use super::{Caller, sites};
 
 const FUNCTIONS: &str = r#"
 c() { timeout 60 ctr -a $D/c.sock -n $Y "$@"; }
@@ -10,29 +10,12 @@ R="--runtime io.containerd.runc.v2 --runc-binary $RT --runc-root $D/state"
 I=localhost/bb:1
 start() { id=$1; shift; c run -d $R $I $id "$@"; }
 status() { c task ls | awk -v id=$1 '$1 == id { print $3 }'; }
-await() { for i in $(seq 200); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
-daemon() {
-    setsid containerd -c $D/containerd.toml >> $D/containerd.log 2>&1 < /dev/null &
-    echo $! > $D/containerd.pid
-    await 'c version > /dev/null 2>&1'
-}
 # What rtx and the kernel still hold of a container.
-left() { ls $D/state/$Y 2> /dev/null | grep "^$1"; find /sys/fs/cgroup -path "*/$Y/$1*" -type d; pgrep -f -- "-id $1 "; true; }
+left() { ls $D/state/$Y 2> /dev/null | grep "^$1"; find /sys/fs/cgroup -path "*/$Y/$1*" -type d 2> /dev/null; pgrep -f -- "-id $1 "; true; }
 "#;
 
 const SETUP: &str = r#"
-cat > $D/containerd.toml << END
-version = 2
-root = "$D/root"
-state = "$D/run"
-oom_score = 0
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "$D/c.sock"
-[plugins."io.containerd.internal.v1.opt"]
-path = "$D/opt"
-END
-daemon && tar -C $D/image -cf $D/image.tar . && c image import --base-name localhost/bb $D/image.tar
+containerd_start && tar -C $D/image -cf $D/image.tar . && c image import --base-name localhost/bb $D/image.tar
 "#;
 
 const fn containerd(name: &'static str) -> Caller {
@@ -50,13 +33,6 @@ static CONTAINERD: Caller = containerd("containerd");
 /// Whose daemon may be killed without disturbing another test.
 static RESTARTED: Caller = containerd("ctd-restart");
 
-/// Nothing of a container whose id begins so is left.
-#[track_caller]
-fn assert_gone(site: &Site, id: &str) {
-    let output = site.sh(&format!("await '[ -z \"$(left {id})\" ]' || left {id} >&2"));
-    assert_eq!((output.code, &*output.stderr), (0, ""));
-}
-
 #[test]
 fn run_gives_both_outputs_and_the_code() {
     for site in sites!(CONTAINERD) {
@@ -64,8 +40,8 @@ fn run_gives_both_outputs_and_the_code() {
         assert_eq!((output.code, &*output.stdout, &*output.stderr), (3, "out\n", "err\n"));
         site.sh("c run --rm $R $I nope /nope").fails(1, "exec: \"/nope\": stat /nope: no such file or directory");
         site.sh("c run --rm $R $I noexec /etc/passwd").fails(1, "exec: \"/etc/passwd\": permission denied");
-        assert_gone(site, "run");
-        assert_gone(site, "no");
+        site.assert_gone("run");
+        site.assert_gone("no");
     }
 }
 
@@ -80,7 +56,7 @@ fn terminals() {
             script -qec \"ctr -a $D/c.sock -n $Y task exec -t --exec-id e ttys tty\" /dev/null
             c task delete --force ttys; c container rm ttys";
         assert!(site.sh(script).stdout.contains("/dev/pts/0"));
-        assert_gone(site, "tty");
+        site.assert_gone("tty");
     }
 }
 
@@ -97,7 +73,7 @@ fn options_reach_the_container() {
              cat /sys/fs/cgroup/memory/$Y/options/memory.limit_in_bytes /sys/fs/cgroup/cpu/$Y/options/cpu.cfs_quota_us
              c task delete --force options; c container rm options");
         assert_eq!(output.stdout, "33554432\n50000\n", "{output:?}");
-        assert_gone(site, "options");
+        site.assert_gone("options");
     }
 }
 
@@ -120,7 +96,7 @@ fn exec_and_task_commands() {
         site.sh("c task kill task").fails(1, "process already finished");
         let output = site.sh("c task delete task; c container rm task");
         assert!(output.stderr.contains("exit with non-zero exit code 9"), "{output:?}");
-        assert_gone(site, "task");
+        site.assert_gone("task");
     }
 }
 
@@ -133,7 +109,7 @@ fn force_ends_what_runs() {
         // The shim kills everything of a container that shares the host's pids.
         site.sh("start forcepid sh -c 'sleep 600 & exec sleep 600' && c task kill -a -s 9 forcepid").ok();
         site.sh("await '[ $(status forcepid) = STOPPED ]'; c task delete forcepid; c container rm forcepid").ok();
-        assert_gone(site, "force");
+        site.assert_gone("force");
     }
 }
 
@@ -147,20 +123,71 @@ fn oom_is_an_event() {
              kill $events
              echo $code $seen");
         assert_eq!(output.stdout, "137 0\n", "{output:?}");
-        assert_gone(site, "oom");
+        site.assert_gone("oom");
     }
 }
 
 #[test]
-fn twenty_at_once() {
+fn fifty_at_once() {
     for site in sites!(CONTAINERD) {
         let output = site.sh(
-            "for i in $(seq 20); do (c run --rm $R $I many$i sh -c \"echo $i; exit $i\" > $D/many$i; echo $? > $D/code$i) & done
+            "for i in $(seq 50); do (c run --rm $R $I many$i sh -c \"echo $i; exit $i\" > $D/many$i; echo $? > $D/code$i) & done
              wait
-             for i in $(seq 20); do [ \"$(cat $D/many$i)\" = $i ] && [ \"$(cat $D/code$i)\" = $i ] || echo $i; done",
+             for i in $(seq 50); do [ \"$(cat $D/many$i)\" = $i ] && [ \"$(cat $D/code$i)\" = $i ] || echo $i; done",
         );
         assert_eq!((output.stdout, output.stderr), (String::new(), String::new()));
-        assert_gone(site, "many");
+        site.assert_gone("many");
+    }
+}
+
+/// Fifty that live at the same time, and are killed and deleted at once.
+#[test]
+fn fifty_alive() {
+    for site in sites!(CONTAINERD) {
+        site.sh("for i in $(seq 50); do start alive$i sleep 600 & done; wait").ok();
+        let output =
+            site.sh("c task ls | grep -c 'alive.*RUNNING'; find $D/state/$Y -maxdepth 1 -name 'alive*' | wc -l").ok();
+        assert_eq!(output.stdout, "50\n50\n");
+        site.sh("for i in $(seq 50); do (c task delete --force alive$i && c container rm alive$i) & done; wait").ok();
+        assert_eq!(site.sh("c task ls -q | grep -c alive").stdout, "0\n");
+        site.assert_gone("alive");
+    }
+}
+
+/// Where CRIU cannot work, the failure is told, and leaves the task running.
+#[test]
+fn checkpoint() {
+    for site in sites!(CONTAINERD) {
+        site.sh("start saved sh -c 'while :; do sleep 0.1; done'").ok();
+        let output = site.sh("c task checkpoint --image-path $D/saved saved");
+        if output.code == 0 {
+            site.sh("[ -e $D/saved/inventory.img ]").ok();
+        } else {
+            assert!(output.stderr.to_lowercase().contains("criu"), "{output:?}");
+            assert_eq!(site.sh("status saved; c task exec --exec-id e saved echo alive").stdout, "RUNNING\nalive\n");
+        }
+        site.sh("c task delete --force saved; c container rm saved").ok();
+        site.assert_gone("saved");
+    }
+}
+
+/// The events of a task's life, as dockerd and the kubelet see them.
+#[test]
+fn events() {
+    for site in sites!(CONTAINERD) {
+        let output = site.sh("ctr -a $D/c.sock -n $Y events > $D/life & events=$!
+             sleep 0.5
+             start seen sleep 600
+             c task exec --exec-id e seen true
+             c task pause seen; c task resume seen
+             c task kill -s 9 seen; await '[ $(status seen) = STOPPED ]'; c task delete seen > /dev/null 2>&1; c container rm seen
+             await 'grep -q /tasks/delete $D/life'; kill $events
+             grep -o '/tasks/[a-z-]*' $D/life | uniq");
+        let words: Vec<&str> =
+            output.stdout.split_whitespace().map(|topic| topic.trim_start_matches("/tasks/")).collect();
+        let expected = ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"];
+        assert_eq!(words, expected, "{output:?}");
+        site.assert_gone("seen");
     }
 }
 
@@ -169,9 +196,13 @@ fn twenty_at_once() {
 fn shim_killed() {
     for site in sites!(CONTAINERD) {
         site.sh("start shim sleep 600 && kill -9 $(pgrep -f -- '-id shi[m] ')").ok();
-        assert_gone(site, "shim");
+        site.assert_gone("shim");
         site.sh("await '[ -z \"$(status shim)\" ]'; c container rm shim && c run --rm $R $I shim true").ok();
-        assert_gone(site, "shim");
+        // Neither does an exec, nor a stopped one, keep anything back.
+        site.sh("start shimexec sleep 600; c task exec -d --exec-id e shimexec sleep 601; kill -9 $(pgrep -f -- '-id shimexe[c] ')").ok();
+        site.assert_gone("shimexec");
+        site.sh("await '[ -z \"$(status shimexec)\" ]'; c container rm shimexec").ok();
+        site.assert_gone("shim");
     }
 }
 
@@ -179,13 +210,13 @@ fn shim_killed() {
 fn daemon_killed_and_restarted() {
     for site in sites!(RESTARTED) {
         site.sh("start stays sh -c 'trap \"exit 8\" TERM; while :; do sleep 0.1; done' && start ends sh -c 'sleep 1; exit 7'").ok();
-        site.sh("kill -9 $(cat $D/containerd.pid); sleep 1.5; daemon").ok();
+        site.sh("kill -9 $(cat $D/containerd.pid); sleep 1.5; containerd_start").ok();
         let output = site.sh("status stays; status ends; c task exec --exec-id e stays echo alive").ok();
         assert_eq!(output.stdout, "RUNNING\nSTOPPED\nalive\n");
         assert!(site.sh("c task delete ends; c container rm ends").stderr.contains("exit code 7"));
         site.sh("c task kill stays && await '[ $(status stays) = STOPPED ]'").ok();
         assert!(site.sh("c task delete stays; c container rm stays").stderr.contains("exit code 8"));
-        assert_gone(site, "stays");
-        assert_gone(site, "ends");
+        site.assert_gone("stays");
+        site.assert_gone("ends");
     }
 }

@@ -6,7 +6,6 @@ use super::{Caller, Site, sites};
 
 const FUNCTIONS: &str = r#"
 docker() { timeout 100 /usr/bin/docker -H unix://$D/d.sock "$@"; }
-await() { for i in $(seq 300); do eval "$1" && return 0; sleep 0.1; done; echo "never: $1" >&2; return 1; }
 get() { docker inspect --format "{{.State.$2}}" $1; }
 daemon() {
     setsid dockerd -H unix://$D/d.sock --containerd $D/c.sock --data-root $D/data --exec-root $D/exec -p $D/d.pid \
@@ -16,17 +15,6 @@ daemon() {
 "#;
 
 const SETUP: &str = r#"
-cat > $D/containerd.toml << END
-version = 2
-root = "$D/root"
-state = "$D/run"
-oom_score = 0
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "$D/c.sock"
-[plugins."io.containerd.internal.v1.opt"]
-path = "$D/opt"
-END
 cat > $D/daemon.json << END
 {
     "runtimes": { "tested": { "path": "$RT" } },
@@ -41,8 +29,7 @@ cat > $D/daemon.json << END
     "init-path": "/usr/bin/tini-static"
 }
 END
-setsid containerd -c $D/containerd.toml >> $D/containerd.log 2>&1 < /dev/null &
-await '[ -S $D/c.sock ]' && daemon && tar -C $D/unpacked/rootfs -cf $D/rootfs.tar . &&
+containerd_start && daemon && tar -C $D/unpacked/rootfs -cf $D/rootfs.tar . &&
 docker import --change 'ENV PATH=/bin' --change 'CMD ["sh"]' $D/rootfs.tar bb:1
 "#;
 
@@ -68,7 +55,7 @@ fn remove(site: &Site, names: &str) {
         "ids=$(docker ps --all --no-trunc --quiet --filter name=^/{names})
          [ -z \"$ids\" ] || docker rm --force --volumes $ids > /dev/null
          for id in $ids; do
-             await \"[ -z \\\"\\$(find /sys/fs/cgroup $D/exec -name $id -type d)\\\" ]\"
+             await \"[ -z \\\"\\$(find /sys/fs/cgroup $D/exec -name $id -type d 2> /dev/null)\\\" ]\"
              pgrep -a -f \"[-]id $id \"
          done; true"
     ));
@@ -202,6 +189,96 @@ fn restart_policy_oom_and_health() {
         )
         .ok();
         remove(site, "again");
+    }
+}
+
+#[test]
+fn events() {
+    for site in sites!(DOCKER) {
+        let output = site.sh("since=$(date +%s)
+             docker run -d --name seen -m 32m bb:1 sleep 600 > /dev/null
+             docker exec seen true; docker pause seen > /dev/null; docker unpause seen > /dev/null
+             docker update --cpus 0.5 seen > /dev/null; docker kill seen > /dev/null; docker wait seen > /dev/null
+             docker run --name seenoom -m 16m bb:1 sh -c 'x=xxxxxxxx; while :; do x=$x$x; done'
+             for name in seen seenoom; do
+                 await \"docker events --since $since --until \\$(date +%s) --filter container=$name --format '{{.Action}}' | grep -q die\"
+                 docker events --since $since --until $(($(date +%s) + 1)) --filter container=$name --format '{{.Action}}' | sed 's/:.*//' | tr '\\n' ' '
+             done");
+        for word in
+            ["create ", "start ", "exec_create", "exec_start", "pause ", "unpause ", "update ", "kill ", "die ", "oom "]
+        {
+            assert!(output.stdout.contains(word), "no {word}: {output:?}");
+        }
+        remove(site, "seen");
+    }
+}
+
+/// `always` comes back after the daemon has been restarted, `unless-stopped` only if nobody has stopped it.
+#[test]
+fn restart_policies() {
+    for site in sites!(RESTARTED) {
+        site.sh("docker run -d --name polalways --restart always bb:1 sh -c 'echo x; sleep 0.5; exit 1'").ok();
+        site.sh("await '[ $(docker logs polalways | wc -l) -ge 3 ]' && docker stop polalways").ok();
+        assert_eq!(site.sh("sleep 1; get polalways Status").stdout, "exited\n");
+        site.sh("docker run -d --name polunless --restart unless-stopped bb:1 sleep 600 && docker stop -t 0 polunless")
+            .ok();
+        site.sh("docker run -d --name polkilled --restart on-failure bb:1 sleep 600").ok();
+        site.sh("before=$(get polkilled Pid); kill -9 $before; await '[ $(get polkilled Pid) -gt 0 ] && [ $(get polkilled Pid) != '$before' ]'").ok();
+        site.sh("docker update --restart no polkilled").ok();
+        site.sh("kill -9 $(get polkilled Pid); await '[ $(get polkilled Status) = exited ]'").ok();
+        assert_eq!(site.sh("get polkilled ExitCode; get polunless Status").stdout, "137\nexited\n");
+        remove(site, "pol");
+    }
+}
+
+/// As compose makes it: a network and a volume of the project, services that find one another by name and by alias, a
+/// service that waits for another's health, published ports, and the end of all of it.
+#[test]
+fn a_project() {
+    for site in sites!(DOCKER) {
+        let output = site.sh(
+            "docker network create --subnet 10.88.7.0/24 front > /dev/null; docker network create --internal back > /dev/null
+             docker volume create shared > /dev/null
+             docker create --name projdb --network back --network-alias db -v shared:/data --health-cmd 'test -e /data/ready' \
+                 --health-interval 300ms bb:1 sh -c 'touch /data/ready; while :; do echo stored | nc -l -p 5432; done' > /dev/null
+             docker start projdb > /dev/null && await '[ $(get projdb Health.Status) = healthy ]'
+             docker create --name projweb --network front --ip 10.88.7.7 -p 10.99.0.1:8080:80 -v shared:/data:ro bb:1 \
+                 sh -c 'while :; do nc db 5432 < /dev/null | nc -l -p 80; done' > /dev/null
+             docker network connect back projweb; docker start projweb > /dev/null
+             await '[ \"$(docker run --rm --network front bb:1 nc projweb 80 < /dev/null)\" = stored ]' && echo by name
+             await '[ \"$(busybox nc 10.88.7.7 80 < /dev/null)\" = stored ]' && echo by address
+             await '[ \"$(busybox nc 10.99.0.1 8080 < /dev/null)\" = stored ]' && echo by port
+             docker exec projweb test -e /data/ready && echo shared
+             docker exec projweb sh -c 'ls /sys/class/net | grep -c eth'
+             docker run --rm --network none bb:1 ls /sys/class/net
+             docker inspect --format '{{range $p, $c := .NetworkSettings.Ports}}{{$p}} {{(index $c 0).HostPort}}{{end}}' projweb",
+        );
+        assert_eq!(output.stdout, "by name\nby address\nby port\nshared\n2\nlo\n80/tcp 8080\n", "{output:?}");
+        remove(site, "proj");
+        site.sh("docker network rm front back && docker volume rm shared").ok();
+    }
+}
+
+#[test]
+fn stats_update_and_pause() {
+    for site in sites!(DOCKER) {
+        site.sh("docker run -d --name figures -m 64m --cpus 1 bb:1 sh -c 'while :; do :; done'").ok();
+        let stats = "docker stats --no-stream --format '{{.CPUPerc}} {{.MemUsage}} {{.PIDs}}' figures";
+        let output = site.sh(stats).ok();
+        assert!(output.stdout.contains("/ 64MiB") && output.stdout.trim_end().ends_with(" 1"), "{output:?}");
+        site.sh("docker update --cpus 0.2 --memory 48m --memory-swap 96m --pids-limit 20 --cpu-shares 512 --cpuset-cpus 0 figures").ok();
+        let output = site
+            .sh("docker exec figures sh -c 'cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes \
+             memory/memory.memsw.limit_in_bytes pids/pids.max cpu/cpu.shares cpuset/cpuset.cpus'");
+        assert_eq!(output.stdout, "20000\n50331648\n100663296\n20\n512\n0\n", "{output:?}");
+        site.sh("docker update --memory 1m figures").fails(1, "");
+        let used = "awk '{ print $14 + $15 }' /proc/$(get figures Pid)/stat";
+        let output = site
+            .sh(&format!("docker pause figures > /dev/null; a=$({used}); sleep 0.5; [ $a = $({used}) ] && echo still"));
+        assert_eq!(output.stdout, "still\n", "{output:?}");
+        site.sh("docker stop -t 1 figures").ok();
+        assert_eq!(site.sh("get figures Status").stdout, "exited\n");
+        remove(site, "figures");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use super::{IMAGE, Named, podman};
+use super::{IMAGE, Named, podman, podman_with_rtx};
 use crate::support::children::{is_alive, poll_until, stat_field};
 use crate::support::leftover::processes;
 
@@ -97,14 +97,14 @@ fn rm_removes_the_stopped_and_by_force_the_running() {
     let gone = || processes(&id).is_empty().then_some(());
     assert!(poll_until(Duration::from_secs(5), gone).is_some(), "left: {:?}", processes(&id));
     assert!(crate::support::leftover::cgroups(&id).is_empty());
-    assert!(!std::path::Path::new("/run/rtx").join(&id).exists(), "rtx's state stayed");
+    host.enter(&["test", "!", "-e", &format!("/run/rtx/{id}")]).ok();
     assert_eq!(container.podman(&["container", "exists"], &[]).code, 1);
 }
 
 /// conmon takes init for its child. Between create and start nothing else of rtx is there, and nothing at all after.
 #[test]
 fn nothing_of_rtx_survives_create_but_init() {
-    let host = podman!();
+    let host = podman_with_rtx!();
     let container = Named::new(host);
     let parent = host.cgroup_parent();
     let args = ["create", "--network", "none", &*parent, "--name", &container.name, IMAGE, "sleep", "600"];

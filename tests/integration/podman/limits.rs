@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{NO_CGROUPS, Named, podman};
+use super::{NO_CGROUPS, Named, podman, podman_with_rtx};
 use crate::support::children::poll_until;
 
 /// Prints the file of cgroup v1 or, where there is none, the one of v2.
@@ -75,7 +75,8 @@ fn ulimits() {
 /// `--cgroups=disabled`: the container stays where podman is, and sees just that.
 #[test]
 fn no_cgroups() {
-    let host = podman!();
+    // podman does not believe runc that it can.
+    let host = podman_with_rtx!();
     let container = Named::new(host);
     container.start(&[NO_CGROUPS], "ls /sys/fs/cgroup; cat /proc/self/cgroup; echo up; exec sleep 600");
     let logs = container.podman(&["logs"], &[]).ok().stdout;

@@ -1,21 +1,25 @@
 //! rtx as the runtime of the packaged podman, through conmon, as root and as an ordinary user. podman never mentions
-//! rtx's name on its own: these tests see what a user of podman sees.
+//! rtx's name on its own: these tests see what a user of podman sees. `make test-integrations` runs them with the packaged
+//! runc as well (RTX_TEST_RUNTIME), the control.
 
 mod codes;
-pub(crate) mod host;
+mod host;
 mod lifecycle;
 mod limits;
 mod options;
 mod pods;
 mod rootless;
+mod services;
+mod streams;
 mod terminals;
+mod volumes;
 
 use std::time::Duration;
 
 use crate::support::Output;
 use crate::support::children::poll_until;
 use crate::support::runtime::{Invocation, next_number};
-use host::{Host, IMAGE};
+use host::{Host, IMAGE, Who};
 
 /// The flag that leaves a container in podman's own cgroups.
 const NO_CGROUPS: &str = "--cgroups=disabled";
@@ -23,17 +27,22 @@ const NO_CGROUPS: &str = "--cgroups=disabled";
 /// A name for a container, or a pod, that is removed at the end of a test, however that comes.
 struct Named {
     host: &'static Host,
+    who: Who,
     name: String,
 }
 
 impl Named {
     fn new(host: &'static Host) -> Named {
-        Named { host, name: format!("rtxpod-{}-{}", std::process::id(), next_number()) }
+        Named::of(host, Who::Root)
+    }
+
+    fn of(host: &'static Host, who: Who) -> Named {
+        Named { host, who, name: format!("rtxpod-{}-{}", std::process::id(), next_number()) }
     }
 
     /// Prepares `podman VERB FLAGS NAME WORDS`.
     fn call(&self, verb: &[&str], words: &[&str]) -> Invocation {
-        self.host.call(&[verb, &[&*self.name], words].concat())
+        self.host.call_as(self.who, &[verb, &[&*self.name], words].concat())
     }
 
     /// `podman VERB FLAGS NAME WORDS`.
@@ -45,9 +54,13 @@ impl Named {
     fn run_call(&self, flags: &[&str], words: &[&str]) -> Invocation {
         let parent = self.host.cgroup_parent();
         // podman refuses a parent for what gets no cgroup.
-        let place = if flags.contains(&NO_CGROUPS) { NO_CGROUPS } else { &parent };
-        let fixed = ["run", "--network", "none", "--name", &*self.name, place];
-        self.host.call(&[&fixed, flags, &[IMAGE], words].concat())
+        let place: &[&str] = match self.who {
+            Who::Root if flags.contains(&NO_CGROUPS) => &[],
+            Who::Root => &[&*parent],
+            Who::User => &[],
+        };
+        let fixed = ["run", "--network", "none", "--name", &*self.name];
+        self.host.call_as(self.who, &[&fixed, place, flags, &[IMAGE], words].concat())
     }
 
     /// `podman run` without a network.
@@ -97,4 +110,31 @@ macro_rules! podman {
     }};
 }
 
-pub(crate) use podman;
+/// podman as root and, where that works, as an ordinary user.
+macro_rules! everyone {
+    () => {{
+        let host = $crate::podman::podman!();
+        let user = host.prepare_user();
+        if let Err(reason) = &user {
+            $crate::support::report_skip(
+                &$crate::support::test_name(),
+                &format!("the part of an ordinary user: {reason}"),
+            );
+        }
+        let everyone = [$crate::podman::host::Who::Root, $crate::podman::host::Who::User];
+        everyone.into_iter().take(1 + usize::from(user.is_ok())).map(move |who| (host, who))
+    }};
+}
+
+/// podman with rtx, for what is not so with the control.
+macro_rules! podman_with_rtx {
+    () => {{
+        let host = $crate::podman::podman!();
+        if !host.is_rtx() {
+            $crate::support::skip!("it is about rtx alone");
+        }
+        host
+    }};
+}
+
+pub(crate) use {everyone, podman, podman_with_rtx};

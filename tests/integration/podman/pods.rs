@@ -1,6 +1,9 @@
 //! Pods: containers that share namespaces, with an infra container that holds them and without.
 
+use std::time::Duration;
+
 use super::{Host, IMAGE, Named, podman};
+use crate::support::children::poll_until;
 use crate::support::runtime::next_number;
 
 /// A pod that is removed, with its containers, at the end of a test.
@@ -50,7 +53,9 @@ fn two_containers_share_the_infra_containers_namespaces() {
     let seen = first.podman(&["exec"], &["ps", "-o", "args"]).ok().stdout;
     assert_eq!(seen.matches("sleep 600").count(), 3, "{seen}");
     host.podman(&["pod", "stop", "--time", "0", &pod.name]).ok();
-    assert_eq!(first.inspect(".State.Status"), "exited");
+    // podman's own clean-up, by conmon, comes between "stopped" and "exited".
+    let exited = || (first.inspect(".State.Status") == "exited").then_some(());
+    assert!(poll_until(Duration::from_secs(20), exited).is_some(), "{}", first.inspect(".State.Status"));
     host.podman(&["pod", "start", &pod.name]).ok();
     assert_eq!(namespace(&first, "pid"), namespace(&second, "pid"));
 }

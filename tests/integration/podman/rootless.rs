@@ -2,34 +2,9 @@
 
 use std::time::Duration;
 
-use super::host::{Host, IMAGE};
-use super::podman;
-use crate::support::Output;
+use super::host::{IMAGE, Who};
+use super::{Named, podman};
 use crate::support::children::poll_until;
-use crate::support::runtime::next_number;
-
-/// A container of the ordinary user, removed at the end of a test.
-struct Named {
-    host: &'static Host,
-    name: String,
-}
-
-impl Named {
-    fn run(&self, flags: &[&str], words: &[&str]) -> Output {
-        let fixed = ["run", "--network", "none", "--name", &self.name];
-        self.host.as_user(&[&fixed, flags, &[IMAGE], words].concat())
-    }
-
-    fn podman(&self, verb: &[&str], words: &[&str]) -> Output {
-        self.host.as_user(&[verb, &[&*self.name], words].concat())
-    }
-}
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        self.podman(&["rm", "--force", "--ignore", "--time", "0"], &[]);
-    }
-}
 
 macro_rules! user {
     () => {{
@@ -37,7 +12,7 @@ macro_rules! user {
         if let Err(reason) = host.prepare_user() {
             $crate::support::skip!("{reason}");
         }
-        Named { host, name: format!("rtxuser-{}-{}", std::process::id(), next_number()) }
+        Named::of(host, Who::User)
     }};
 }
 
@@ -83,7 +58,7 @@ fn in_another_containers_namespaces() {
     let (pid, ipc) = (format!("--pid=container:{}", container.name), format!("--ipc=container:{}", container.name));
     let words = ["sh", "-c", "ps -o args; readlink /proc/self/ns/ipc; readlink /proc/1/ns/ipc"];
     let args = [&["run", "--rm", "--network", "none", &*pid, &*ipc, IMAGE], &words[..]].concat();
-    let output = container.host.as_user(&args).ok();
+    let output = container.host.call_as(Who::User, &args).run().ok();
     let lines: Vec<&str> = output.stdout.lines().collect();
     assert!(lines.contains(&"sleep 600"), "{lines:?}");
     assert_eq!(lines[lines.len() - 1], lines[lines.len() - 2]);

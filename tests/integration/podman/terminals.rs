@@ -1,6 +1,6 @@
 //! `run -it` and `exec -it` on a real pseudo terminal: conmon takes the container's from rtx, podman copies and resizes.
 
-use super::{Named, podman};
+use super::{Named, everyone, podman};
 use crate::support::runtime::Invocation;
 use crate::support::terminal::Terminal;
 
@@ -32,21 +32,47 @@ echo now $(stty size); read line; exit 9";
 
 #[test]
 fn run() {
-    let host = podman!();
-    let terminal = Terminal::open(30, 100);
-    let before = terminal.settings();
-    let container = Named::new(host);
-    converse(&terminal, container.run_call(&["--interactive", "--tty"], &["sh", "-c", SCRIPT]));
-    assert_eq!(terminal.settings(), before.replace("rows 30; columns 100", "rows 41; columns 121"));
+    for (host, who) in everyone!() {
+        let terminal = Terminal::open(30, 100);
+        let before = terminal.settings();
+        let container = Named::of(host, who);
+        converse(&terminal, container.run_call(&["--interactive", "--tty"], &["sh", "-c", SCRIPT]));
+        assert_eq!(terminal.settings(), before.replace("rows 30; columns 100", "rows 41; columns 121"));
+    }
 }
 
 #[test]
 fn exec() {
-    let host = podman!();
-    let container = Named::new(host);
-    container.start(&[], "echo up; exec sleep 600");
-    let terminal = Terminal::open(30, 100);
-    converse(&terminal, container.call(&["exec", "--interactive", "--tty"], &["sh", "-c", SCRIPT]));
+    for (host, who) in everyone!() {
+        let container = Named::of(host, who);
+        container.start(&[], "echo up; exec sleep 600");
+        let terminal = Terminal::open(30, 100);
+        converse(&terminal, container.call(&["exec", "--interactive", "--tty"], &["sh", "-c", SCRIPT]));
+    }
+}
+
+/// A container that was started in the background, left by the key for that, and found again.
+#[test]
+fn attach() {
+    for (host, who) in everyone!() {
+        let container = Named::of(host, who);
+        let script = "echo up; read line; echo \"<$line>\"; read line; echo \"<$line>\"; read line; exit 9";
+        container.start(&["--interactive", "--tty"], script);
+        let terminal = Terminal::open(30, 100);
+        let attached = on(&terminal, container.call(&["attach", "--detach-keys", "ctrl-q"], &[])).start();
+        terminal.send("first\n");
+        terminal.wait_for("<first>");
+        terminal.send("\x11");
+        attached.wait();
+        assert_eq!(container.inspect(".State.Status"), "running");
+        let terminal = Terminal::open(30, 100);
+        let attached = on(&terminal, container.call(&["attach"], &[])).start();
+        terminal.send("second\n");
+        terminal.wait_for("<second>");
+        terminal.send("end\n");
+        attached.wait();
+        assert_eq!(container.podman(&["wait"], &[]).ok().stdout, "9\n");
+    }
 }
 
 /// A terminal in the background goes to the log, with the terminal's line ends.

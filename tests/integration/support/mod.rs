@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod children;
 pub mod container;
 pub mod image;
+pub mod keeper;
 pub mod leftover;
 pub mod payload;
 pub mod runtime;

@@ -214,6 +214,7 @@ fn mounts() {
     expect(&of(json!({ "destination": "/x", "type": "bind" })), "/mounts/0/options", "no bind option");
     expect(&of(json!({ "destination": "/x" })), "/mounts/0/type", "neither");
     expect(&bind(json!(["ro", "rbind", "mode=1"])), "/mounts/0/options/2", "filesystem-specific");
+    assert!(check(&bind(json!(["rbind", "copy", "nocopy", "volume-opt=o=size=1m"])), None).is_empty());
     let findings = check(&bind(json!(["ro", "rbind", "rw"])), None);
     assert_eq!((findings.len(), findings[0].pointer.as_str()), (1, "/mounts/0/options/2"));
     let findings = check(&of(json!({ "destination": "x", "type": "tmpfs" })), None);

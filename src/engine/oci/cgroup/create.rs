@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, Flock, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
@@ -29,17 +29,20 @@ pub struct Created {
     /// Missing privileges may leave the container without cgroups of its own.
     lenient: bool,
     committed: bool,
+    /// Until the container is in.
+    lock: Option<Flock<OwnedFd>>,
 }
 
 impl Created {
     /// Nothing yet, for a placement.
     pub(super) fn nothing(placement: &Placement, lenient: bool) -> Self {
         let placement = placement.clone();
-        Created { placement, open: Vec::new(), made: Vec::new(), lenient, committed: false }
+        Created { placement, open: Vec::new(), made: Vec::new(), lenient, committed: false, lock: None }
     }
 
     pub(super) fn new(placement: &Placement) -> Result<Self> {
         let mut created = Self::nothing(placement, placement.is_lenient());
+        created.lock = placement.hold();
         created.placement.places.clear();
         for place in &placement.places {
             match created.make(place) {
@@ -149,7 +152,7 @@ impl Created {
         let directory = place.directory();
         let existed = self.make_directory(place, &directory)?;
         let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
-        if existed {
+        if existed && !self.placement.shared {
             refuse_if_in_use(dir.as_fd(), &directory, own)?;
         }
         if place.has("cpuset") {
@@ -213,6 +216,8 @@ impl Created {
 
 impl Drop for Created {
     fn drop(&mut self) {
+        // Removing takes it again.
+        drop(self.lock.take());
         if self.committed {
             return;
         }
@@ -225,7 +230,8 @@ impl Drop for Created {
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
         let unit = self.placement.unit.take();
-        let _ = Placement { places, unit, ..Placement::default() }.open().remove(|_| true);
+        let shared = self.placement.shared;
+        let _ = Placement { places, unit, shared, ..Placement::default() }.open().remove(|_| true);
         for directory in self.made.iter().rev() {
             let _ = unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir);
         }
@@ -237,7 +243,7 @@ fn is_missing_privilege(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT))
 }
 
-/// runc, from 1.2 on, joins a cgroup that exists only if nobody is in it, except for `own`.
+/// What is in a container's own cgroup before it, except for `own`, was left by another of its id.
 fn refuse_if_in_use(dir: BorrowedFd, directory: &Path, own: Option<i32>) -> Result<()> {
     let count = match file::read(dir, "cgroup.procs") {
         Ok(pids) => pids.lines().filter(|pid| own.is_none() || pid.parse() != Ok(own.unwrap_or_default())).count(),

@@ -71,6 +71,13 @@ impl Cgroup {
         result
     }
 
+    /// Ends what has outlived init, a hook's daemon for instance. Others' processes cannot be told from it.
+    pub fn kill_left(&self) {
+        if !self.placement.shared {
+            let _ = self.kill_all(libc::SIGKILL);
+        }
+    }
+
     /// Stops every process and returns when all stand still.
     pub fn freeze(&self) -> Result<()> {
         let (place, _) = self.freezer()?;

@@ -2,10 +2,14 @@
 //! every later command. Runtime spec, config-linux.md, "Cgroups path".
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::AT_FDCWD;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +24,8 @@ pub struct Request<'a> {
     pub id: &'a str,
     /// `linux.cgroupsPath`.
     pub cgroups_path: Option<&'a Path>,
+    /// The container has a pid namespace of its own: the end of its init is that of all its processes.
+    pub own_pids: bool,
     /// `linux.resources`.
     pub resources: Option<&'a LinuxResources>,
     /// `--systemd-cgroup`.
@@ -85,6 +91,10 @@ pub struct Placement {
     /// Directories of the places that were there before the container, and may be another's as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<PathBuf>,
+    /// The path is the bundle's and does not name the container, as with `buildah --cgroup-parent`: others may be in it at
+    /// the same time, and whoever is left in it when this container has ended is not this container's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) shared: bool,
     /// The scope of systemd's that the container is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unit: Option<Unit>,
@@ -113,14 +123,19 @@ pub fn plan(request: &Request) -> Result<Placement> {
     } else {
         (None, wanted_path(request.cgroups_path.filter(|path| !path.as_os_str().is_empty()), request.id)?)
     };
-    let mut placement =
-        Placement { places: places(&hierarchies, &wanted), rootless: request.rootless, unit, ..Placement::default() };
+    let mut placement = Placement {
+        places: places(&hierarchies, &wanted),
+        rootless: request.rootless,
+        shared: unit.is_none() && may_be_shared(request),
+        unit,
+        ..Placement::default()
+    };
     if placement.places.is_empty() && !request.rootless {
         bail!("no cgroup file system is mounted; mount one at /sys/fs/cgroup");
     }
     if let Some(resources) = request.resources {
         let rules = devices::rules(resources)?;
-        placement.warnings = limits::warnings(resources);
+        placement.warnings.extend(limits::warnings(resources));
         if placement.is_ruled_by_systemd() {
             placement.warnings.extend(systemd::device_warning(&rules)?);
         }
@@ -129,7 +144,24 @@ pub fn plan(request: &Request) -> Result<Placement> {
             placement.first_limit = settings.first().map(|setting| setting.pointer.to_string());
         }
     }
+    if placement.shared
+        && let Ok(pids @ [_, ..]) = placement.open().pids().as_deref()
+    {
+        let count = pids.len();
+        placement.warnings.push(format!(
+            "/linux/cgroupsPath: {count} process(es) of others are in that cgroup; its limits, and pause, hold for all together"
+        ));
+    }
     Ok(placement)
+}
+
+/// True if the cgroup is nobody's in particular. One that bears the container's id is its own: who is in there already was
+/// left by another of that id. Without a pid namespace of its own a container's processes cannot be told from others'.
+fn may_be_shared(request: &Request) -> bool {
+    let Some(name) = request.cgroups_path.and_then(Path::file_name).and_then(OsStr::to_str) else { return false };
+    let head = name.strip_suffix(".scope").unwrap_or(name).strip_suffix(request.id);
+    let names_it = head.is_some_and(|head| !head.ends_with(char::is_alphanumeric));
+    request.own_pids && !names_it
 }
 
 /// The scope of the request and its cgroup.
@@ -241,6 +273,27 @@ impl Placement {
         Cgroup::new(self.clone())
     }
 
+    /// True if other containers may be in the same cgroups.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Keeps other containers from removing the cgroups that they share with this one while it is on its way into them.
+    /// Nobody is waited for for ever: whoever may read the directory may lock it.
+    pub(super) fn hold(&self) -> Option<Flock<OwnedFd>> {
+        let mount = &self.places.first().filter(|_| self.shared)?.mount;
+        let mut dir = file::open_dir(AT_FDCWD, mount).ok()?;
+        for _ in 0..200 {
+            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Some(lock),
+                Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) => dir = again,
+                Err(_) => return None,
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+
     /// What was asked for and changes nothing, one sentence each, for the log.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -319,6 +372,29 @@ mod tests {
                 wanted_path(Some(Path::new(path)), "c1").unwrap_err().to_string().starts_with("/linux/cgroupsPath: ")
             );
         }
+    }
+
+    #[test]
+    fn who_may_share() {
+        let shared = |path: Option<&str>, own_pids: bool| {
+            let cgroups_path = path.map(Path::new);
+            let request = Request {
+                id: "c1",
+                cgroups_path,
+                own_pids,
+                resources: None,
+                systemd: false,
+                state: Path::new("/run/rtx/c1"),
+                annotations: None,
+                rootless: false,
+            };
+            may_be_shared(&request)
+        };
+        for path in [None, Some("/c1"), Some("/docker/c1"), Some("/parent/libpod-c1"), Some("/parent/crio-c1.scope")] {
+            assert!(!shared(path, true), "{path:?}");
+        }
+        assert!(shared(Some("/parent"), true) && shared(Some("/parent/xc1"), true));
+        assert!(!shared(Some("/parent"), false));
     }
 
     #[test]

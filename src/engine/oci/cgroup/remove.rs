@@ -15,11 +15,14 @@ use super::systemd::Standing;
 
 /// How often a directory is tried whose last process is just ending: with doubling pauses, two seconds in all.
 const ATTEMPTS: u32 = 12;
+/// The same where others may be in it, who can stay for long.
+const ATTEMPTS_SHARED: u32 = 4;
 
 impl Cgroup {
     /// Removes every directory of the container, with those that it made below them. Only where the kernel says that
     /// processes are left are they killed, and only where `is_ours` says that they are the container's: elsewhere a
-    /// directory that is in use stays. So do parents, as with runc. Nothing to remove is no error.
+    /// directory that is in use stays; so do those that others may share, and parents, as with runc. Nothing to remove is
+    /// no error.
     pub fn remove(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
         let Some(unit) = &self.placement().unit else { return self.remove_directories(is_ours) };
         match unit.standing() {
@@ -43,16 +46,27 @@ impl Cgroup {
     }
 
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
+        let _lock = self.placement().hold();
         let busy: Vec<&Place> =
             self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
         let busy = busy.into_iter().filter(|place| is_ours(place));
         let mut busy: Vec<&Place> = busy.filter(|place| remove_tree(&place.directory()).is_err()).collect();
+        if self.placement().shared {
+            for attempt in 0..ATTEMPTS_SHARED {
+                if busy.is_empty() {
+                    break;
+                }
+                std::thread::sleep(pause(attempt));
+                busy.retain(|place| remove_tree(&place.directory()).is_err());
+            }
+            return Ok(());
+        }
         for attempt in 0..ATTEMPTS {
             if busy.is_empty() {
                 return Ok(());
             }
             kill_what_is_left(&busy);
-            std::thread::sleep(Duration::from_micros(500) * 2u32.pow(attempt));
+            std::thread::sleep(pause(attempt));
             busy.retain(|place| remove_tree(&place.directory()).is_err());
         }
         for place in busy {
@@ -61,6 +75,10 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+fn pause(attempt: u32) -> Duration {
+    Duration::from_micros(500) * 2u32.pow(attempt)
 }
 
 /// Ends the processes below the busy directories. Failure shows in the next rmdir.

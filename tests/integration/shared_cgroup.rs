@@ -1,0 +1,90 @@
+//! Several containers in one cgroup: a `cgroupsPath` that names none of them, as buildah's `--cgroup-parent` makes it.
+
+use serde_json::json;
+
+use crate::support::children::is_alive;
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine};
+
+/// A bundle that sleeps in the cgroup `path`.
+fn sleeping(path: &str) -> Bundle {
+    let mut bundle = Bundle::shell("echo up; exec sleep 600");
+    bundle.set("/linux/cgroupsPath", json!(path));
+    bundle
+}
+
+#[track_caller]
+fn start(container: &Container) {
+    container.run_detached(&[]).ok();
+    container.wait_stdout("up");
+}
+
+#[test]
+fn who_goes_takes_nobody_along() {
+    needs_root!();
+    let (runtime, place) = (Runtime::under_test(), Bundle::new());
+    let path = format!("/{}", place.name());
+    let (one, other) = (sleeping(&path), sleeping(&path));
+    let (one, other) = (Container::new(&runtime, &one), Container::new(&runtime, &other));
+    start(&one);
+    start(&other);
+    assert_eq!(leftover::cgroups(&one.id), Vec::<std::path::PathBuf>::new());
+    one.delete(&["--force"]).ok();
+    assert!(is_alive(other.pid()));
+    assert_eq!(other.status(), "running");
+    start(&one);
+    other.delete(&["--force"]).ok();
+    assert!(is_alive(one.pid()));
+    one.delete(&["--force"]).ok();
+    assert_eq!(leftover::cgroups(&place.name()), Vec::<std::path::PathBuf>::new());
+}
+
+/// SIGKILL for all of one container, which other signals cannot be kept to.
+#[test]
+fn kill_all_means_one() {
+    let (runtime, place) = (own_engine!(), Bundle::new());
+    let path = format!("/{}", place.name());
+    let (one, other) = (sleeping(&path), sleeping(&path));
+    let (one, other) = (Container::new(&runtime, &one), Container::new(&runtime, &other));
+    start(&one);
+    start(&other);
+    runtime.run(&["kill", "--all", &one.id, "KILL"]).ok();
+    assert_eq!(one.wait_exit(), Some(137));
+    runtime.run(&["kill", "--all", &one.id, "KILL"]).ok();
+    assert!(is_alive(other.pid()));
+}
+
+/// A stranger in a cgroup below is none of the container's either.
+#[test]
+fn a_cgroup_below_stays() {
+    needs_root!();
+    let (runtime, place) = (Runtime::under_test(), Bundle::new());
+    let bundle = sleeping(&format!("/{}", place.name()));
+    let container = Container::new(&runtime, &bundle);
+    start(&container);
+    let stranger = place.helper(&["--uts"], "");
+    for directory in leftover::cgroups(&place.name()) {
+        let below = directory.join("below");
+        std::fs::create_dir(&below).expect("make a cgroup");
+        // A new cpuset takes nobody.
+        let joined = std::fs::write(below.join("cgroup.procs"), stranger.to_string());
+        assert!(joined.is_ok() || below.join("cpuset.cpus").exists(), "{joined:?}");
+    }
+    container.delete(&["--force"]).ok();
+    assert!(is_alive(stranger), "it was killed");
+}
+
+/// What is found in a cgroup of the container's name was left by another of that name.
+#[test]
+fn its_own_cgroup_must_be_empty() {
+    let (runtime, place) = (own_engine!(), Bundle::new());
+    let mut bundle = Bundle::shell("true");
+    let id = format!("own-{}", place.name());
+    bundle.set("/linux/cgroupsPath", json!(format!("/{}/{id}", place.name())));
+    let other = sleeping(&format!("/{}/{id}", place.name()));
+    let other = Container::new(&runtime, &other);
+    start(&other);
+    bundle.write();
+    let output = runtime.run(&["run", "--bundle", &bundle.path().display().to_string(), &id]);
+    output.fails(1, "container's cgroup is not empty: 1 process(es) found");
+    assert!(is_alive(other.pid()));
+}
