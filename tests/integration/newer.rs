@@ -226,3 +226,75 @@ fn sigkill_reaches_all_that_share_the_hosts_pids() {
         container.kill("KILL").fails(1, "container not running");
     }
 }
+
+/// Beside a root that was moved rather than pivoted to, the host's /proc would give a new user namespace the right to mount
+/// one without this container's masks.
+#[test]
+fn without_pivot_root_the_hosts_proc_is_out_of_reach() {
+    let runtime = only_rtx!();
+    let mut bundle = Bundle::shell("unshare -Urmpf mount -t proc none /proc && echo mounted");
+    bundle.set("/linux/seccomp", Value::Null).remove("/linux/seccomp");
+    for flags in [&["--no-pivot"][..], &[]] {
+        let output = Container::new(&runtime, &bundle).run(flags);
+        assert!(output.code != 0 && !output.stdout.contains("mounted"), "{flags:?}: {}", output.stderr);
+        assert!(output.stderr.contains("ermission denied"), "{flags:?}: {}", output.stderr);
+    }
+}
+
+/// What decides is whether the kernel would execute it: capabilities count.
+#[test]
+fn a_capability_lets_a_user_execute_what_is_roots() {
+    let runtime = only_rtx!();
+    let mut bundle = Bundle::new();
+    bundle.make_script("rootfs/only-root", "echo ran");
+    std::fs::set_permissions(bundle.host("rootfs/only-root"), std::os::unix::fs::PermissionsExt::from_mode(0o744))
+        .expect("chmod");
+    bundle.args(&["/only-root"]).set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
+    Container::new(&runtime, &bundle).run(&[]).fails(1, "permission denied");
+    bundle.capabilities(&["CAP_DAC_OVERRIDE"]);
+    for set in ["inheritable", "ambient"] {
+        bundle.set(&format!("/process/capabilities/{set}"), json!(["CAP_DAC_OVERRIDE"]));
+    }
+    assert_eq!(Container::new(&runtime, &bundle).run(&[]).ok().stdout.trim(), "ran");
+}
+
+/// Such a hook runs in the program's place, and under its filter.
+#[test]
+fn start_container_hooks_run_under_the_filter() {
+    let runtime = only_rtx!();
+    let mut bundle = Bundle::shell("true");
+    let rule = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS" }]);
+    bundle.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule }));
+    bundle.set("/process/rlimits", json!([{ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }]));
+    let hook = json!([{ "path": "/bin/mkdir", "args": ["mkdir", "/dev/shm/x"] }]);
+    bundle.set("/hooks", json!({ "startContainer": hook }));
+    Container::new(&runtime, &bundle)
+        .run(&[])
+        .fails(1, "error running startContainer hook #0: /bin/mkdir: signal: bad system call");
+}
+
+/// The kernel takes no shares for an idle group: an update that leaves it idle writes none.
+#[test]
+fn an_idle_group_stays_idle() {
+    let runtime = only_rtx!();
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.set("/linux/resources/cpu", json!({ "shares": 100, "idle": 1 }));
+    let container = Container::new(&runtime, &bundle);
+    let output = container.run_detached(&[]);
+    if output.stderr.contains("cpu.idle") {
+        skip!("this kernel has no cpu.idle");
+    }
+    output.ok();
+    for idle in ["1", "0", "1"] {
+        runtime.run(&["update", "--cpu-idle", idle, &container.id]).ok();
+    }
+}
+
+#[test]
+fn a_deadline_needs_every_processor() {
+    let runtime = only_rtx!();
+    let mut bundle = Bundle::shell("true");
+    bundle.set("/process/scheduler", json!({ "policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2, "period": 2 }));
+    bundle.set("/linux/resources/cpu", json!({ "cpus": "0" }));
+    Container::new(&runtime, &bundle).run(&[]).fails(1, "/process/scheduler/policy: process scheduler can't be used");
+}

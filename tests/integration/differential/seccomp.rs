@@ -22,6 +22,16 @@ fn on_mkdir(b: &mut Bundle, action: &str) {
     filter(b, "SCMP_ACT_ALLOW", json!([{ "names": ["mkdir", "mkdirat"], "action": action }]));
 }
 
+/// Docker's profile, which says nothing of calls that are newer than itself.
+fn denied_by_default(b: &mut Bundle, architectures: Value, errno: Option<u32>) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/bundles/seccomp/config.json");
+    let config: Value = serde_json::from_str(&std::fs::read_to_string(path).expect("read a profile")).expect("JSON");
+    let mut profile = config["linux"]["seccomp"].clone();
+    profile["architectures"] = architectures;
+    profile["defaultErrnoRet"] = json!(errno.unwrap_or(1));
+    b.set("/linux/seccomp", profile);
+}
+
 /// A rule on personality(2) with a comparison of its first argument; `setarch` calls it.
 fn compare(b: &mut Bundle, op: &str, value: u64, value_two: u64) {
     let arg = json!({ "index": 0, "op": op, "value": value, "valueTwo": value_two });
@@ -51,6 +61,9 @@ cases! {
         { "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1 }, { "names": ["mkdir"], "action": "SCMP_ACT_ERRNO", "errnoRet": 2 },
     ]));
     probe rule_equal_to_default => |b| filter(b, "SCMP_ACT_ALLOW", json!([{ "names": ["mkdir"], "action": "SCMP_ACT_ALLOW" }]));
+    probe call_newer_than_the_profile => |b| denied_by_default(b, json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]), None);
+    probe call_newer_than_a_profile_of_one_architecture => |b| denied_by_default(b, json!(["SCMP_ARCH_X86_64"]), None);
+    probe call_newer_than_a_profile_with_an_errno => |b| denied_by_default(b, json!(["SCMP_ARCH_X86_64"]), Some(22));
     probe no_rules => |b| { filter(b, "SCMP_ACT_ALLOW", json!([])); };
     probe no_architectures => |b| { on_mkdir(b, "SCMP_ACT_ERRNO"); b.remove("/linux/seccomp/architectures"); };
     probe three_architectures => |b| {
