@@ -50,7 +50,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     let state = undo.state.take();
     drop(undo);
     let state = state.context("the state directory of the container is gone")?;
-    Ok(Created { container: engine::Container { state, record }, engine, stage2, console, warnings })
+    Ok(Created { container: engine::Container::new(state, record), engine, stage2, console, warnings })
 }
 
 /// What a failed creation has to undo, in the order that needs nothing of what was undone before: the process first,

@@ -13,6 +13,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::placement::{Place, Placement};
 use super::{apply, entry, file};
+use crate::sys::fd::close_together;
 
 /// A place and its open directory.
 pub struct OpenPlace {
@@ -213,6 +214,7 @@ impl Created {
 
 impl Drop for Created {
     fn drop(&mut self) {
+        close_together(std::mem::take(&mut self.open).into_iter().map(|open| open.dir));
         if self.committed {
             return;
         }

@@ -4,7 +4,6 @@ use super::external::{self, NULL};
 use super::session::{self, Launch, Notification, Session, Version};
 use super::{DESCRIPTORS, Directories, OLDEST, add_common, configuration_file, init_pid, log, refuse_rootless};
 use crate::engine::checkpoint::CheckpointRequest;
-use crate::engine::join::saved_spec;
 use crate::engine::live::engine_state;
 use crate::engine::oci::cgroup::{self, Placement};
 use crate::engine::{Container, live};
@@ -29,7 +28,7 @@ pub fn checkpoint(container: &Container, request: &CheckpointRequest) -> Result<
     let criu = &request.criu;
     let version = session::version(&criu.program, OLDEST)?;
     check_features(request)?;
-    let spec = saved_spec(container)?;
+    let spec = container.spec()?;
     let pid = init_pid(container)?;
     super::make_directory(&criu.images)?;
     let directories = Directories::open(criu, LOG)?;
