@@ -38,8 +38,11 @@ CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-nam
 
 .PHONY: build run test test-integrations bench install deb lint docs clean build-needs test-needs
 
+# Where rtx is linked with musl, cargo has it in a directory of that target.
 build: build-needs
-	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release
+	target=$$(contrib/build/target) && \
+	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release $${target:+--target $$target} && \
+	if [ -n "$$target" ]; then mkdir -p target/release && ln -f target/$$target/release/rtx $(RTX); fi
 
 build-needs:
 	@contrib/build/packages $(BUILD_PACKAGES)
