@@ -1,5 +1,6 @@
 //! Every test that drives the real binary on the real kernel; one module a feature.
 
+mod budgets;
 mod bundles;
 mod callers;
 mod cgroup_module;
