@@ -6,9 +6,9 @@ use std::ffi::OsString;
 #[path = "sys/start.rs"]
 mod start;
 
-/// Small, and with few pages touched: musl's own asks the kernel for every few blocks, two hundred times in a `run`.
+/// musl's own asks the kernel for every few blocks, two hundred times in a `run`.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: rtx::sys::heap::Heap = rtx::sys::heap::Heap::new();
 
 fn run(arguments: Vec<OsString>) -> i32 {
     // stage2 never goes through the command line: its start is on the path of every container.

@@ -81,7 +81,7 @@ pub fn send(socket: impl AsFd, kind: Kind, body: &impl Serialize, fds: &[Borrowe
 /// Where what arrived is no frame of this version.
 pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
     // One for all messages, of which only what arrives is ever touched.
-    thread_local!(static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; HEADER + INLINE]));
+    thread_local!(static BUFFER: RefCell<[u8; HEADER + INLINE]> = const { RefCell::new([0; HEADER + INLINE]) });
     BUFFER.with_borrow_mut(|buffer| receive_into(buffer, socket.as_fd()))
 }
 

@@ -10,12 +10,12 @@ static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
-    let arguments = (0..count as usize).map(|index| {
-        // SAFETY: the C library calls `main` with `count` strings that live as long as the process.
-        let value = unsafe { CStr::from_ptr(*values.add(index)) };
-        OsStr::from_bytes(value.to_bytes()).to_owned()
-    });
-    let _ = ARGUMENTS.set(arguments.collect());
+    // SAFETY: the C library calls `main` with `count` strings that live as long as the process.
+    let value = |index: usize| OsStr::from_bytes(unsafe { CStr::from_ptr(*values.add(index)) }.to_bytes());
+    if count > 1 && value(1) == "init" {
+        rtx::sys::heap::is_to_stay();
+    }
+    let _ = ARGUMENTS.set((0..count as usize).map(|index| value(index).to_owned()).collect());
     open_standard_streams();
     // SAFETY: an ignored signal runs no code. A broken pipe is an error like others; programs that rtx starts get the default.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };

@@ -15,6 +15,7 @@ use oci_spec::runtime::{
 use std::collections::HashSet;
 
 /// Resource limits by the names of setrlimit(2) and their numbers.
+#[allow(clippy::unnecessary_cast, reason = "musl has signed numbers")]
 pub const RLIMITS: &[(&str, u32)] = &[
     ("RLIMIT_CPU", libc::RLIMIT_CPU as u32),
     ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE as u32),
