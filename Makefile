@@ -4,7 +4,7 @@
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
 #   make test-integrations   rtx under containerd, CRI, buildah, Docker, Swarm and Slurm, runc beside it; minutes
-#   make bench     rtx beside the packaged runc and crun (ROUNDS=50)
+#   make bench     rtx beside runc, crun and the floor (ROUNDS=50; PEERS=... and more: see contrib/bench/run)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make deb       target/rtx_VERSION_ARCHITECTURE.deb
 #   make lint      formatting and clippy
