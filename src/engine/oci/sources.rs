@@ -46,7 +46,7 @@ pub fn source_of(
     if let (Some(inside), true) = (&source.inside, around.clones || source.idmap.is_none()) {
         let map = match &source.idmap {
             Some(map) => {
-                make_room(batch, rpc)?;
+                make_room(1, batch, rpc)?;
                 let namespace = around.user_namespaces.find(&map.maps)?.try_clone()?;
                 Some((batch.fd(namespace), map.recursive))
             }

@@ -47,7 +47,9 @@ fn add(
         MountSource::Tree { fd, .. } => context.take(*fd)?,
         MountSource::HostPath { path, .. } => clone_host_path(path, false, false)?.0,
         MountSource::FileSystem(file_system) => file_system::make(file_system, &file_system.data, attributes.set)?,
-        MountSource::Existing { .. } => bail!("rtx asked for a hierarchy that is there already"),
+        MountSource::Existing { .. } | MountSource::Inside { .. } => {
+            bail!("rtx asked for a hierarchy that is there already")
+        }
     };
     if *attributes != Attributes::default() && !matches!(source, MountSource::FileSystem(_)) {
         mount::set_attributes(&tree, *attributes, false).on("set the mount options of", name)?;
