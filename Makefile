@@ -4,7 +4,7 @@
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
 #   make test-integrations   rtx under podman, containerd, CRI, buildah, Docker, Swarm and Slurm, runc beside it; minutes
-#   make bench     rtx beside the packaged runc and crun, alone and below podman and ctr (ROUNDS=50)
+#   make bench     rtx beside runc, crun and the floor, and below podman and ctr (ROUNDS=50; PEERS=... and more: see contrib/bench/run)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make deb       target/rtx_VERSION_ARCHITECTURE.deb
 #   make lint      formatting and clippy
@@ -38,8 +38,11 @@ CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-nam
 
 .PHONY: build run test test-integrations bench install deb lint docs clean build-needs test-needs
 
+# Where rtx is linked with musl, cargo has it in a directory of that target.
 build: build-needs
-	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release
+	target=$$(contrib/build/target) && \
+	RTX_COMMIT="$$(git describe --always 2>/dev/null || echo unknown)" $(CARGO_ENV) $(CARGO) build --release $${target:+--target $$target} && \
+	if [ -n "$$target" ]; then mkdir -p target/release && ln -f target/$$target/release/rtx $(RTX); fi
 
 build-needs:
 	@contrib/build/packages $(BUILD_PACKAGES)

@@ -1,13 +1,16 @@
 //! The binary: stage2 before everything else, otherwise the command line.
+#![no_main]
 
 use std::ffi::OsString;
 
-fn main() {
-    std::process::exit(rtx::sys::stack::with_room(run));
-}
+#[path = "sys/start.rs"]
+mod start;
 
-extern "C" fn run() -> i32 {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+/// musl's own asks the kernel for every few blocks, two hundred times in a `run`.
+#[global_allocator]
+static ALLOCATOR: rtx::sys::heap::Heap = rtx::sys::heap::Heap::new();
+
+fn run(arguments: Vec<OsString>) -> i32 {
     // stage2 never goes through the command line: its start is on the path of every container.
     match arguments.get(1) {
         Some(argument) if argument == "init" => rtx::stages::stage2::main(&arguments[2..]),

@@ -64,7 +64,7 @@ fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
 
 /// What confines the container confines a process whose document does not say otherwise.
 fn inherit(process: &mut Process, live: &Live) -> Result<()> {
-    let spec = live.spec()?;
+    let spec = live.container.spec()?;
     let Some(own) = spec.process() else { return Ok(()) };
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
@@ -83,7 +83,7 @@ fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
     if args.args.is_empty() {
         bail!("process args cannot be empty: give a command after the container's id, or --process FILE");
     }
-    let spec = live.spec()?;
+    let spec = live.container.spec()?;
     let Some(mut process) = spec.process().clone() else { bail!("the container was created without a process") };
     process.set_args(Some(args.args.clone()));
     process.set_terminal(Some(args.tty));

@@ -1,26 +1,11 @@
-//! What a process needs to join a container, whatever the engine: the configuration that was saved, and the way into the
-//! cgroups.
+//! What a process needs to join a container, whatever the engine: the way into its cgroups.
 
-use super::Container;
 use super::oci::cgroup::{self, Cgroup, Unit};
-use crate::sys::On;
-use anyhow::{Context, Result, bail};
-use nix::fcntl::{OFlag, openat};
+use crate::sys::{Errno, On};
+use anyhow::{Result, bail};
+use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
-
-/// The configuration that the container was created with.
-///
-/// # Errors
-/// Where it is damaged.
-pub fn saved_spec(container: &Container) -> Result<Spec> {
-    let mut value = serde_json::from_slice(&container.state.config()?)
-        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))?;
-    crate::config::check::normalise(&mut value);
-    serde_json::from_value(value)
-        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))
-}
 
 /// What a process joins the container's cgroups by.
 #[derive(Default)]
@@ -68,11 +53,14 @@ pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], warnings: &mut Vec<String>
             directory.push(&sub);
             below = format!("/{sub}");
         }
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let open = match nix::fcntl::open(&directory, flags, Mode::empty()) {
+        let (path, flags) = match place.is_unified() {
+            true => (directory, OFlag::O_PATH | OFlag::O_DIRECTORY),
+            false => (directory.join("tasks"), OFlag::O_WRONLY),
+        };
+        let open = match open(&path, flags | OFlag::O_CLOEXEC, Mode::empty()) {
             // A rootless container may have no cgroup in this hierarchy.
-            Err(nix::errno::Errno::ENOENT) if sub_cgroups.is_empty() => continue,
-            other => other.on("open the cgroup", directory.display())?,
+            Err(Errno::ENOENT) if sub_cgroups.is_empty() => continue,
+            other => other.on("open the cgroup", path.display())?,
         };
         if place.is_unified() {
             let may = if crate::state::is_rootless() { cgroup::entry::check(place) } else { Ok(()) };
@@ -84,8 +72,7 @@ pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], warnings: &mut Vec<String>
                 }
             }
         } else {
-            let file = openat(&open, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
-            entry.tasks.push(file.on("open", format_args!("{}/tasks", directory.display()))?);
+            entry.tasks.push(open);
         }
     }
     Ok(entry)

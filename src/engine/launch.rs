@@ -4,7 +4,10 @@ use crate::config::bundle::Bundle;
 use crate::config::envelope::{OciConfig, Starter};
 use crate::rpc::RpcClient;
 use crate::state::{Record, StateDir};
+use anyhow::{Context, Result};
+use oci_spec::runtime::Spec;
 use serde_json::value::RawValue;
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -100,6 +103,28 @@ pub struct Stage2<'a> {
 pub struct Container {
     pub state: StateDir,
     pub record: Record,
+    spec: OnceCell<Spec>,
+}
+
+impl Container {
+    pub fn new(state: StateDir, record: Record) -> Self {
+        Self { state, record, spec: OnceCell::new() }
+    }
+
+    /// The configuration that the container was created with, read once.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub fn spec(&self) -> Result<&Spec> {
+        if let Some(spec) = self.spec.get() {
+            return Ok(spec);
+        }
+        let damaged = || format!("the configuration of container {:?} is damaged", self.record.id);
+        let mut value = serde_json::from_slice(&self.state.config()?).with_context(damaged)?;
+        crate::config::check::normalise(&mut value);
+        let spec = serde_json::from_value(value).with_context(damaged)?;
+        Ok(self.spec.get_or_init(|| spec))
+    }
 }
 
 /// Why a container's parts are to be removed.

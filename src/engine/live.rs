@@ -5,7 +5,7 @@ use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
 use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
 use super::oci::{resctrl, resctrl_stats};
-use super::{Container, ExitStatus, InitProcess, join};
+use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::client;
 use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
@@ -191,7 +191,7 @@ pub fn out_of_memory_events(container: &Container) -> Result<OomWatch> {
 /// What the kernel refused, by file and value.
 pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     let devices = || {
-        let spec = join::saved_spec(container)?;
+        let spec = container.spec()?;
         Ok(spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default())
     };
     cgroup(container)?.update(resources, devices)

@@ -1,6 +1,7 @@
 //! smaster's end: requests go out in order, replies are collected when they are needed.
 
 use super::{Failure, Frame, Kind, Operation, Reply, frame};
+use crate::sys::fd::close_together;
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, On};
 use anyhow::{Result, bail};
@@ -71,6 +72,7 @@ impl RpcClient {
         }
         let fds: Vec<_> = batch.fds.iter().map(AsFd::as_fd).collect();
         self.transmit(Kind::Batch, &batch.operations, &fds)?;
+        close_together(batch.fds);
         self.outstanding += 1;
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::sys::{self, Errno, On, socket};
 use anyhow::{Result, bail};
 use serde::{Serialize, de::DeserializeOwned};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -79,9 +80,14 @@ pub fn send(socket: impl AsFd, kind: Kind, body: &impl Serialize, fds: &[Borrowe
 /// # Errors
 /// Where what arrived is no frame of this version.
 pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
-    let mut buffer = vec![0; HEADER + INLINE];
+    // One for all messages, of which only what arrives is ever touched.
+    thread_local!(static BUFFER: RefCell<[u8; HEADER + INLINE]> = const { RefCell::new([0; HEADER + INLINE]) });
+    BUFFER.with_borrow_mut(|buffer| receive_into(buffer, socket.as_fd()))
+}
+
+fn receive_into(buffer: &mut [u8], socket: BorrowedFd) -> Result<Option<Frame>> {
     let (length, mut fds) = loop {
-        match socket::receive(&socket, &mut buffer) {
+        match socket::receive(socket, buffer) {
             // The peer has gone without reading everything. The kernel says so once, before it hands out what the peer
             // had written: which may be why it has gone.
             Err(Errno::EINTR | Errno::ECONNRESET) => {}
@@ -91,8 +97,7 @@ pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
     if length == 0 {
         return Ok(None);
     }
-    buffer.truncate(length);
-    let [b'r', b't', b'x', kind, low, high, large, _, ..] = buffer[..] else {
+    let [b'r', b't', b'x', kind, low, high, large, _, ref body @ ..] = buffer[..length] else {
         bail!("rtx received a message that is none of its own");
     };
     let version = u16::from_le_bytes([low, high]);
@@ -105,7 +110,7 @@ pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
         }
         from_memory(File::from(fds.remove(0)))?
     } else {
-        buffer.split_off(HEADER)
+        body.to_vec()
     };
     Ok(Some(Frame { kind, body, fds }))
 }

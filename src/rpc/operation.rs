@@ -53,10 +53,7 @@ pub enum Operation {
     /// The root file system becomes a mount of its own; what follows is relative to it.
     OpenRoot(RootOperation),
     Mount(MountOperation),
-    Symlink {
-        target: String,
-        path: String,
-    },
+    Hierarchies(HierarchiesOperation),
     /// A symbolic link in place of a mount (`copy-symlink`); anything else in its place is an error.
     CopySymlink {
         pointer: String,
@@ -68,7 +65,9 @@ pub enum Operation {
         path: String,
         mode: u32,
     },
-    Device(DeviceOperation),
+    Devices {
+        devices: Vec<DeviceOperation>,
+    },
     /// /dev/ptmx, /dev/fd, /dev/std*.
     StandardLinks,
     /// A pseudoterminal of the container's own devpts becomes standard input, output and error; the reply carries its
@@ -164,6 +163,28 @@ pub struct MountOperation {
     pub recursive: Attributes,
     /// `MS_SHARED` and its kin, each with whether it holds for the mounts below as well, in order.
     pub propagation: Vec<(u64, bool)>,
+}
+
+/// The hierarchies of cgroup v1 as a host has them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HierarchiesOperation {
+    /// The tmpfs that holds them. What it says of the mounts below and of propagation holds for each hierarchy as well.
+    pub mount: MountOperation,
+    pub hierarchies: Vec<HierarchyOperation>,
+    /// Whether the tmpfs is read-only in the end.
+    pub readonly: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HierarchyOperation {
+    pub name: String,
+    pub source: MountSource,
+    /// What the tree does not have yet.
+    pub attributes: Attributes,
+    /// Symbolic links to it: one for each controller where a hierarchy has several.
+    pub aliases: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

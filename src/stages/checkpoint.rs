@@ -107,7 +107,7 @@ fn restore(prepared: Prepared, request: &RestoreRequest) -> Result<Running> {
     drop(undo);
     let state = state.context("the state directory of the container is gone")?;
     let restored = restored.context("the container has no process")?;
-    Ok(Running { container: Container { state, record }, engine, restored })
+    Ok(Running { container: Container::new(state, record), engine, restored })
 }
 
 /// What a failed restore has to undo, in the order of `create`: the process, the engine's parts, the state. What has

@@ -41,24 +41,13 @@ impl Live {
     fn with(state: StateDir) -> Result<Self> {
         let record = state.record()?;
         let engine = (table::find(&record.engine)?.make)();
-        Ok(Self { container: Container { state, record }, engine })
+        Ok(Self { container: Container::new(state, record), engine })
     }
 
     /// # Errors
     /// The kernel's.
     pub fn status(&self) -> Result<Status> {
         self.engine.status(&self.container)
-    }
-
-    /// The configuration that the container was created with.
-    ///
-    /// # Errors
-    /// Where it is damaged.
-    pub fn spec(&self) -> Result<Spec> {
-        let damaged = || format!("the configuration of container {:?} is damaged", self.container.record.id);
-        let mut value = serde_json::from_slice(&self.container.state.config()?).with_context(damaged)?;
-        crate::config::check::normalise(&mut value);
-        serde_json::from_value(value).with_context(damaged)
     }
 }
 
@@ -257,7 +246,7 @@ pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<Strin
         kill_and_wait(&mut live)?;
     }
     live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
-    let Live { container: Container { state, record }, .. } = live;
+    let Live { container: Container { state, record, .. }, .. } = live;
     state.remove()?;
     Ok(poststop(&hooks, &record, directory).err().map(|error| format!("{error:#}")).into_iter().collect())
 }
@@ -352,9 +341,9 @@ pub fn resume(root: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>) -> Result<Vec<String>> {
-    let Container { state, record } = container;
+    let Container { state, record, .. } = container;
     match state.lock_again()? {
-        Some(state) => destroy(Container { state, record }, engine),
+        Some(state) => destroy(Container::new(state, record), engine),
         None => Ok(Vec::new()),
     }
 }

@@ -50,7 +50,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     let state = undo.state.take();
     drop(undo);
     let state = state.context("the state directory of the container is gone")?;
-    Ok(Created { container: engine::Container { state, record }, engine, stage2, console, warnings })
+    Ok(Created { container: engine::Container::new(state, record), engine, stage2, console, warnings })
 }
 
 /// What a failed creation has to undo, in the order that needs nothing of what was undone before: the process first,
@@ -106,18 +106,21 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         stage2.rpc.finish()?;
         let pid = stage2.init.pid;
         record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
+        record.complete = true;
         // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
         // --force` has to know whom to end; written meanwhile, it costs no time.
-        state.write_record(&record)?;
+        state.stage_record(&record)?;
         console = stage2.rpc.wait()?.pop();
         if let Some(listener) = launch.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
             let container = (Status::Creating, pid);
             seccomp_listener::hand_over(listener, &record, container, &stage2.init, &mut stage2.rpc)?;
         }
         warnings.append(&mut stage2.rpc.take_warnings());
+        state.publish_record()?;
+    } else {
+        record.complete = true;
+        state.write_record(&record)?;
     }
-    record.complete = true;
-    state.write_record(&record)?;
     Ok((record, console, warnings))
 }
 

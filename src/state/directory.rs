@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const RECORD: &str = "state.json";
+const STAGED: &str = ".state.json.staged";
 const CONFIG: &str = "config.json";
 const BARRIER: &str = "start.sock";
 /// The start barrier from the moment that a `start` has found somebody behind it. What a killed `start` leaves under this
@@ -175,6 +176,7 @@ impl StateDir {
         let record: Record = serde_json::from_slice(&bytes).with_context(|| {
             format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
         })?;
+        let record = if record.complete { record } else { self.staged_record().unwrap_or(record) };
         if record.version != Record::VERSION {
             bail!(
                 "the state of container {:?} is of version {}, which this rtx does not read",
@@ -183,6 +185,29 @@ impl StateDir {
             );
         }
         Ok(record)
+    }
+
+    /// Writes the record of a creation that is nearly complete, which [`Self::publish_record`] is to replace the present one
+    /// with. Until then what it says of the process holds, and that the creation is not complete.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn stage_record(&self, record: &Record) -> Result<()> {
+        self.write_new(STAGED, &serde_json::to_vec(record)?)
+    }
+
+    /// Replaces the record by the one that was staged.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn publish_record(&self) -> Result<()> {
+        Ok(renameat(self.file(), STAGED, self.file(), RECORD).on("rename", format_args!("{}/{STAGED}", self.id))?)
+    }
+
+    /// What a creation that was killed had staged. A record that it had not finished writing is none.
+    fn staged_record(&self) -> Option<Record> {
+        let record: Record = serde_json::from_slice(&self.read(STAGED).ok()?).ok()?;
+        Some(Record { complete: false, ..record })
     }
 
     /// Replaces the record.

@@ -5,6 +5,8 @@ use crate::sys::process::pidfd_open;
 use crate::sys::stat::Stat;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 
 /// Of this boot (random(4), `/proc/sys/kernel/random/boot_id`).
@@ -14,7 +16,10 @@ pub struct BootId(pub String);
 
 impl BootId {
     pub fn current() -> Self {
-        Self(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned())
+        // 36 characters and the end of the line: one read gets them all, and there is nothing to ask a size of.
+        let mut text = [0; 64];
+        let read = File::open("/proc/sys/kernel/random/boot_id").and_then(|mut file| file.read(&mut text));
+        Self(String::from_utf8_lossy(&text[..read.unwrap_or_default()]).trim().to_owned())
     }
 }
 

@@ -124,19 +124,25 @@ pub fn limit_bounding(keep: u64) -> nix::Result<()> {
         if keep & (1 << number) != 0 {
             continue;
         }
-        // SAFETY: both prctl calls take only integers.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), NONE, NONE, NONE) } {
-            1 => {
-                // SAFETY: as above.
-                check(libc::c_long::from(unsafe {
-                    libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), NONE, NONE, NONE)
-                }))?;
-            }
-            0 => {}
-            _ => return Ok(()),
+        // SAFETY: the call takes only integers.
+        let dropped = check(libc::c_long::from(unsafe {
+            libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), NONE, NONE, NONE)
+        }));
+        match dropped {
+            Ok(_) => {}
+            // Beyond the last that the kernel knows.
+            Err(Errno::EINVAL) => return Ok(()),
+            // What is not there needs no privilege to be left out.
+            Err(_) if !is_bounding(number) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())
+}
+
+fn is_bounding(number: u32) -> bool {
+    // SAFETY: the call takes only integers.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), NONE, NONE, NONE) == 1 }
 }
 
 /// The bounding set of this thread; numbers that the kernel does not know are absent.

@@ -1,7 +1,7 @@
 //! Which descriptors live where: ownership of raw numbers, close-on-exec for what nobody asked to pass on.
 
 use super::check;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Takes a descriptor that a system call has just returned.
 pub(crate) fn own(result: libc::c_long) -> nix::Result<OwnedFd> {
@@ -68,7 +68,7 @@ pub fn close_all_but(keep: &[RawFd]) -> nix::Result<()> {
 }
 
 fn close_range(first: u32, last: u32) -> nix::Result<()> {
-    // SAFETY: the call takes only integers. By the contract of `close_all_but` nobody uses these descriptors again.
+    // SAFETY: the call takes only integers. By the contracts of its callers nobody uses these descriptors again.
     match check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }) {
         Ok(_) => Ok(()),
         Err(_) => each_open(first, |fd| {
@@ -77,6 +77,19 @@ fn close_range(first: u32, last: u32) -> nix::Result<()> {
                 unsafe { libc::close(fd) };
             }
         }),
+    }
+}
+
+/// Closes many descriptors: those with consecutive numbers, as descriptors that were opened or received together have, at
+/// once.
+pub fn close_together(fds: impl IntoIterator<Item = OwnedFd>) {
+    let mut numbers: Vec<RawFd> = fds.into_iter().map(OwnedFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|before, next| before + 1 == *next) {
+        if let (Some(first), Some(last)) = (run.first(), run.last()) {
+            // The numbers were owned here, and nobody else uses them.
+            let _ = close_range(*first as u32, *last as u32);
+        }
     }
 }
 

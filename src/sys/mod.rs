@@ -9,6 +9,7 @@ pub mod caps;
 pub mod classic;
 pub mod clone;
 pub mod fd;
+pub mod heap;
 pub mod memfd;
 pub mod mount;
 pub mod net;

@@ -3,6 +3,8 @@
 //! [`classic`] has it; smaster, whose mount namespace is the host's, leaves everything to stage2 then.
 
 use super::{Errno, check, classic, fd::own, is_missing};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -160,6 +162,27 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> nix::Result<()> {
         return classic::attach(tree, target);
     }
     MOVE_MOUNT.or_classic(call, deny, || classic::attach(tree, target))
+}
+
+/// As [`attach`], at what has that name in the directory `parent`. A link is not followed.
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_at(tree: impl AsFd, parent: impl AsFd, name: &CStr) -> nix::Result<()> {
+    let (tree, parent) = (tree.as_fd(), parent.as_fd());
+    let call = || {
+        let (from, to) = (tree.as_raw_fd(), parent.as_raw_fd());
+        // SAFETY: both paths are NUL-terminated strings.
+        let result = unsafe {
+            libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, name.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH)
+        };
+        check(result).map(drop)
+    };
+    let by_mount = || {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        classic::attach(tree, openat(parent, name, flags, Mode::empty())?)
+    };
+    if classic::has_staged() { by_mount() } else { MOVE_MOUNT.or_classic(call, deny, by_mount) }
 }
 
 /// What [`set_attributes`] changes: `MOUNT_ATTR_*` bits to set and to clear, and a propagation type (`MS_SHARED` and

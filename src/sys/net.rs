@@ -18,8 +18,10 @@ pub fn loopback_up() -> nix::Result<()> {
     // The kernel brings the interface up and ignores the flags that cannot be set; IFF_RUNNING is its own to keep.
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_LOOPBACK) as libc::c_short;
     // SAFETY: SIOCSIFFLAGS reads one ifreq.
-    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
-        .map(drop)
+    check(libc::c_long::from(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request)
+    }))
+    .map(drop)
 }
 
 /// A socket to the routing part of the kernel, in the network namespace that it was opened in.

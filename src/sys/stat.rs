@@ -22,7 +22,7 @@ pub struct Stat {
 impl Stat {
     /// Of the process that has this pid now; `None` where there is none.
     pub fn of(pid: i32) -> Option<Self> {
-        Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+        Self::read(File::open(format!("/proc/{pid}/stat")).ok()?).ok()
     }
 
     /// From an open `stat` file.
@@ -30,9 +30,10 @@ impl Stat {
     /// # Errors
     /// `ESRCH` where the process that the file belongs to is gone.
     pub fn read(mut file: File) -> nix::Result<Self> {
-        let mut line = Vec::new();
-        file.read_to_end(&mut line).map_err(|error| errno_of(&error))?;
-        Self::parse(&line).ok_or(Errno::ESRCH)
+        // The kernel hands the line out whole, and it is shorter than that: fifty numbers and a name.
+        let mut line = [0; 2048];
+        let length = file.read(&mut line).map_err(|error| errno_of(&error))?;
+        Self::parse(&line[..length]).ok_or(Errno::ESRCH)
     }
 
     /// Whether it has ended, and nobody has waited for it yet.

@@ -1,6 +1,7 @@
 //! Every test that drives the real binary on the real kernel; one module a feature.
 
 mod apparmor;
+mod budgets;
 mod bundles;
 mod callers;
 mod cgroup_module;

@@ -3,7 +3,7 @@
 use super::NativeEngine;
 use super::create::{process_plan, starter};
 use crate::config::envelope::OciConfig;
-use crate::engine::join::{self, Entry, saved_spec};
+use crate::engine::join::{self, Entry};
 use crate::engine::live::engine_state;
 use crate::engine::oci::{process, resctrl, seccomp};
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
@@ -30,7 +30,7 @@ pub struct Plan {
 pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut ExecConfig) -> Result<SpawnRequest> {
     let Some(identity) = &container.record.init else { bail!("cannot exec in a container that has no process") };
     identity.open().on("open", format_args!("init of {}", container.record.id))?;
-    let spec = saved_spec(container)?;
+    let spec = container.spec()?;
     let linux = spec.linux().as_ref();
     let state = engine_state(container)?;
     exec.options.no_new_keyring |= state.no_new_keyring;

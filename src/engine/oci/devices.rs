@@ -69,14 +69,14 @@ fn listed((index, device): (usize, &LinuxDevice)) -> DeviceOperation {
 /// # Errors
 /// Where the host lacks a device that has to be bound.
 pub fn add(devices: &[DeviceOperation], batch: &mut Batch, user_namespace: bool, privileged: bool) -> Result<()> {
-    for device in devices {
-        let mut device = device.clone();
+    let mut operations = devices.to_vec();
+    for device in &mut operations {
         if user_namespace && privileged && device.mode & libc::S_IFMT != libc::S_IFIFO {
             let path = device.host_path.clone().unwrap_or_default();
             let tree = clone_path(Path::new(&path), false).with_context(|| format!("{}: device", device.pointer))?;
             device.tree = Some(batch.fd(tree));
         }
-        batch.push(Operation::Device(device));
     }
+    batch.push(Operation::Devices { devices: operations });
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::create::follow_move;
 use super::engine::{OciEngine, namespace_flags};
 use super::{process, resctrl, seccomp};
 use crate::config::envelope::{OciConfig, Starter};
-use crate::engine::join::{self, Entry, saved_spec};
+use crate::engine::join::{self, Entry};
 use crate::engine::live::engine_state;
 use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
@@ -39,7 +39,7 @@ pub struct Plan {
 pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecConfig) -> Result<SpawnRequest> {
     let Some(identity) = &container.record.init else { bail!("cannot exec in a container that has no process") };
     let init = identity.open().on("open", format_args!("init of {}", container.record.id))?;
-    let spec = saved_spec(container)?;
+    let spec = container.spec()?;
     let state = engine_state(container)?;
     exec.options.no_new_keyring |= state.no_new_keyring;
     let keyring = format!("_ses.{}", container.record.id);
@@ -60,7 +60,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         listen_fds: exec.options.listen_fds,
         ..Starter::default()
     };
-    let flags = namespace_flags(&spec);
+    let flags = namespace_flags(spec);
     let pid = libc::CLONE_NEWPID;
     // Without privileges the right to join comes with the user namespace, which smaster never enters; and as root of
     // one that kept its maker's pid namespace, as rootless podman's, smaster could join but not return.

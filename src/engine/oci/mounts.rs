@@ -5,12 +5,14 @@
 use super::cgroup::ContainerMount;
 use super::file_system;
 use super::idmap::{IdMap, Maps, UserNamespaces};
-use super::sources::{Source, is_block_device, make_room, source_of};
+use super::sources::{Source, clone_cgroup, is_block_device, make_room, source_of};
 use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
-use crate::rpc::operation::{FileSystem, MountOperation, MountSource, Operation};
+use crate::rpc::operation::{
+    FileSystem, HierarchiesOperation, HierarchyOperation, MountOperation, MountSource, Operation,
+};
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result, bail};
@@ -221,12 +223,20 @@ impl Plan {
     }
 
     fn operation(&self, source: MountSource) -> Operation {
+        Operation::Mount(self.mount_operation(source))
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes { set: self.options.attr_set, clear: self.options.attr_clear, propagation: 0 }
+    }
+
+    fn mount_operation(&self, source: MountSource) -> MountOperation {
         let options = &self.options;
-        let mut attributes = Attributes { set: options.attr_set, clear: options.attr_clear, propagation: 0 };
+        let mut attributes = self.attributes();
         if self.is_late_readonly() {
             attributes.set &= !attr::RDONLY;
         }
-        Operation::Mount(MountOperation {
+        MountOperation {
             pointer: self.pointer.clone(),
             destination: self.destination.clone(),
             nofollow: options.dest_nofollow,
@@ -234,7 +244,7 @@ impl Plan {
             attributes,
             recursive: Attributes { set: options.rec_set, clear: options.rec_clear, propagation: 0 },
             propagation: options.propagation.clone(),
-        })
+        }
     }
 
     fn file_system(&self, kind: &str, source: Option<&str>) -> FileSystem {
@@ -317,7 +327,7 @@ impl Plan {
     }
 
     fn add_block_device(&self, batch: &mut Batch, rpc: &mut RpcClient, file_system: &FileSystem) -> Result<()> {
-        make_room(batch, rpc)?;
+        make_room(1, batch, rpc)?;
         let tree = file_system::make(file_system, &file_system.data, self.options.attr_set)
             .with_context(|| format!("error mounting {} at /{}", self.pointer, self.destination))?;
         let source = MountSource::Tree { fd: batch.fd(tree), directory: true };
@@ -358,48 +368,41 @@ impl Plan {
         let mut root = self.file_system("tmpfs", Some("tmpfs"));
         root.flags.retain(|flag| flag != "ro");
         root.data.insert(0, ("mode".into(), Some("755".into())));
-        let mut operation = self.operation(MountSource::FileSystem(root));
-        if let Operation::Mount(mount) = &mut operation {
-            mount.attributes.set = (mount.attributes.set | CGROUP_ATTRIBUTES) & !attr::RDONLY;
-        }
-        batch.push(operation);
-        let cgroups = around.cgroups;
-        for cgroup in cgroups.iter().filter(|cgroup| !cgroup.controllers.is_empty()) {
-            let destination = format!("{}/{}", self.destination, cgroup.name);
-            let source = if around.cgroup_namespace {
-                MountSource::FileSystem(hierarchy(&cgroup.controllers))
-            } else {
-                let directory = cgroup.mount.join(&cgroup.path);
-                source_of(batch, rpc, &Source::plain(&directory), around)
-                    .with_context(|| format!("{}: the cgroup of {}", self.pointer, cgroup.name))?
-            };
-            let mut operation = self.operation(source);
-            if let Operation::Mount(mount) = &mut operation {
-                mount.destination.clone_from(&destination);
-                if around.cgroup_namespace {
-                    mount.attributes.set |= CGROUP_ATTRIBUTES;
-                }
-            }
-            batch.push(operation);
-            for alias in &cgroup.aliases {
-                batch.push(Operation::Symlink {
-                    target: cgroup.name.clone(),
-                    path: format!("{}/{alias}", self.destination),
-                });
-            }
-        }
-        if readonly {
-            batch.push(Operation::MakeReadonly {
-                paths: vec![self.destination.clone()],
-                attributes: Attributes { set: attr::RDONLY, ..Attributes::default() },
-            });
-        }
+        let mut mount = self.mount_operation(MountSource::FileSystem(root));
+        mount.attributes.set = (mount.attributes.set | CGROUP_ATTRIBUTES) & !attr::RDONLY;
+        let shown: Vec<_> = around.cgroups.iter().filter(|cgroup| !cgroup.controllers.is_empty()).collect();
+        make_room(shown.len(), batch, rpc)?;
+        let hierarchies = shown.iter().map(|cgroup| self.hierarchy(cgroup, batch, around)).collect::<Result<_>>()?;
+        batch.push(Operation::Hierarchies(HierarchiesOperation { mount, hierarchies, readonly }));
         Ok(())
+    }
+
+    fn hierarchy(
+        &self,
+        cgroup: &ContainerMount,
+        batch: &mut Batch,
+        around: &Surroundings,
+    ) -> Result<HierarchyOperation> {
+        let mut attributes = self.attributes();
+        let directory = cgroup.mount.join(&cgroup.path);
+        let source = if around.cgroup_namespace {
+            attributes.set |= CGROUP_ATTRIBUTES;
+            MountSource::FileSystem(new_hierarchy(&cgroup.controllers))
+        } else if around.clones {
+            let all = Attributes { propagation: around.propagation, ..std::mem::take(&mut attributes) };
+            let tree = clone_cgroup(&directory, all)
+                .with_context(|| format!("{}: the cgroup of {}", self.pointer, cgroup.name))?;
+            MountSource::Tree { fd: batch.fd(tree), directory: true }
+        } else {
+            MountSource::HostPath { path: directory.display().to_string(), recursive: false, nofollow: false }
+        };
+        let (name, aliases) = (cgroup.name.clone(), cgroup.aliases.clone());
+        Ok(HierarchyOperation { name, source, attributes, aliases })
     }
 }
 
 /// A cgroup v1 hierarchy as a new file system: its controllers are flags, a name is an option with a value.
-fn hierarchy(controllers: &str) -> FileSystem {
+fn new_hierarchy(controllers: &str) -> FileSystem {
     let data = match controllers.strip_prefix("name=") {
         Some(name) => vec![("none".to_owned(), None), ("name".to_owned(), Some(name.to_owned()))],
         None => controllers.split(',').map(|controller| (controller.to_owned(), None)).collect(),

@@ -46,7 +46,7 @@ pub fn source_of(
     if let (Some(inside), true) = (&source.inside, around.clones || source.idmap.is_none()) {
         let map = match &source.idmap {
             Some(map) => {
-                make_room(batch, rpc)?;
+                make_room(1, batch, rpc)?;
                 let namespace = around.user_namespaces.find(&map.maps)?.try_clone()?;
                 Some((batch.fd(namespace), map.recursive))
             }
@@ -60,7 +60,7 @@ pub fn source_of(
         }
         return Ok(MountSource::HostPath { path: path.display().to_string(), recursive, nofollow });
     }
-    make_room(batch, rpc)?;
+    make_room(1, batch, rpc)?;
     let tree = clone_source(path, recursive, nofollow)?;
     if around.propagation != 0 {
         // In the peer group of the host's mount, what the container mounts below would appear on the host.
@@ -76,8 +76,8 @@ pub fn source_of(
 }
 
 /// Descriptors in flight are limited: stage2 takes those that there are before more are made.
-pub fn make_room(batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
-    if batch.is_full(1) {
+pub fn make_room(count: usize, batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
+    if batch.is_full(count) {
         rpc.send(std::mem::take(batch))?;
         rpc.drain()?;
     }
@@ -95,6 +95,16 @@ pub fn is_block_device(source: &str) -> bool {
 /// The kernel's, as `open PATH: …`.
 pub fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
     clone_source(path, recursive, false)
+}
+
+/// A detached clone of a cgroup's directory, which has no mounts in it, with all that the mount is to have.
+///
+/// # Errors
+/// The kernel's, with the path.
+pub fn clone_cgroup(path: &Path, attributes: Attributes) -> Result<OwnedFd> {
+    let tree = clone_source(path, false, false)?;
+    set_attributes(&tree, attributes, false).on("set the mount options of", path.display())?;
+    Ok(tree)
 }
 
 fn clone_source(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedFd> {

@@ -13,6 +13,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::placement::{Place, Placement};
 use super::{apply, entry, file};
+use crate::sys::fd::close_together;
 
 /// A place and its open directory.
 pub struct OpenPlace {
@@ -218,15 +219,16 @@ impl Drop for Created {
     fn drop(&mut self) {
         // Removing takes it again.
         drop(self.lock.take());
-        if self.committed {
-            return;
-        }
+        let open = std::mem::take(&mut self.open);
         // systemd makes most directories of a scope, which is ours as a whole or not at all.
         let is_ours = |place: &Place| match self.placement.unit {
-            Some(_) => place.is_tracked() || self.open.iter().any(|open| open.place == *place),
+            Some(_) => place.is_tracked() || open.iter().any(|open| open.place == *place),
             None => self.made.contains(&place.directory()),
         };
-        let places = self.placement.places.iter().filter(|place| is_ours(place)).cloned().collect();
+        let ours = |_| self.placement.places.iter().filter(|place| is_ours(place)).cloned().collect();
+        let places = (!self.committed).then_some(()).map(ours);
+        close_together(open.into_iter().map(|open| open.dir));
+        let Some(places) = places else { return };
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
         let unit = self.placement.unit.take();

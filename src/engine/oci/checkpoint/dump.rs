@@ -7,7 +7,6 @@ use super::{
     refuse_rootless,
 };
 use crate::engine::checkpoint::CheckpointRequest;
-use crate::engine::join::saved_spec;
 use crate::engine::live::engine_state;
 use crate::engine::oci::cgroup::{self, Placement};
 use crate::engine::{Container, live};
@@ -32,7 +31,7 @@ pub fn checkpoint(container: &Container, request: &CheckpointRequest) -> Result<
     let criu = &request.criu;
     let version = session::version(&criu.program, OLDEST)?;
     check_features(request)?;
-    let spec = saved_spec(container)?;
+    let spec = container.spec()?;
     refuse_net_devices(&spec)?;
     let pid = init_pid(container)?;
     super::make_directory(&criu.images)?;
@@ -44,14 +43,14 @@ pub fn checkpoint(container: &Container, request: &CheckpointRequest) -> Result<
     options.set_leave_running(request.leave_running);
     options.set_link_remap(request.link_remap);
     options.set_tcp_skip_in_flight(request.tcp_skip_in_flight);
-    options.config_file = configuration_file(&spec);
+    options.config_file = configuration_file(spec);
     add_parent_and_pages(&mut options, request)?;
-    add_namespaces(&mut options, &spec)?;
+    add_namespaces(&mut options, spec)?;
     let placement = engine_state(container)?.cgroup;
     options.freeze_cgroup = placement.as_ref().and_then(|placement| freezer(placement, version));
     let kind = if request.pre_dump { Criu_req_type::PRE_DUMP } else { Criu_req_type::DUMP };
     if !request.pre_dump {
-        add_mounts(&mut options, &spec, container, placement.as_ref(), pid)?;
+        add_mounts(&mut options, spec, container, placement.as_ref(), pid)?;
         save_descriptors(container, pid, &criu.images)?;
     }
     let mut criu_request = session::request(kind);

@@ -7,27 +7,40 @@ use crate::sys::{Errno, On, mount};
 use anyhow::{Context as _, Result};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{Mode, SFlag, fstatat, makedev, mknodat};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
+use nix::unistd::{AccessFlags, Gid, Uid, UnlinkatFlags, access, fchownat, symlinkat, unlinkat};
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 
-/// Makes one node, or attaches the host's where no node can be made.
+/// Makes the nodes, or attaches the host's where no node can be made.
 ///
 /// # Errors
 /// The kernel's, with the path.
-pub fn make(root: &Root, device: &DeviceOperation, context: &mut Context) -> Result<()> {
+pub fn make(root: &Root, devices: &[DeviceOperation], context: &mut Context) -> Result<()> {
+    let mut parent = None;
+    devices.iter().try_for_each(|device| make_one(root, device, &mut parent, context))
+}
+
+/// The directory of the node before, with its path: most are all in /dev.
+type Parent = Option<(String, OwnedFd)>;
+
+fn make_one(root: &Root, device: &DeviceOperation, last: &mut Parent, context: &mut Context) -> Result<()> {
     let shown = format!("/{}", device.path);
     if let Some(index) = device.tree {
         let tree = context.take(index)?;
         return attach(root, device, &tree).with_context(|| format!("device {shown}"));
     }
-    let (parent, name) = root.parent(&device.path)?;
+    let (directory, name) = device.path.rsplit_once('/').unwrap_or(("", &device.path));
+    let name = OsStr::new(name);
+    let parent = match last {
+        Some((path, fd)) if *path == directory => fd,
+        _ => &mut last.insert((directory.to_owned(), root.target(directory, Target::Directory)?)).1,
+    };
     let kind = SFlag::from_bits_truncate(device.mode) & SFlag::S_IFMT;
     let mode = Mode::from_bits_truncate(device.mode);
-    match mknodat(&parent, name, kind, mode, makedev(device.major.into(), device.minor.into())) {
-        Ok(()) => own(&parent, name, device).with_context(|| format!("device {shown}")),
+    match mknodat(&*parent, name, kind, mode, makedev(device.major.into(), device.minor.into())) {
+        Ok(()) => own(parent, name, device).with_context(|| format!("device {shown}")),
         Err(Errno::EEXIST) => {
-            if !is_that_device(&parent, name, device, kind) {
+            if !is_that_device(parent, name, device, kind) {
                 context.warnings.push(format!(
                     "{shown} exists in the root file system and is left as it is, which is not the device asked for"
                 ));
@@ -79,7 +92,7 @@ pub fn standard_links(root: &Root) -> Result<()> {
         ("/proc/self/fd/1", "stdout"),
         ("/proc/self/fd/2", "stderr"),
     ];
-    if std::fs::exists("/proc/kcore").unwrap_or(false) {
+    if access("/proc/kcore", AccessFlags::F_OK).is_ok() {
         links.push(("/proc/kcore", "core"));
     }
     for (target, name) in links {

@@ -3,6 +3,7 @@
 mod console;
 mod copy_up;
 mod devices;
+mod hierarchies;
 mod identity;
 mod masks;
 mod mount2;

@@ -50,7 +50,7 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
                 }
                 bind(root, operation, tree, directory)
             }),
-        MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system),
+        MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system).map(drop),
         MountSource::Existing { superblock_flags, data, bind } => {
             remount(root, operation, *superblock_flags, data, *bind)
         }
@@ -88,7 +88,7 @@ fn clone_inside(root: &Root, path: &str, recursive: bool, nofollow: bool) -> Res
     Ok((tree, directory))
 }
 
-fn clone_host_path(path: &str, recursive: bool, nofollow: bool) -> Result<(OwnedFd, bool)> {
+pub(super) fn clone_host_path(path: &str, recursive: bool, nofollow: bool) -> Result<(OwnedFd, bool)> {
     let tree = match nofollow {
         true => mount::clone_tree_nofollow(AT_FDCWD, &c_string(path)?, recursive),
         false => mount::clone_tree(AT_FDCWD, &c_string(path)?, recursive),
@@ -105,7 +105,8 @@ fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool)
     attach(&tree, &target, directory)
 }
 
-fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<()> {
+/// Makes and attaches a file system. Returns its root.
+pub(super) fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<OwnedFd> {
     let covers = covers_a_directory(root, operation, file_system);
     let target = match file_system.kind.as_str() {
         // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
@@ -124,7 +125,9 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
     if mount2::is_needed(&data) {
         mount2::mount(&target, file_system, &data)?;
         // What is at the destination now is the new mount.
-        return dress(&root.target(&operation.destination, Target::Directory)?, operation);
+        let tree = root.target(&operation.destination, Target::Directory)?;
+        dress(&tree, operation)?;
+        return Ok(tree);
     }
     let tree = file_system::make(file_system, &data, operation.attributes.set)?;
     if file_system.copy_up {
@@ -134,7 +137,8 @@ fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSy
         mount::set_selinux_label(&tree, &c_string(label)?).on("label", format_args!("/{}", operation.destination))?;
     }
     dress_further(&tree, operation)?;
-    attach(&tree, &target, true)
+    attach(&tree, &target, true)?;
+    Ok(tree)
 }
 
 fn target(root: &Root, operation: &MountOperation, kind: Target) -> Result<OwnedFd> {
@@ -177,7 +181,7 @@ fn dress(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
     dress_further(tree, operation)
 }
 
-fn dress_further(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
+pub(super) fn dress_further(tree: &OwnedFd, operation: &MountOperation) -> Result<()> {
     if operation.recursive != Attributes::default() {
         mount::set_attributes(tree, operation.recursive, true)
             .on("set the recursive mount options of", &operation.destination)?;
@@ -203,14 +207,16 @@ fn attach(tree: &OwnedFd, target: &OwnedFd, directory: bool) -> Result<()> {
 /// Refuses what would let a mount stand in for /proc, or inside it.
 fn protect_proc(destination: &str, target: impl AsFd, source: impl AsFd) -> Result<()> {
     let is_proc = |fd: BorrowedFd| Ok::<_, Errno>(fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC);
-    let source_is_proc = is_proc(source.as_fd()).on("statfs", "the source")?;
-    if destination == "proc" && !source_is_proc {
-        bail!("/proc cannot be mounted because it is not of type proc");
+    let source_is_proc = || is_proc(source.as_fd()).on("statfs", "the source");
+    if destination == "proc" {
+        if !source_is_proc()? {
+            bail!("/proc cannot be mounted because it is not of type proc");
+        }
+        return Ok(());
     }
-    if destination != "proc"
-        && is_proc(target.as_fd()).on("statfs", format_args!("/{destination}"))?
+    if is_proc(target.as_fd()).on("statfs", format_args!("/{destination}"))?
         && !REPLACEABLE_IN_PROC.contains(&destination)
-        && !source_is_proc
+        && !source_is_proc()?
     {
         bail!("/{destination} cannot be mounted because it is inside /proc");
     }

@@ -1,6 +1,6 @@
 //! stage2's dispatch: each operation to the file that knows it, then the last steps before the payload.
 
-use super::{console, devices, identity, masks, mounts, program, root::Root, root::Target, sysctl};
+use super::{console, devices, hierarchies, identity, masks, mounts, program, root::Root, root::Target, sysctl};
 use crate::config::envelope::{Common, OciConfig};
 use crate::engine::oci::hooks;
 use crate::engine::{PayloadOperations, table::PayloadRequest};
@@ -13,11 +13,10 @@ use crate::sys::{Errno, On, classic, clone, describe, fd, process, sched, seccom
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::symlinkat;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -100,13 +99,7 @@ impl Perform for Payload {
                 Ok(())
             }
             Operation::Mount(operation) => mounts::mount(self.root()?, &operation, context),
-            Operation::Symlink { target, path } => {
-                let (parent, name) = self.root()?.parent(&path)?;
-                match symlinkat(target.as_str(), &parent, name) {
-                    Ok(()) | Err(Errno::EEXIST) => Ok(()),
-                    Err(errno) => Err(errno).on("symlink", format_args!("/{path}"))?,
-                }
-            }
+            Operation::Hierarchies(operation) => hierarchies::mount(self.root()?, &operation, context),
             Operation::CopySymlink { pointer, target, path } => {
                 mounts::copy_symlink(self.root()?, &pointer, &target, &path)
             }
@@ -117,7 +110,7 @@ impl Perform for Payload {
                     None => root.make(&path, Target::Directory, mode).map(drop),
                 }
             }
-            Operation::Device(device) => devices::make(self.root()?, &device, context),
+            Operation::Devices { devices } => devices::make(self.root()?, &devices, context),
             Operation::StandardLinks => devices::standard_links(self.root()?),
             Operation::OpenConsole(operation) => self.open_console(operation, context),
             Operation::RunHooks { point, hooks, state } => {
@@ -147,10 +140,11 @@ impl Perform for Payload {
 }
 
 fn join_cgroups(tasks: Vec<usize>, keep_affinity: bool, context: &mut Context) -> Result<()> {
-    for index in tasks {
-        let mut file = File::from(context.take(index)?);
-        file.write_all(b"0").map_err(|error| crate::sys::errno_of(&error)).on("join", "a cgroup")?;
+    let files = tasks.into_iter().map(|index| context.take(index)).collect::<Result<Vec<_>>>()?;
+    for file in &files {
+        nix::unistd::write(file, b"0").on("join", "a cgroup")?;
     }
+    fd::close_together(files);
     if !keep_affinity {
         // Where that is refused the process keeps what it has, as before Linux 6.2 without a cpuset.
         let _ = sched::set_affinity(&sched::EVERY_PROCESSOR);

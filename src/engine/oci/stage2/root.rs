@@ -186,6 +186,18 @@ impl Root {
     /// # Errors
     /// The kernel's.
     pub fn make(&self, path: &str, kind: Target, mode: u32) -> Result<OwnedFd> {
+        // Most often only the last component is missing.
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if !matches!(name, "" | "." | "..")
+            && let Ok(parent) = self.open_with(above, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)
+            && let Ok(made) = create_entry(&parent, Path::new(name), kind, mode)
+        {
+            return Ok(made);
+        }
+        self.make_all(path, kind, mode)
+    }
+
+    fn make_all(&self, path: &str, kind: Target, mode: u32) -> Result<OwnedFd> {
         let mut pending: Vec<PathBuf> = components(Path::new(path));
         let mut done = PathBuf::new();
         let mut links = 0;

@@ -1,0 +1,105 @@
+//! The allocator of the binary: dlmalloc, on pages that the kernel maps before they are touched. A command ends soon and uses
+//! what it gets, and each page fault costs more than the page. Only a container's init, which stays, takes page by page.
+
+use dlmalloc::{Allocator, Dlmalloc};
+use std::alloc::{GlobalAlloc, Layout};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+static STAYS: AtomicBool = AtomicBool::new(false);
+
+/// From here on memory is taken as it is touched.
+pub fn is_to_stay() {
+    STAYS.store(true, Ordering::Relaxed);
+}
+
+/// The kernel's, for dlmalloc.
+struct Pages;
+
+/// What dlmalloc takes at a time; what is larger is one large block, which may never be used whole.
+const PORTION: usize = 64 * 1024;
+
+// SAFETY: what `alloc` returns is a new mapping of that size, which nobody else has; the others change only such mappings.
+unsafe impl Allocator for Pages {
+    fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
+        let at_once = size <= PORTION && !STAYS.load(Ordering::Relaxed);
+        let populate = if at_once { libc::MAP_POPULATE } else { 0 };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let base = unsafe { libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if base == libc::MAP_FAILED { (null_mut(), 0, 0) } else { (base.cast(), size, 0) }
+    }
+
+    fn remap(&self, base: *mut u8, old: usize, new: usize, can_move: bool) -> *mut u8 {
+        let flags = if can_move { libc::MREMAP_MAYMOVE } else { 0 };
+        // SAFETY: dlmalloc passes a mapping of `alloc` and uses only what is returned from here on.
+        let base = unsafe { libc::mremap(base.cast(), old, new, flags) };
+        if base == libc::MAP_FAILED { null_mut() } else { base.cast() }
+    }
+
+    fn free_part(&self, base: *mut u8, old: usize, new: usize) -> bool {
+        // SAFETY: the end of a mapping of `alloc`, in which dlmalloc has nothing any more.
+        unsafe { libc::munmap(base.add(new).cast(), old - new) == 0 }
+    }
+
+    fn free(&self, base: *mut u8, size: usize) -> bool {
+        // SAFETY: a mapping of `alloc`, in which dlmalloc has nothing any more.
+        unsafe { libc::munmap(base.cast(), size) == 0 }
+    }
+
+    fn can_release_part(&self, _flags: u32) -> bool {
+        true
+    }
+
+    fn allocates_zeros(&self) -> bool {
+        true
+    }
+
+    fn page_size(&self) -> usize {
+        4096
+    }
+}
+
+/// To be the `#[global_allocator]`.
+pub struct Heap(Mutex<Dlmalloc<Pages>>);
+
+impl Heap {
+    #[allow(clippy::new_without_default, reason = "a static needs a constant")]
+    pub const fn new() -> Self {
+        Self(Mutex::new(Dlmalloc::new_with_allocator(Pages)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Dlmalloc<Pages>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// Never inline: copies of it at every place that allocates would add half a megabyte to the binary, and more than one to what a
+// command maps of it.
+// SAFETY: dlmalloc has the contract of this trait, and is used by one thread at a time.
+unsafe impl GlobalAlloc for Heap {
+    #[inline(never)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as for the trait.
+        unsafe { self.lock().malloc(layout.size(), layout.align()) }
+    }
+
+    #[inline(never)]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as for the trait.
+        unsafe { self.lock().free(block, layout.size(), layout.align()) }
+    }
+
+    #[inline(never)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as for the trait.
+        unsafe { self.lock().calloc(layout.size(), layout.align()) }
+    }
+
+    #[inline(never)]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as for the trait.
+        unsafe { self.lock().realloc(block, layout.size(), layout.align(), size) }
+    }
+}
