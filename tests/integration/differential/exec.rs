@@ -156,9 +156,10 @@ cases! {
             report.add("seen", json!(terminal.settled_text()));
         }
     });
+    // runc changes the modes of the terminal while the program runs already.
     flow terminal_in_foreground => |r| inside(r, nothing, |container, report| {
         let terminal = Terminal::open(33, 77);
-        let call = container.exec_call(&["-t"], &["/bin/sh", "-c", "tty; sleep 0.3; stty size; echo end; exit 9"]);
+        let call = container.exec_call(&["-t"], &["/bin/sh", "-c", "sleep 0.5; tty; stty size; echo end; exit 9"]);
         let output = call.through(&["setsid", "--ctty"]).stdin(terminal.slave()).stdout(terminal.slave()).stderr(terminal.slave()).run();
         report.step("exec", &output);
         terminal.wait_for("end");
