@@ -3,7 +3,7 @@
 use crate::sys::{Errno, describe};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{SFlag, stat};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{AccessFlags, access, faccessat};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -65,5 +65,10 @@ fn check(path: &Path) -> Result<(), Why> {
         return Err(Why::IsDirectory);
     }
     // As execve(2) sees it, which counts capabilities: access(2) would look at the real user without them.
-    faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).map_err(Why::Denied)
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        // Linux before 5.8, or a filter that does not know faccessat2(2).
+        Err(Errno::ENOSYS | Errno::EPERM | Errno::EINVAL) => access(path, AccessFlags::X_OK),
+        other => other,
+    }
+    .map_err(Why::Denied)
 }
