@@ -33,24 +33,28 @@ const DETACH: c_long = 17;
 const TO_SYSCALL: c_long = 24;
 /// Unlike an ordinary attachment it leaves no SIGSTOP behind for a new process when this one ends.
 const SEIZE: c_long = 0x4206;
+const EVENT_MESSAGE: c_long = 0x4201;
 const SYSCALL_INFO: c_long = 0x420e;
 /// Marks stops at system calls; follows fork, vfork and clone; tells of execve.
 const OPTIONS: usize = 1 | 2 | 4 | 8 | 16;
 const EVENT_EXEC: c_int = 4;
+/// fork, vfork and clone.
+const EVENTS_NEW: std::ops::RangeInclusive<c_int> = 1..=3;
 const WALL: c_int = 0x4000_0000;
 const SIGKILL: c_int = 9;
 const SIGTRAP: c_int = 5;
 
 /// Where the registers of x86_64 are in user_regs_struct.
 const RAX: usize = 10;
+const RDI: usize = 14;
 const ORIG_RAX: usize = 15;
 
 #[derive(Default)]
 struct Process {
     role: usize,
     executions: u32,
-    /// What the call returns at whose entry the process was stopped.
-    result: Option<i64>,
+    /// The register that says, after the call at whose entry the process was stopped, what we want it to.
+    result: Option<(usize, i64)>,
 }
 
 fn request(what: c_long, pid: c_int, address: usize, data: usize) -> c_long {
@@ -136,6 +140,8 @@ impl Fault {
 
 /// close(2) frees its descriptor whatever it returns.
 const CLOSE: u64 = 3;
+/// brk(2) fails by changing nothing, as when it is asked for 0.
+const BRK: u64 = 12;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -166,7 +172,6 @@ fn main() {
         let (mut signal, event) = (status >> 8 & 0xff, status >> 16);
         let role = processes.len();
         let process = processes.entry(pid).or_insert_with(|| {
-            let _ = writeln!(fault.report, "pid {pid}");
             signal = 0;
             Process { role, ..Process::default() }
         });
@@ -177,17 +182,28 @@ fn main() {
                 request(DETACH, pid, 0, 0);
                 continue;
             }
+        } else if EVENTS_NEW.contains(&event) {
+            let mut made = 0u64;
+            request(EVENT_MESSAGE, pid, 0, &mut made as *mut u64 as usize);
+            let _ = writeln!(fault.report, "pid {made}");
         } else if signal == SIGTRAP | 0x80 {
             let mut info = [0u64; 11];
             request(SYSCALL_INFO, pid, size_of_val(&info), info.as_mut_ptr() as usize);
             let is_entry = info[0] & 0xff == 1;
             if is_entry && (process.role > 0 || process.executions > 0) {
-                process.result = fault.meet(pid, process.role, info[3]);
-                if process.result.is_some() && info[3] != CLOSE {
-                    set_register(pid, ORIG_RAX, -1);
-                }
-            } else if let Some(result) = process.result.take().filter(|_| !is_entry) {
-                set_register(pid, RAX, result);
+                process.result = fault.meet(pid, process.role, info[3]).map(|error| match info[3] {
+                    CLOSE => (RAX, error),
+                    BRK => {
+                        set_register(pid, RDI, 0);
+                        (RDI, info[4] as i64)
+                    }
+                    _ => {
+                        set_register(pid, ORIG_RAX, -1);
+                        (RAX, error)
+                    }
+                });
+            } else if let Some((register, value)) = process.result.take().filter(|_| !is_entry) {
+                set_register(pid, register, value);
             }
         }
         if event != 0 || signal == SIGTRAP | 0x80 {

@@ -97,7 +97,6 @@ fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
     }
     drop(runtime);
     let mut wrong = Vec::new();
-    let mut log = String::new();
     for &verb in verbs {
         let totals = Mutex::new(Totals::default());
         let mut scenes: Vec<Scene> =
@@ -130,11 +129,10 @@ fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
             totals.excused,
             totals.wrong.len()
         );
-        log += &totals.log;
+        let file = format!("sweep-{kind}-{}.log", verb.name().replace(" --", "-"));
+        std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), totals.log).expect("write the log");
         wrong.extend(totals.wrong);
     }
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sweep-{kind}.log"));
-    std::fs::write(file, log).expect("write the log");
     assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
