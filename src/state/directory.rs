@@ -56,7 +56,11 @@ impl StateDir {
             Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
             other => other.on("mkdir", root.join(id).display())?,
         }
-        Self::lock(parent, root, id)
+        let remains = parent.try_clone();
+        Self::lock(parent, root, id).inspect_err(|_| {
+            // Still empty, or else another's by now, and it stays.
+            let _ = remains.map(|parent| unlinkat(&parent, id, UnlinkatFlags::RemoveDir));
+        })
     }
 
     /// Opens the directory of a container to change it, waiting until no other command does.

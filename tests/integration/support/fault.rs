@@ -187,6 +187,7 @@ fn main() {
             request(EVENT_MESSAGE, pid, 0, &mut made as *mut u64 as usize);
             let _ = writeln!(fault.report, "pid {made}");
         } else if signal == SIGTRAP | 0x80 {
+            let was_meant = process.result.is_some();
             let mut info = [0u64; 11];
             request(SYSCALL_INFO, pid, size_of_val(&info), info.as_mut_ptr() as usize);
             let is_entry = info[0] & 0xff == 1;
@@ -204,6 +205,11 @@ fn main() {
                 });
             } else if let Some((register, value)) = process.result.take().filter(|_| !is_entry) {
                 set_register(pid, register, value);
+            }
+            // The first process of a pid namespace cannot abort while it is traced.
+            if was_meant && process.role > 0 {
+                request(DETACH, pid, 0, 0);
+                continue;
             }
         }
         if event != 0 || signal == SIGTRAP | 0x80 {

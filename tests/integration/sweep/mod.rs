@@ -37,10 +37,11 @@ struct Totals {
 
 /// One of them: what was tried, in words.
 fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
-    let kind = match action {
-        Action::Fail(errno) => rustix::io::Errno::from_raw_os_error(*errno).to_string(),
-        _ => "killed".to_owned(),
+    let errno = match action {
+        Action::Fail(errno) => Some(rustix::io::Errno::from_raw_os_error(*errno)),
+        _ => None,
     };
+    let kind = errno.map_or_else(|| "killed".to_owned(), |errno| format!("{errno:?}"));
     let name = format!("{}: {place}: {kind}", scene.verb.name());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let container = scene.fresh();
@@ -53,7 +54,12 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
             }
             (Ok(disturbed), _) => reaping(disturbed, || {
                 excuse = calls::excuse(place, disturbed.output.code);
-                let result = scene.judge(&container, &disturbed.output, excuse.is_some());
+                let result = scene.judge(
+                    &container,
+                    &disturbed.output,
+                    excuse.map(|_| place.role),
+                    calls::difference(place, errno),
+                );
                 scene.remove(&container).and(result)
             }),
         };
