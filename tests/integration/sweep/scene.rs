@@ -241,6 +241,8 @@ impl Scene {
             self.judge_message(container, output)?;
         }
         match self.verb {
+            // The removal itself, of a container that has ended, may be what failed; it can be repeated.
+            Verb::Run if output.stderr.contains(": remove the container after its end: ") => Ok(()),
             Verb::Create | Verb::Run if excused != Some(0) => match self.left(container) {
                 left if left.is_empty() => Ok(()),
                 left => Err(format!("it failed ({}) and left {left:?}", output.stderr.trim())),
