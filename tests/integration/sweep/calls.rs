@@ -86,6 +86,18 @@ pub fn errors(name: &str) -> &'static [Errno] {
     }
 }
 
+/// What has gone wrong once, and is in every sample.
+pub fn is_known(place: &Place, errno: Option<Errno>, is_exec: bool) -> bool {
+    match (place.name().as_str(), errno) {
+        ("flock" | "setsid", Some(_)) => true,
+        ("sendmsg" | "recvmsg", Some(errno)) => errno == Errno::NOMEM,
+        ("openat", Some(errno)) => errno == Errno::MFILE,
+        // The capabilities, which every command drops alike.
+        ("prctl", Some(errno)) => is_exec && errno == Errno::PERM,
+        _ => false,
+    }
+}
+
 /// Why what succeeded may differ from what an undisturbed command does: the part of what the probe sees that may, or
 /// `stopped` for a container that has ended when it is looked at.
 pub fn difference(place: &Place, errno: Option<Errno>) -> Option<&'static str> {

@@ -19,7 +19,7 @@ use calls::Place;
 use scene::{Action, Scene, Verb, reaping};
 
 /// How many tries of each command are in the sample.
-const SAMPLE: usize = 30;
+const SAMPLE: usize = 20;
 const WORKERS: usize = 2;
 
 type Try = (Place, Action);
@@ -37,10 +37,7 @@ struct Totals {
 
 /// One of them: what was tried, in words.
 fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
-    let errno = match action {
-        Action::Fail(errno) => Some(rustix::io::Errno::from_raw_os_error(*errno)),
-        _ => None,
-    };
+    let errno = action.errno();
     let kind = errno.map_or_else(|| "killed".to_owned(), |errno| format!("{errno:?}"));
     let name = format!("{}: {place}: {kind}", scene.verb.name());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
@@ -87,13 +84,17 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
     }
 }
 
-/// Every so many of the tries, so that the sample is spread over the whole command.
-fn sample(tries: Vec<Try>) -> Vec<Try> {
+/// Every so many of the tries, so that the sample is spread over the whole command, and what has gone wrong before.
+fn sample(verb: Verb, tries: Vec<Try>) -> Vec<Try> {
     if std::env::var("RTX_TEST_SWEEP").is_ok_and(|value| value == "all") || tries.len() <= SAMPLE {
         return tries;
     }
     let total = tries.len();
-    (0..SAMPLE).map(|index| tries[index * total / SAMPLE].clone()).collect()
+    let spread: Vec<usize> = (0..SAMPLE).map(|index| index * total / SAMPLE).collect();
+    let is_chosen = |(index, (place, action)): &(usize, Try)| {
+        spread.contains(index) || calls::is_known(place, action.errno(), verb == Verb::Exec)
+    };
+    tries.into_iter().enumerate().filter(is_chosen).map(|(_, one)| one).collect()
 }
 
 fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
@@ -113,7 +114,7 @@ fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
             let actions = tries_at(&place);
             actions.into_iter().map(move |action| (place.clone(), action))
         });
-        let tries = sample(tries.collect());
+        let tries = sample(verb, tries.collect());
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for scene in &scenes {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::{Value, json};
 
@@ -49,6 +50,15 @@ pub enum Action {
     Nothing,
     Fail(i32),
     Kill,
+}
+
+impl Action {
+    pub fn errno(self) -> Option<Errno> {
+        match self {
+            Action::Fail(errno) => Some(Errno::from_raw_os_error(errno)),
+            Action::Nothing | Action::Kill => None,
+        }
+    }
 }
 
 /// The command under test and the place where it works.
