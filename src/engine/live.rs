@@ -119,7 +119,7 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     match state.cgroup.filter(|_| all) {
         // Who shares the cgroup is not meant, and the end of init is that of all its processes.
         Some(placement) if placement.is_shared() && signal == libc::SIGKILL => match &container.record.init {
-            Some(init) if init.liveness() == Liveness::Alive => signal_init(container, signal),
+            Some(init) if init.liveness()? == Liveness::Alive => signal_init(container, signal),
             _ => Ok(()),
         },
         Some(placement) => placement.open().kill_all(signal),
