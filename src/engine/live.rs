@@ -97,7 +97,7 @@ fn cgroup(container: &Container) -> Result<Cgroup> {
 /// Where its record is damaged.
 pub fn status(container: &Container) -> Result<Status> {
     let Some(init) = &container.record.init else { return Ok(Status::Creating) };
-    if init.liveness() != Liveness::Alive {
+    if init.liveness()? != Liveness::Alive {
         return Ok(Status::Stopped);
     }
     if !container.record.complete {
@@ -119,7 +119,7 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     match state.cgroup.filter(|_| all) {
         // Who shares the cgroup is not meant, and the end of init is that of all its processes.
         Some(placement) if placement.is_shared() && signal == libc::SIGKILL => match &container.record.init {
-            Some(init) if init.liveness() == Liveness::Alive => signal_init(container, signal),
+            Some(init) if init.liveness()? == Liveness::Alive => signal_init(container, signal),
             _ => Ok(()),
         },
         Some(placement) => placement.open().kill_all(signal),
@@ -299,7 +299,7 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
     frame::send(&barrier, Kind::Start, &(), &[])?;
-    let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat());
+    let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat().ok().flatten());
     container.state.remove_barrier();
     outcome
 }

@@ -166,7 +166,12 @@ impl RpcClient {
 
     fn transmit(&mut self, kind: Kind, body: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
         let Err(error) = frame::send(&self.socket, kind, body, fds) else { return Ok(()) };
-        // stage2 has gone: what it said before tells more than the broken pipe does.
+        // Only of a stage2 that has gone there is something to be heard: one that lives waits for this message.
+        let errno = error.downcast_ref::<crate::sys::Error>().map(|error| error.errno);
+        if !matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET)) {
+            return Err(error);
+        }
+        // What it said before tells more than the broken pipe does.
         while self.outstanding > 0 {
             self.reply()?;
         }

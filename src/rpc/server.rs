@@ -56,7 +56,15 @@ impl Context {
 /// The first failure, after it has been reported to smaster; or that smaster is gone.
 pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<()> {
     loop {
-        let Some(message) = frame::receive(socket)? else { bail!("smaster is gone") };
+        let message = match frame::receive(socket) {
+            Ok(Some(message)) => message,
+            Ok(None) => bail!("smaster is gone"),
+            Err(error) => {
+                let outcome = Err(error);
+                answer(socket, &outcome, Context::new(Vec::new()))?;
+                return outcome;
+            }
+        };
         // What it asked for before it died is not to be done: it died before this process could be told by a signal.
         if message.kind == Kind::Batch && is_hung_up(socket).on("poll", "the socket to smaster")? {
             bail!("smaster is gone");

@@ -64,7 +64,7 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     let warnings = stage2.rpc.take_warnings();
     (options.joined)(Joined { init: &stage2.init, console: console.as_ref(), warnings: &warnings })?;
     let pid = stage2.init.pid;
-    if let Err(error) = stage2.rpc.wait_executed(|| Stat::of(pid)) {
+    if let Err(error) = stage2.rpc.wait_executed(|| Stat::of(pid).ok().flatten()) {
         return Err(stage2.explain(error, None));
     }
     stage2.release();

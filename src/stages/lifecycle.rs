@@ -262,7 +262,10 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
     }
     let Some(init) = live.container.record.init.clone() else { return Ok(()) };
     let deadline = Instant::now() + KILL_TIMEOUT;
-    let Ok(pidfd) = init.open() else { return Ok(()) };
+    let pidfd = match init.open() {
+        Err(Errno::ESRCH) => return Ok(()),
+        other => other.on("open", format_args!("init of {}", live.container.record.id))?,
+    };
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);

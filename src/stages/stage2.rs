@@ -30,30 +30,19 @@ pub fn main(arguments: &[OsString]) -> i32 {
 fn become_payload(number: i32) -> Result<Infallible> {
     let socket = fd::inherited(number).on("open", format_args!("descriptor {number}"))?;
     // First of all: nothing that leaked into this process reaches the payload, whatever happens (CVE-2024-21626).
-    fd::cloexec_from(3).on("close_range", "")?;
-    process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG")?;
-    let (mut engine, barrier) = match receive_config(&socket) {
-        Ok(configured) => configured,
-        Err(error) => {
-            let failure = Some(Failure::from_error(&error));
-            frame::send(&socket, Kind::Reply, &Reply { failure, ..Reply::default() }, &[])?;
-            return Err(error);
-        }
-    };
+    tell(&socket, fd::cloexec_from(3).on("close_range", ""))?;
+    tell(&socket, process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG"))?;
+    let (mut engine, barrier) = tell(&socket, receive_config(&socket))?;
     server::serve(socket.as_fd(), &mut *engine)?;
     let mut context = Context::new(Vec::new());
     // Before the filter, which need not allow it.
-    process::end_by_signals().on("sigaction", "")?;
+    tell(&socket, process::end_by_signals().on("sigaction", "SIGTERM"))?;
     let outcome = engine.finish(&mut context);
     // From here on this process has to survive smaster, which is about to hand it over.
-    process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG")?;
+    tell(&socket, process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG"))?;
     server::answer(socket.as_fd(), &outcome, context)?;
     outcome?;
-    if let Err(error) = engine.confine(socket.as_fd()) {
-        let failure = Some(Failure::from_error(&error));
-        frame::send(&socket, Kind::Reply, &Reply { failure, ..Reply::default() }, &[])?;
-        return Err(error);
-    }
+    tell(&socket, engine.confine(socket.as_fd()))?;
     let caller = match barrier {
         Some(barrier) => {
             drop(socket);
@@ -64,6 +53,17 @@ fn become_payload(number: i32) -> Result<Infallible> {
     let Err(error) = engine.start_process(caller.as_fd());
     frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[])?;
     Err(error)
+}
+
+/// Tells smaster of a failure that it would not hear of otherwise.
+fn tell<T>(socket: &OwnedFd, outcome: Result<T, impl Into<anyhow::Error>>) -> Result<T> {
+    outcome.map_err(|error| {
+        let error = error.into();
+        let failure = Some(Failure::from_error(&error));
+        // If it cannot hear of that either, it sees that this process ends.
+        let _ = frame::send(socket, Kind::Reply, &Reply { failure, ..Reply::default() }, &[]);
+        error
+    })
 }
 
 type Configured = (Box<dyn PayloadOperations>, Option<OwnedFd>);
@@ -107,8 +107,14 @@ fn receive_config(socket: &OwnedFd) -> Result<Configured> {
 fn wait_at(barrier: &OwnedFd) -> Result<OwnedFd> {
     loop {
         let caller = socket::accept(barrier).on("accept", "on the start barrier")?;
-        if let Ok(Some(Frame { kind: Kind::Start, .. })) = frame::receive(&caller) {
-            return Ok(caller);
+        match frame::receive(&caller) {
+            Ok(Some(Frame { kind: Kind::Start, .. })) => return Ok(caller),
+            // It may have said so, and would take the end of the connection for the program's beginning.
+            Err(error) if error.is::<crate::sys::Error>() => {
+                let _ = frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]);
+                return Err(error);
+            }
+            _ => {}
         }
     }
 }

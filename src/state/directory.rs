@@ -2,14 +2,14 @@
 
 use super::{Busy, NotFound, Record};
 use crate::sys::socket::{dial, listener, probe};
-use crate::sys::{Errno, On, describe};
+use crate::sys::{Errno, On, describe, errno_of};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::socket::SockType;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
-use std::fs::File;
-use std::io::{Read, Write};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,12 +26,15 @@ const STARTING: &str = "starting.sock";
 pub struct StateDir {
     id: String,
     parent: OwnedFd,
-    directory: Directory,
+    directory: File,
+    is_locked: bool,
 }
 
-enum Directory {
-    Locked(Flock<File>),
-    Open(File),
+/// A process that this one has just made may still have the directory open: that alone would keep the lock.
+impl Drop for StateDir {
+    fn drop(&mut self) {
+        self.unlock();
+    }
 }
 
 impl StateDir {
@@ -53,7 +56,11 @@ impl StateDir {
             Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
             other => other.on("mkdir", root.join(id).display())?,
         }
-        Self::lock(parent, root, id)
+        let remains = parent.try_clone();
+        Self::lock(parent, root, id).inspect_err(|_| {
+            // Still empty, or else another's by now, and it stays.
+            let _ = remains.map(|parent| unlinkat(&parent, id, UnlinkatFlags::RemoveDir));
+        })
     }
 
     /// Opens the directory of a container to change it, waiting until no other command does.
@@ -76,16 +83,17 @@ impl StateDir {
             let parent = open_parent(root, id)?;
             let file = open_child(&parent, root, id)?;
             let inode = fstat(&file).on("stat", root.join(id).display())?.st_ino;
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) if is_there(&lock) => {
-                    return Ok(Self { id: id.to_owned(), parent, directory: Directory::Locked(lock) });
+            match file.try_lock() {
+                Ok(()) if is_there(&file) => {
+                    return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true });
                 }
-                Ok(_) | Err((_, Errno::EINTR)) => continue,
-                Err((_, Errno::EWOULDBLOCK)) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                Err((_, Errno::EWOULDBLOCK)) => {
+                Ok(()) => continue,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
                     return Err(Busy { id: id.to_owned(), holder: lock_holder(inode) }.into());
                 }
-                Err((_, errno)) => return Err(errno).on("lock", root.join(id).display())?,
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(TryLockError::Error(error)) => return Err(errno_of(&error)).on("lock", root.join(id).display())?,
             }
         }
     }
@@ -96,33 +104,26 @@ impl StateDir {
     /// [`NotFound`]; or the kernel's.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
         let parent = open_parent(root, id)?;
-        let directory = Directory::Open(open_child(&parent, root, id)?);
-        Ok(Self { id: id.to_owned(), parent, directory })
+        let directory = open_child(&parent, root, id)?;
+        Ok(Self { id: id.to_owned(), parent, directory, is_locked: false })
     }
 
     fn lock(parent: OwnedFd, root: &Path, id: &str) -> Result<Self> {
         loop {
             let file = open_child(&parent, root, id)?;
-            let lock = match Flock::lock(file, FlockArg::LockExclusive) {
-                Err((_, Errno::EINTR)) => continue,
-                Err((_, errno)) => return Err(errno).on("lock", root.join(id).display())?,
-                Ok(lock) => lock,
-            };
+            wait_for_lock(&file).on("lock", root.join(id).display())?;
             // Whoever held the lock before may have removed the directory: then this one is another's or nobody's.
-            if is_there(&lock) {
-                return Ok(Self { id: id.to_owned(), parent, directory: Directory::Locked(lock) });
+            if is_there(&file) {
+                return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true });
             }
         }
     }
 
     /// Lets other commands change the container.
     pub fn unlock(&mut self) {
-        let Directory::Locked(lock) = &self.directory else { return };
-        // A lock belongs to the open file description: a duplicate would hold it as well, so the lock itself goes.
-        if let Ok(file) = lock.try_clone()
-            && let Directory::Locked(lock) = std::mem::replace(&mut self.directory, Directory::Open(file))
-        {
-            let _ = lock.unlock();
+        if std::mem::take(&mut self.is_locked) {
+            // The lock that could not be given up goes with the descriptor.
+            let _ = crate::sys::retry(|| self.directory.unlock().map_err(|error| errno_of(&error)));
         }
     }
 
@@ -131,27 +132,16 @@ impl StateDir {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn lock_again(self) -> Result<Option<Self>> {
-        let Self { id, parent, directory } = self;
-        let mut file = match directory {
-            Directory::Locked(_) => return Ok(Some(Self { id, parent, directory })),
-            Directory::Open(file) => file,
-        };
-        let lock = loop {
-            match Flock::lock(file, FlockArg::LockExclusive) {
-                Err((same, Errno::EINTR)) => file = same,
-                Err((_, errno)) => return Err(errno).on("lock", id)?,
-                Ok(lock) => break lock,
-            }
-        };
-        Ok(is_there(&lock).then_some(Self { id, parent, directory: Directory::Locked(lock) }))
+    pub fn lock_again(mut self) -> Result<Option<Self>> {
+        if !self.is_locked {
+            wait_for_lock(&self.directory).on("lock", &self.id)?;
+            self.is_locked = true;
+        }
+        Ok(is_there(&self.directory).then_some(self))
     }
 
     pub(super) fn file(&self) -> &File {
-        match &self.directory {
-            Directory::Locked(lock) => lock,
-            Directory::Open(file) => file,
-        }
+        &self.directory
     }
 
     pub fn id(&self) -> &str {
@@ -302,7 +292,7 @@ impl StateDir {
     fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
         let fd = openat(self.file(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
         let mut bytes = Vec::new();
-        File::from(fd).read_to_end(&mut bytes).map_err(|error| crate::sys::errno_of(&error))?;
+        File::from(fd).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
         Ok(bytes)
     }
 
@@ -312,7 +302,7 @@ impl StateDir {
             .on("create", format_args!("{}/{name}", self.id))?;
         File::from(fd)
             .write_all(bytes)
-            .map_err(|error| crate::sys::errno_of(&error))
+            .map_err(|error| errno_of(&error))
             .on("write", format_args!("{}/{name}", self.id))?;
         Ok(())
     }
@@ -324,6 +314,10 @@ impl StateDir {
             .on("rename", format_args!("{}/{temporary}", self.id))?;
         Ok(())
     }
+}
+
+fn wait_for_lock(file: &File) -> nix::Result<()> {
+    crate::sys::retry(|| file.lock().map_err(|error| errno_of(&error)))
 }
 
 /// The process that holds the lock of the directory with this inode (/proc/locks, proc_locks(5)).
@@ -403,7 +397,7 @@ fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
 fn make_root(root: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|error| {
-        let reason = describe(crate::sys::errno_of(&error));
+        let reason = describe(errno_of(&error));
         anyhow::anyhow!("make the directory of all state {}: {reason}; choose another with --root", root.display())
     })
 }
@@ -428,7 +422,7 @@ pub fn exists(root: &Path, id: &str) -> bool {
 pub fn list(root: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(root) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| crate::sys::errno_of(&error)).on("read", root.display())?,
+        other => other.map_err(|error| errno_of(&error)).on("read", root.display())?,
     };
     let mut ids: Vec<String> = entries
         .flatten()

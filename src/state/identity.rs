@@ -3,6 +3,7 @@
 
 use crate::sys::process::pidfd_open;
 use crate::sys::stat::Stat;
+use crate::sys::{self, On, errno_of};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -15,11 +16,18 @@ use std::os::fd::OwnedFd;
 pub struct BootId(pub String);
 
 impl BootId {
-    pub fn current() -> Self {
+    /// # Errors
+    /// The kernel's: another boot's name would make every process another one.
+    pub fn current() -> nix::Result<Self> {
         // 36 characters and the end of the line: one read gets them all, and there is nothing to ask a size of.
         let mut text = [0; 64];
-        let read = File::open("/proc/sys/kernel/random/boot_id").and_then(|mut file| file.read(&mut text));
-        Self(String::from_utf8_lossy(&text[..read.unwrap_or_default()]).trim().to_owned())
+        let mut read = || File::open("/proc/sys/kernel/random/boot_id").and_then(|mut file| file.read(&mut text));
+        match sys::retry(|| read().map_err(|error| errno_of(&error))) {
+            Ok(length) => Ok(Self(String::from_utf8_lossy(&text[..length]).trim().to_owned())),
+            // Where it is hidden, it always is.
+            Err(Errno::ENOENT | Errno::EACCES) => Ok(Self(String::new())),
+            Err(errno) => Err(errno),
+        }
     }
 }
 
@@ -48,29 +56,32 @@ impl ProcessIdentity {
     /// # Errors
     /// `ESRCH` where it is gone.
     pub fn of(pid: i32) -> nix::Result<Self> {
-        let start_time = Stat::of(pid).ok_or(Errno::ESRCH)?.start_time;
-        Ok(Self { pid, start_time, boot_id: BootId::current() })
+        let start_time = Stat::of(pid)?.ok_or(Errno::ESRCH)?.start_time;
+        Ok(Self { pid, start_time, boot_id: BootId::current()? })
     }
 
     /// What has become of it.
-    pub fn liveness(&self) -> Liveness {
-        match self.stat() {
-            Some(stat) => {
-                if self.boot_id != BootId::current() {
-                    Liveness::Gone
-                } else if stat.is_zombie() {
-                    Liveness::Zombie
-                } else {
-                    Liveness::Alive
-                }
-            }
-            None => Liveness::Gone,
-        }
+    ///
+    /// # Errors
+    /// Where that cannot be told: nobody may take a process for dead because there was no descriptor left to look.
+    pub fn liveness(&self) -> Result<Liveness, sys::Error> {
+        let liveness = || -> nix::Result<_> {
+            Ok(match self.stat()? {
+                Some(_) if self.boot_id != BootId::current()? => Liveness::Gone,
+                Some(stat) if stat.is_zombie() => Liveness::Zombie,
+                Some(_) => Liveness::Alive,
+                None => Liveness::Gone,
+            })
+        };
+        liveness().on("look at", format_args!("process {}", self.pid))
     }
 
     /// What /proc says about it; `None` where its pid is nobody's by now, or another process's.
-    pub fn stat(&self) -> Option<Stat> {
-        Stat::of(self.pid).filter(|stat| stat.start_time == self.start_time)
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn stat(&self) -> nix::Result<Option<Stat>> {
+        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
     }
 
     /// A descriptor of this very process. Signals go through it.
@@ -79,7 +90,7 @@ impl ProcessIdentity {
     /// `ESRCH` where it has ended, even if its pid belongs to another process now.
     pub fn open(&self) -> nix::Result<OwnedFd> {
         let pidfd = pidfd_open(self.pid)?;
-        match self.liveness() {
+        match self.liveness().map_err(|error| error.errno)? {
             Liveness::Alive => Ok(pidfd),
             _ => Err(Errno::ESRCH),
         }

@@ -133,27 +133,27 @@ pub fn limit_bounding(keep: u64) -> nix::Result<()> {
             // Beyond the last that the kernel knows.
             Err(Errno::EINVAL) => return Ok(()),
             // What is not there needs no privilege to be left out.
-            Err(_) if !is_bounding(number) => {}
+            Err(_) if in_bounding(number) == Ok(false) => {}
             Err(errno) => return Err(errno),
         }
     }
     Ok(())
 }
 
-fn is_bounding(number: u32) -> bool {
+fn in_bounding(number: u32) -> nix::Result<bool> {
     // SAFETY: the call takes only integers.
-    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), NONE, NONE, NONE) == 1 }
+    let answer = unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), NONE, NONE, NONE) };
+    check(libc::c_long::from(answer)).map(|answer| answer == 1)
 }
 
 /// The bounding set of this thread; numbers that the kernel does not know are absent.
 pub fn bounding() -> u64 {
     let mut set = 0;
     for number in 0..64u32 {
-        // SAFETY: the call takes only integers.
-        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), NONE, NONE, NONE) } {
-            1 => set |= 1 << number,
-            0 => {}
-            _ => break,
+        match in_bounding(number) {
+            Ok(true) => set |= 1 << number,
+            Ok(false) => {}
+            Err(_) => break,
         }
     }
     set

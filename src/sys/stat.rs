@@ -21,8 +21,16 @@ pub struct Stat {
 
 impl Stat {
     /// Of the process that has this pid now; `None` where there is none.
-    pub fn of(pid: i32) -> Option<Self> {
-        Self::read(File::open(format!("/proc/{pid}/stat")).ok()?).ok()
+    ///
+    /// # Errors
+    /// The kernel's, which say nothing about the process.
+    pub fn of(pid: i32) -> nix::Result<Option<Self>> {
+        let open = || File::open(format!("/proc/{pid}/stat")).map_err(|error| errno_of(&error));
+        match super::retry(open).and_then(Self::read) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(errno),
+        }
     }
 
     /// From an open `stat` file.
@@ -69,6 +77,6 @@ mod tests {
         assert_eq!((stat.pid, stat.command.as_slice(), stat.state), (7, &b"a) Z 1 2 (b"[..], b'S'));
         assert_eq!((stat.start_time, stat.is_zombie(), stat.is_ending()), (4242, false, true));
         assert_eq!(Stat::parse(b"7 (a"), None);
-        assert!(!Stat::of(std::process::id() as i32).unwrap().is_ending());
+        assert!(!Stat::of(std::process::id() as i32).unwrap().unwrap().is_ending());
     }
 }

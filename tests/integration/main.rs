@@ -36,5 +36,6 @@ mod shared_cgroup;
 mod shipped;
 mod slowed;
 mod support;
+mod sweep;
 mod systemd;
 mod verbs;

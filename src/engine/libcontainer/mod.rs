@@ -127,7 +127,7 @@ impl EngineOperations for LibcontainerEngine {
 
     fn status(&self, container: &Container) -> Result<Status> {
         let Some(init) = &container.record.init else { return Ok(Status::Creating) };
-        if init.liveness() != Liveness::Alive {
+        if init.liveness()? != Liveness::Alive {
             return Ok(Status::Stopped);
         }
         if !container.record.complete {
@@ -173,7 +173,13 @@ impl EngineOperations for LibcontainerEngine {
 
     fn kill(&mut self, container: &mut Container, signal: i32, all: bool) -> Result<()> {
         // libcontainer goes by the pid alone, which may be another process's by now.
-        if !all && container.record.init.as_ref().is_none_or(|init| init.liveness() != Liveness::Alive) {
+        if !all
+            && container
+                .record
+                .init
+                .as_ref()
+                .is_none_or(|init| init.liveness().is_ok_and(|liveness| liveness != Liveness::Alive))
+        {
             Err(Errno::ESRCH).on("signal init of", &container.record.id)?;
         }
         if signal == 0 {

@@ -42,6 +42,12 @@ pub fn without() -> &'static Path {
     WITHOUT.get_or_init(|| built("without"))
 }
 
+/// The program that fails one system call (see `fault.rs`).
+pub fn fault() -> &'static Path {
+    static FAULT: OnceLock<PathBuf> = OnceLock::new();
+    FAULT.get_or_init(|| built("fault"))
+}
+
 fn built(name: &str) -> PathBuf {
     let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/integration/support/{name}.rs"));

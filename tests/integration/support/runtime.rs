@@ -229,18 +229,24 @@ impl Running {
     }
 
     /// The same with another limit.
-    pub fn wait_within(mut self, limit: Duration) -> Output {
+    pub fn wait_within(self, limit: Duration) -> Output {
+        self.end_within(limit).unwrap_or_else(|hung| panic!("{hung}"))
+    }
+
+    /// The same; what took too long is killed, and said to have hung.
+    pub fn end_within(mut self, limit: Duration) -> Result<Output, String> {
         let Some(status) = wait_child(&mut self.child, limit) else {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            panic!("hung for {limit:?} and was killed: {:?}; stderr: {}", self.words, read_lossy(&self.stderr_file));
+            let stderr = read_lossy(&self.stderr_file);
+            return Err(format!("hung for {limit:?} and was killed: {:?}; stderr: {stderr}", self.words));
         };
-        Output {
+        Ok(Output {
             code: shell_code(status),
             stdout: read_lossy(&self.stdout_file),
             stderr: read_lossy(&self.stderr_file),
             stdout_file: self.stdout_file,
-        }
+        })
     }
 }
 

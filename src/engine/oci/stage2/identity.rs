@@ -4,7 +4,7 @@ use super::sysctl::write_proc;
 use crate::config::envelope::{ProcessPlan, SchedulerPlan};
 use crate::sys::caps::{self, CAP_SYS_ADMIN};
 use crate::sys::sched::{self, SchedulerAttributes};
-use crate::sys::{self, Errno, On, describe, process};
+use crate::sys::{self, Errno, On, describe, errno_of, process};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::AtFlags;
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
@@ -263,24 +263,37 @@ pub fn keep_last_of_each(env: &mut Vec<String>) {
 }
 
 /// `HOME` from the container's passwd file, where the configuration does not set it.
-pub fn set_home(env: &mut Vec<String>, uid: u32) {
+///
+/// # Errors
+/// Where there is such a file and this process lacks what it needs to read it.
+pub fn set_home(env: &mut Vec<String>, uid: u32) -> Result<()> {
     if env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > "HOME=".len()) {
-        return;
+        return Ok(());
     }
     env.retain(|entry| entry != "HOME=");
-    let home = home_of(Path::new("/etc/passwd"), uid).unwrap_or_else(|| "/".to_owned());
+    let home = home_of(Path::new("/etc/passwd"), uid)?.unwrap_or_else(|| "/".to_owned());
     env.push(format!("HOME={home}"));
+    Ok(())
 }
 
-fn home_of(passwd: &Path, uid: u32) -> Option<String> {
-    let text = std::fs::read_to_string(passwd).ok()?;
-    text.lines().find_map(|line| {
+fn home_of(passwd: &Path, uid: u32) -> Result<Option<String>> {
+    use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
+    let text = match std::fs::read_to_string(passwd) {
+        Ok(text) => text,
+        // What the image is like: without a passwd file that can be read everybody is at home in the root.
+        Err(error) if matches!(error.kind(), InvalidData | IsADirectory | NotADirectory | NotFound) => return Ok(None),
+        Err(error) => match errno_of(&error) {
+            Errno::EACCES | Errno::ELOOP | Errno::ENXIO => return Ok(None),
+            errno => return Ok(Err(errno).on("read", passwd.display())?),
+        },
+    };
+    Ok(text.lines().find_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
         match fields.as_slice() {
             [_, _, id, _, _, home, ..] if id.parse() == Ok(uid) => Some((*home).to_owned()),
             _ => None,
         }
-    })
+    }))
 }
 
 fn rlimit_name(resource: u32) -> String {

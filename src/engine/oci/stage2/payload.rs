@@ -259,7 +259,9 @@ impl Payload {
 impl PayloadOperations for Payload {
     fn finish(&mut self, context: &mut Context) -> Result<()> {
         match nix::unistd::setsid() {
-            Ok(_) | Err(Errno::EPERM) => {}
+            Ok(_) => {}
+            // It leads a session already.
+            Err(Errno::EPERM) if nix::unistd::getsid(None) == Ok(nix::unistd::getpid()) => {}
             Err(errno) => Err(errno).on("setsid", "")?,
         }
         if let Some(terminal) = self.terminal.take() {
@@ -272,7 +274,7 @@ impl PayloadOperations for Payload {
         }
         let plan = &mut self.config.process;
         identity::keep_last_of_each(&mut plan.env);
-        identity::set_home(&mut plan.env, plan.uid);
+        identity::set_home(&mut plan.env, plan.uid)?;
         identity::adopt(plan, proc, &mut context.warnings)?;
         let Some(program) = plan.args.first() else { bail!("args must not be empty") };
         self.program = program::find_program(program, &plan.env)?;

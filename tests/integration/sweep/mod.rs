@@ -1,0 +1,164 @@
+//! One system call after another of each command fails, or the command is killed at it. Whatever was asked for has happened
+//! then, or an error says what did not, and nothing is left that `delete --force` does not remove.
+//!
+//! A sample, always the same, is tried; `RTX_TEST_SWEEP=all` tries all. What came of each is in sweep-*.log, in cargo's
+//! directory for test artefacts.
+
+mod calls;
+mod scene;
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::{own_engine, skip};
+use calls::Place;
+use scene::{Action, Scene, Verb, reaping};
+
+/// How many tries of each command are in the sample.
+const SAMPLE: usize = 20;
+const WORKERS: usize = 2;
+
+type Try = (Place, Action);
+
+#[derive(Default)]
+struct Totals {
+    tried: usize,
+    /// The others came to their end by another way than the undisturbed command.
+    hit: usize,
+    succeeded: usize,
+    excused: usize,
+    log: String,
+    wrong: Vec<String>,
+}
+
+/// One of them: what was tried, in words.
+fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
+    let errno = action.errno();
+    let kind = errno.map_or_else(|| "killed".to_owned(), |errno| format!("{errno:?}"));
+    let name = format!("{}: {place}: {kind}", scene.verb.name());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let container = scene.fresh();
+        let disturbed = scene.disturb(&container, Some(place), *action);
+        let mut excuse = None;
+        let result = match (&disturbed, action) {
+            (Err(hung), _) => scene.remove(&container).and(Err(hung.clone())),
+            (Ok(disturbed), Action::Kill) => {
+                reaping(disturbed, || scene.remove(&container)).and_then(|()| scene.reuse(&container))
+            }
+            (Ok(disturbed), _) => reaping(disturbed, || {
+                excuse = calls::excuse(place, disturbed.output.code);
+                let result = scene.judge(
+                    &container,
+                    &disturbed.output,
+                    excuse.map(|_| place.role),
+                    calls::difference(place, errno),
+                );
+                scene.remove(&container).and(result)
+            }),
+        };
+        (disturbed, result, excuse.is_some())
+    }));
+    let mut totals = totals.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    totals.tried += 1;
+    match outcome {
+        Ok((disturbed, result, excused)) => {
+            if let Ok(disturbed) = &disturbed {
+                let (code, text) = (disturbed.output.code, disturbed.output.stderr.trim());
+                let _ = writeln!(totals.log, "{name}: {code} {text}");
+                totals.hit += usize::from(disturbed.was_hit());
+                totals.succeeded += usize::from(code == 0 || code == 7);
+                totals.excused += usize::from(excused);
+            }
+            if let Err(what) = result {
+                totals.wrong.push(format!("{name}: {what}"));
+            }
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            totals.wrong.push(format!("{name}: {text}"));
+        }
+    }
+}
+
+/// Every so many of the tries, so that the sample is spread over the whole command, and what has gone wrong before.
+fn sample(verb: Verb, tries: Vec<Try>) -> Vec<Try> {
+    if std::env::var("RTX_TEST_SWEEP").is_ok_and(|value| value == "all") || tries.len() <= SAMPLE {
+        return tries;
+    }
+    let total = tries.len();
+    let spread: Vec<usize> = (0..SAMPLE).map(|index| index * total / SAMPLE).collect();
+    let is_chosen = |(index, (place, action)): &(usize, Try)| {
+        spread.contains(index) || calls::is_known(place, action.errno(), verb == Verb::Exec)
+    };
+    tries.into_iter().enumerate().filter(is_chosen).map(|(_, one)| one).collect()
+}
+
+fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
+    let runtime = own_engine!();
+    if !cfg!(target_arch = "x86_64") {
+        skip!("the program that disturbs others knows only the registers of x86_64");
+    }
+    drop(runtime);
+    let mut wrong = Vec::new();
+    for &verb in verbs {
+        let totals = Mutex::new(Totals::default());
+        let mut scenes: Vec<Scene> =
+            (0..WORKERS).map(|_| Scene::new(crate::support::Runtime::under_test(), verb)).collect();
+        let places = scenes.iter_mut().map(Scene::places).next_back().unwrap_or_default();
+        let calls = places.len();
+        let tries = places.into_iter().flat_map(|place| {
+            let actions = tries_at(&place);
+            actions.into_iter().map(move |action| (place.clone(), action))
+        });
+        let tries = sample(verb, tries.collect());
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for scene in &scenes {
+                scope.spawn(|| {
+                    while let Some(one) = tries.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        attempt(scene, one, &totals);
+                    }
+                });
+            }
+        });
+        let totals = totals.into_inner().expect("the totals");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SWEEP {kind} {}: {calls} calls, {} tried, {} hit, {} succeeded all the same, {} excused, {} wrong",
+            verb.name(),
+            totals.tried,
+            totals.hit,
+            totals.succeeded,
+            totals.excused,
+            totals.wrong.len()
+        );
+        let file = format!("sweep-{kind}-{}.log", verb.name().replace(" --", "-"));
+        std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), totals.log).expect("write the log");
+        wrong.extend(totals.wrong);
+    }
+    assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// RTX_TEST_SWEEP_VERB chooses one.
+fn verbs() -> Vec<Verb> {
+    let chosen = std::env::var("RTX_TEST_SWEEP_VERB").ok();
+    Verb::ALL.into_iter().filter(|verb| chosen.as_ref().is_none_or(|name| verb.name() == name)).collect()
+}
+
+#[test]
+fn a_call_fails() {
+    let errors = |place: &Place| {
+        let errors = calls::errors(&place.name()).iter();
+        errors.map(|errno| Action::Fail(errno.raw_os_error())).collect()
+    };
+    sweep("faults", &verbs(), errors);
+}
+
+#[test]
+fn a_command_is_killed() {
+    sweep("kills", &verbs(), |_| vec![Action::Kill]);
+}

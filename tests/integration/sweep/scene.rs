@@ -1,0 +1,338 @@
+//! A command that is disturbed once, what has to be there before, and what has to be true after.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitOptions, waitpid};
+use serde_json::{Value, json};
+
+use super::calls::{self, Place};
+use crate::support::children::{is_alive, poll_until};
+use crate::support::runtime::{next_number, read_lossy};
+use crate::support::{Bundle, Container, Output, Runtime, leftover, payload};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    Create,
+    Start,
+    Run,
+    Exec,
+    Kill,
+    Delete,
+    DeleteForce,
+}
+
+impl Verb {
+    pub const ALL: [Verb; 7] =
+        [Verb::Create, Verb::Start, Verb::Run, Verb::Exec, Verb::Kill, Verb::Delete, Verb::DeleteForce];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Start => "start",
+            Verb::Run => "run",
+            Verb::Exec => "exec",
+            Verb::Kill => "kill",
+            Verb::Delete => "delete",
+            Verb::DeleteForce => "delete --force",
+        }
+    }
+}
+
+/// What is done to the command.
+#[derive(Clone, Copy)]
+pub enum Action {
+    Nothing,
+    Fail(i32),
+    Kill,
+}
+
+impl Action {
+    pub fn errno(self) -> Option<Errno> {
+        match self {
+            Action::Fail(errno) => Some(Errno::from_raw_os_error(errno)),
+            Action::Nothing | Action::Kill => None,
+        }
+    }
+}
+
+/// The command under test and the place where it works.
+pub struct Scene {
+    pub runtime: Runtime,
+    pub verb: Verb,
+    bundle: Bundle,
+    /// What the program sees in a container that nobody disturbed.
+    expected: Option<Value>,
+}
+
+/// Does `work` while somebody waits for the processes that a disturbed command handed to us, as a shell or a shim would:
+/// a pid namespace does not end before.
+pub fn reaping<T>(disturbed: &Disturbed, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                disturbed.pids().for_each(|pid| {
+                    let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+                });
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+/// A command that was disturbed.
+pub struct Disturbed {
+    pub output: Output,
+    pub report: String,
+}
+
+impl Disturbed {
+    fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.report.lines().filter_map(|line| Pid::from_raw(line.strip_prefix("pid ")?.parse().ok()?))
+    }
+
+    pub fn was_hit(&self) -> bool {
+        self.report.lines().any(|line| line == "hit")
+    }
+}
+
+impl Scene {
+    pub fn new(runtime: Runtime, verb: Verb) -> Scene {
+        let mut bundle = Bundle::new();
+        let probe = bundle.spec["process"]["args"].clone();
+        // Between the start and the end of what the probe prints; `run` ends with it, the others are looked at.
+        let end = if verb == Verb::Run { "exit 7" } else { "exec sleep 600" };
+        let script = if matches!(verb, Verb::Create | Verb::Start | Verb::Run) { "\"$@\"; echo END; " } else { "" };
+        let mut args = vec![json!("/bin/sh"), json!("-c"), json!(format!("{script}{end}")), json!("sh")];
+        args.extend(probe.as_array().expect("args").iter().cloned());
+        bundle.spec["process"]["args"] = args.into();
+        bundle.write();
+        Scene { runtime, verb, bundle, expected: None }
+    }
+
+    /// Every call of an undisturbed command.
+    pub fn places(&mut self) -> Vec<Place> {
+        let container = Container::new(&self.runtime, &self.bundle);
+        self.prepare(&container);
+        let done = self.disturb(&container, None, Action::Nothing).expect("an undisturbed command ends");
+        assert_eq!(done.output.code, self.success(), "{}", done.output.stderr);
+        let seen = self.seen(&container, &done.output).expect("an undisturbed command does its work");
+        drop(container);
+        self.expected = seen;
+        calls::places(&done.report)
+    }
+
+    pub fn fresh(&self) -> Container<'_> {
+        let container = Container::new(&self.runtime, &self.bundle);
+        self.prepare(&container);
+        container
+    }
+
+    fn prepare(&self, container: &Container<'_>) {
+        match self.verb {
+            Verb::Create | Verb::Run => {}
+            Verb::Start => drop(container.create().ok()),
+            Verb::Exec | Verb::Kill | Verb::DeleteForce => drop(container.run_detached(&[]).ok()),
+            Verb::Delete => {
+                container.run_detached(&[]).ok();
+                container.kill("KILL").ok();
+                container.wait_exit();
+            }
+        }
+    }
+
+    fn success(&self) -> i32 {
+        if matches!(self.verb, Verb::Run | Verb::Exec) { 7 } else { 0 }
+    }
+
+    /// Calls the command. An error where it hangs.
+    pub fn disturb(
+        &self,
+        container: &Container<'_>,
+        place: Option<&Place>,
+        action: Action,
+    ) -> Result<Disturbed, String> {
+        let id = container.id.as_str();
+        let call = match self.verb {
+            Verb::Create => container.background("create", &[]),
+            Verb::Run => container.background("run", &[]),
+            Verb::Exec => container.exec_call(&[], &["/bin/sh", "-c", "/bin/probe; echo END; exit 7"]),
+            Verb::Start => self.runtime.invoke(&["start", id]),
+            Verb::Kill => self.runtime.invoke(&["kill", id, "KILL"]),
+            Verb::Delete => self.runtime.invoke(&["delete", id]),
+            Verb::DeleteForce => self.runtime.invoke(&["delete", "--force", id]),
+        };
+        let report = self.runtime.scratch().join(format!("report-{}", next_number()));
+        let (role, number, when) = place.map_or((0, 0, 0), |place| (place.role, place.call, place.when));
+        let action = match action {
+            Action::Nothing => "none".to_owned(),
+            Action::Fail(errno) => errno.to_string(),
+            Action::Kill => "kill".to_owned(),
+        };
+        let words = [report.display().to_string(), role.to_string(), number.to_string(), when.to_string(), action];
+        let program = payload::fault().display().to_string();
+        let mut through = vec![program.as_str()];
+        through.extend(words.iter().map(String::as_str));
+        let output = call.through(&through).start().end_within(LIMIT);
+        let text = take(report);
+        let mut output = output?;
+        if self.verb == Verb::Run {
+            output.stdout = container.stdout();
+        }
+        Ok(Disturbed { output, report: text })
+    }
+
+    /// What the program of a command that says to have succeeded sees; for the others, looks whether it is true.
+    fn seen(&self, container: &Container<'_>, output: &Output) -> Result<Option<Value>, String> {
+        match self.verb {
+            Verb::Create => {
+                if container.status() != "created" {
+                    return Err(format!("after create the container is {:?}", container.status()));
+                }
+                let start = container.start();
+                if start.code != 0 {
+                    return Err(format!("what was created cannot be started: {}", start.stderr));
+                }
+                self.printed(container, || container.stdout()).map(Some)
+            }
+            Verb::Start => self.printed(container, || container.stdout()).map(Some),
+            Verb::Run | Verb::Exec => self.printed(container, || output.stdout.clone()).map(Some),
+            Verb::Kill => match poll_until(SOON, || (!is_alive(container.pid())).then_some(())) {
+                Some(()) => Ok(None),
+                None => Err("the container was not killed".to_owned()),
+            },
+            Verb::Delete | Verb::DeleteForce => match self.left(container) {
+                left if left.is_empty() => Ok(None),
+                left => Err(format!("delete left {left:?}")),
+            },
+        }
+    }
+
+    fn printed(&self, container: &Container<'_>, text: impl Fn() -> String) -> Result<Value, String> {
+        let whole = || text().split_once("END\n").map(|(json, _)| json.replace(&container.id, "ID"));
+        let json = poll_until(SOON, whole).ok_or_else(|| format!("the program printed only {:?}", text()))?;
+        let mut value: Value =
+            serde_json::from_str(&json).map_err(|error| format!("the program printed {json:?}: {error}"))?;
+        value["fds"] = json!(value["fds"].as_object().map(|fds| fds.keys().cloned().collect::<Vec<_>>()));
+        Ok(value)
+    }
+
+    /// What is there of the container that should not be, after a while.
+    pub fn left(&self, container: &Container<'_>) -> Vec<String> {
+        let look = || leftover::of(&container.id, self.bundle.path(), &self.runtime.root());
+        poll_until(SOON, || look().is_empty().then_some(())).map_or_else(look, |()| Vec::new())
+    }
+
+    /// After a fault: what is wrong, if anything. `excused` is the process that may have ended without a word.
+    pub fn judge(
+        &self,
+        container: &Container<'_>,
+        output: &Output,
+        excused: Option<usize>,
+        difference: Option<&str>,
+    ) -> Result<(), String> {
+        if output.code == self.success() {
+            if difference == Some("stopped") && self.verb == Verb::Create && container.status() == "stopped" {
+                return self.remove(container);
+            }
+            let seen = self.seen(container, output)?;
+            return self.compare(seen, difference).map_err(|what| format!("{what}; it said {:?}", output.stderr));
+        }
+        if excused.is_none() {
+            self.judge_message(container, output)?;
+        }
+        match self.verb {
+            // The removal itself, of a container that has ended, may be what failed; it can be repeated.
+            Verb::Run if output.stderr.contains(": remove the container after its end: ") => Ok(()),
+            Verb::Create | Verb::Run if excused != Some(0) => match self.left(container) {
+                left if left.is_empty() => Ok(()),
+                left => Err(format!("it failed ({}) and left {left:?}", output.stderr.trim())),
+            },
+            Verb::Exec if excused != Some(0) => {
+                let count = || leftover::processes(&container.id).len();
+                match poll_until(SOON, || (count() == 1).then_some(())) {
+                    Some(()) => Ok(()),
+                    None => Err(format!(
+                        "it failed ({}) and left {:?}",
+                        output.stderr.trim(),
+                        leftover::processes(&container.id)
+                    )),
+                }
+            }
+            _ => Ok(()),
+        }?;
+        self.remove(container)
+    }
+
+    fn compare(&self, seen: Option<Value>, difference: Option<&str>) -> Result<(), String> {
+        let (Some(seen), Some(expected)) = (seen, &self.expected) else { return Ok(()) };
+        let (Some(seen), Some(expected)) = (seen.as_object(), expected.as_object()) else { return Ok(()) };
+        let other = |key: &&String| Some(key.as_str()) != difference && seen.get(*key) != expected.get(*key);
+        match expected.keys().find(other) {
+            None => Ok(()),
+            Some(key) => Err(format!(
+                "it succeeded, but {key} is {} and not {}",
+                seen.get(key).unwrap_or(&Value::Null),
+                expected[key]
+            )),
+        }
+    }
+
+    /// An error names what was done, to what, and why it failed, in one line.
+    fn judge_message(&self, container: &Container<'_>, output: &Output) -> Result<(), String> {
+        let text = output.stderr.trim();
+        let verb = self.verb.name().split(' ').next().unwrap_or_default();
+        let expected = if self.verb == Verb::Run { 1..=1 } else { 1..=255 };
+        let last = text.lines().last().unwrap_or_default();
+        let told = last.strip_prefix(&format!("rtx {verb} {}: ", container.id)).or_else(|| last.strip_prefix("rtx: "));
+        let names = told.is_some_and(|told| told.split_whitespace().count() >= 3);
+        if !names
+            || text.contains("panicked")
+            || !expected.contains(&output.code)
+            || output.code >= 128 && output.code != 255
+        {
+            return Err(format!("exit code {}, stdout {:?}, stderr {text:?}", output.code, output.stdout));
+        }
+        Ok(())
+    }
+
+    /// Removes the container as an operator would, who may not know how far it came.
+    pub fn remove(&self, container: &Container<'_>) -> Result<(), String> {
+        let delete = container.delete(&["--force"]);
+        if delete.code != 0 {
+            return Err(format!("delete --force fails: {}", delete.stderr));
+        }
+        match self.left(container) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("delete --force leaves {left:?}")),
+        }
+    }
+
+    /// Whether the id of a container that is gone can be used again.
+    pub fn reuse(&self, container: &Container<'_>) -> Result<(), String> {
+        let listed = self.runtime.run(&["list", "--quiet"]);
+        if listed.code != 0 || listed.stdout.contains(&container.id) {
+            return Err(format!("list shows {:?} after the removal: {}", listed.stdout, listed.stderr));
+        }
+        let create = container.create();
+        if create.code != 0 {
+            return Err(format!("the id cannot be used again: {}", create.stderr));
+        }
+        self.remove(container)
+    }
+}
+
+fn take(path: PathBuf) -> String {
+    let text = read_lossy(&path);
+    let _ = std::fs::remove_file(path);
+    text
+}
