@@ -32,7 +32,7 @@ pub fn checkpoint(container: &Container, request: &CheckpointRequest) -> Result<
     let version = session::version(&criu.program, OLDEST)?;
     check_features(request)?;
     let spec = container.spec()?;
-    refuse_net_devices(&spec)?;
+    refuse_net_devices(spec)?;
     let pid = init_pid(container)?;
     super::make_directory(&criu.images)?;
     let directories = Directories::open(criu, LOG)?;
