@@ -1,12 +1,13 @@
 //! Making a container's cgroup directories, and undoing it unless the create is committed.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
@@ -31,7 +32,7 @@ pub struct Created {
     lenient: bool,
     committed: bool,
     /// Until the container is in.
-    lock: Option<Flock<OwnedFd>>,
+    lock: Option<File>,
 }
 
 impl Created {

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, Flock, FlockArg};
+use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
@@ -280,14 +280,16 @@ impl Placement {
 
     /// Keeps other containers from removing the cgroups that they share with this one while it is on its way into them.
     /// Nobody is waited for for ever: whoever may read the directory may lock it.
-    pub(super) fn hold(&self) -> Option<Flock<OwnedFd>> {
+    pub(super) fn hold(&self) -> Option<File> {
         let mount = &self.places.first().filter(|_| self.shared)?.mount;
-        let mut dir = file::open_dir(AT_FDCWD, mount).ok()?;
+        // Closing it gives the lock up, and cannot fail for want of anything.
+        let dir = File::from(file::open_dir(AT_FDCWD, mount).ok()?);
         for _ in 0..200 {
-            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Some(lock),
-                Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) => dir = again,
-                Err(_) => return None,
+            match dir.try_lock() {
+                Ok(()) => return Some(dir),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(TryLockError::Error(_)) => return None,
             }
             std::thread::sleep(Duration::from_millis(5));
         }
