@@ -249,7 +249,7 @@ fn is_missing_privilege(error: &anyhow::Error) -> bool {
 /// What is in a container's own cgroup before it, except for `own`, was left by another of its id.
 fn refuse_if_in_use(dir: BorrowedFd, directory: &Path, own: Option<i32>) -> Result<()> {
     let count = match file::read(dir, "cgroup.procs") {
-        Ok(pids) => pids.lines().filter(|pid| own.is_none() || pid.parse() != Ok(own.unwrap_or_default())).count(),
+        Ok(pids) => pids.lines().filter(|pid| own.is_none_or(|own| pid.parse() != Ok(own))).count(),
         Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => 0,
         Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
     };

@@ -106,8 +106,7 @@ impl Root {
             matches!(mount.fs_type.as_str(), "proc" | "sysfs") && !mount.mount_point.starts_with(&own)
         };
         // The last mounted first: it may lie on another.
-        let points: Vec<PathBuf> =
-            mounts.into_iter().filter(is_hosts).map(|mount| mount.mount_point).collect::<Vec<_>>();
+        let points: Vec<PathBuf> = mounts.into_iter().filter(is_hosts).map(|mount| mount.mount_point).collect();
         for point in points.iter().rev() {
             match umount2(point, MntFlags::MNT_DETACH) {
                 // In a user namespace the mounts of its parent are locked together.
