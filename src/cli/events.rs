@@ -55,17 +55,22 @@ fn follow(live: &Live, interval: Duration) -> Result<()> {
     let mut next = Instant::now() + interval;
     loop {
         let woken = wait(init.as_ref(), memory.as_ref(), next)?;
-        if woken.memory {
+        let due = Instant::now() >= next;
+        let ended = woken.init || (due && live.status()? == Status::Stopped);
+        // The kernel may hold a notification back for 10 ms (cgroup v2), in which the killed container is gone: its end is
+        // the last chance to look.
+        if woken.memory || ended {
             report_memory(live, &mut memory)?;
         }
-        if woken.init {
+        if ended {
             return Ok(());
         }
-        if Instant::now() >= next {
-            if live.status()? == Status::Stopped {
-                return Ok(());
+        if due {
+            match print_stats(live) {
+                // Its cgroup went while it was read.
+                Err(_) if live.status()? == Status::Stopped => return Ok(()),
+                told => told?,
             }
-            print_stats(live)?;
             next = Instant::now() + interval;
         }
     }

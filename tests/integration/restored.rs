@@ -279,6 +279,8 @@ fn podman_saves_and_restores() {
     let runtime = runtime!();
     needs_caller!("podman");
     let bundle = counting();
+    // podman takes no path of more than 50 characters, and the bundle's depends on where this repository is.
+    let places = tempfile::Builder::new().prefix("rtx-").tempdir_in("/run").expect("make a directory for podman");
     let text = script(&format!(
         "p() {{ podman --log-level error --root {dir}/root --runroot {dir}/run --storage-driver vfs --runtime {rtx} \
              --cgroup-manager cgroupfs --events-backend file --network-config-dir {dir}/net \"$@\"; }}
@@ -289,7 +291,7 @@ fn podman_saves_and_restores() {
          p container restore saved
          p exec saved sh -c 'before=$(cat /count); while [ $(cat /count) = $before ]; do sleep 0.1; done; echo counts on'
          p rm --force --time 0 saved",
-        dir = bundle.host("podman").display(),
+        dir = places.path().display(),
         rtx = runtime.program.display(),
         rootfs = bundle.rootfs().display(),
     ));
