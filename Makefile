@@ -31,6 +31,7 @@ RTX = target/release/rtx
 DOCS = target/docs
 # The binary is looked for in target, wherever the caller's own builds go.
 export CARGO_TARGET_DIR = $(CURDIR)/target
+export CARGO
 
 # libseccomp is linked statically. .cargo/config.toml names its directory on x86_64; the compiler knows it everywhere. This
 # is a shell word, not a make variable, because the package may be installed by the same make.
@@ -62,15 +63,15 @@ test-needs: build-needs
 # last and alone: beside them, on few processors, everything else would wait longer than a test may.
 MACHINES = guest:: debian:: checkpoint::a_saved_container_goes_on
 test: test-needs build
-	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test -- $(addprefix --skip ,$(MACHINES))
-	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration -- --test-threads 1 $(MACHINES)
+	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test -- $(addprefix --skip ,$(MACHINES))
+	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test --test integration -- --test-threads 1 $(MACHINES)
 
 # Two at a time: daemons that start all at once on a small machine answer too late.
 test-integrations: test-needs build
 	@contrib/build/packages $(CALLER_PACKAGES)
-	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration callers:: -- --test-threads 2
-	RTX_TEST_RUNTIME="$$(command -v runc)" $(CARGO_ENV) $(CARGO) test --test integration podman:: -- --test-threads 2
-	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) $(CARGO) test --test integration podman:: -- --test-threads 2
+	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test --test integration callers:: -- --test-threads 2
+	RTX_TEST_RUNTIME="$$(command -v runc)" $(CARGO_ENV) contrib/build/test --test integration podman:: -- --test-threads 2
+	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test --test integration podman:: -- --test-threads 2
 
 bench: build test-needs
 	contrib/bench/run $(RTX) $(ROUNDS)
