@@ -2,7 +2,7 @@
 //! split into three *stages*: [`stages::stage1`] prepares, [`stages::smaster`] creates, watches and cleans up, and
 //! [`stages::stage2`] is the process that becomes the payload.
 //!
-//! Imports run downhill: `cli` → `stages` → `engine` → (`config`, `rpc`, `state`) → `sys`.
+//! Imports run downhill: `cli` → `stages` → `engine` → (`config`, `rpc`, `state`) → `trace` → `sys`.
 
 pub mod cli;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod rpc;
 pub mod stages;
 pub mod state;
 pub mod sys;
+pub mod trace;
 
 /// The version of the OCI runtime-spec that rtx implements, as `features`, `state` and `spec` report it.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -28,6 +28,10 @@ pub struct LaunchArgs {
     /// Pass N file descriptors on, after stdio and those of LISTEN_FDS
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// Write where the time went, step by step and call by call: a Chrome trace, or a picture if FILE ends in .svg
+    /// (repeatable)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub timeline: Vec<PathBuf>,
     /// Agree to an engine that does not confine the container
     #[arg(long)]
     pub allow_unconfined: bool,
@@ -110,6 +114,10 @@ pub struct ExecArgs {
     /// Pass N file descriptors on, after stdio and those of LISTEN_FDS
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// Write where the time went, step by step and call by call: a Chrome trace, or a picture if FILE ends in .svg
+    /// (repeatable)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub timeline: Vec<PathBuf>,
     /// Existing cgroup below the container's to run in (repeatable on cgroup v1)
     #[arg(long, value_name = "[CONTROLLER:]PATH")]
     pub cgroup: Vec<String>,

@@ -27,6 +27,7 @@ mod run;
 mod spec;
 mod start;
 mod state_command;
+mod timeline;
 mod update;
 mod values;
 pub mod version;
@@ -165,9 +166,11 @@ fn describe(command: &Command) -> (String, i32) {
 
 fn dispatch(context: &Context, command: Command) -> Result<i32> {
     match command {
-        Command::Create(args) => create::create(context, args),
-        Command::Run(args) => run::run(context, args),
-        Command::Exec(args) => exec::exec(context, args),
+        Command::Create(args) => {
+            timeline::record(&args.launch.timeline.clone(), "create", || create::create(context, args))
+        }
+        Command::Run(args) => timeline::record(&args.launch.timeline.clone(), "run", || run::run(context, args)),
+        Command::Exec(args) => timeline::record(&args.timeline.clone(), "exec", || exec::exec(context, args)),
         Command::Start(args) => start::start(context, args),
         Command::Kill(args) => kill::kill(context, args),
         Command::Delete(args) => delete::delete(context, args),

@@ -47,6 +47,9 @@ pub struct Starter {
     pub preserve_fds: u32,
     /// How many of these are sockets of LISTEN_FDS (sd_listen_fds(3)).
     pub listen_fds: u32,
+    /// Whether stage2 tells when it did what.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timeline: bool,
 }
 
 /// What stands between the container and the runtime's executable (CVE-2019-5736).

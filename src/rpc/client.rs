@@ -47,11 +47,18 @@ pub struct RpcClient {
     outstanding: usize,
     returned: Vec<OwnedFd>,
     warnings: Vec<String>,
+    /// Of stage2, in this process's pid namespace.
+    pid: i32,
 }
 
 impl RpcClient {
-    pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, outstanding: 0, returned: Vec::new(), warnings: Vec::new() }
+    pub fn new(socket: OwnedFd, pid: i32) -> Self {
+        Self { socket, outstanding: 0, returned: Vec::new(), warnings: Vec::new(), pid }
+    }
+
+    /// Another process goes on as stage2.
+    pub fn follow(&mut self, pid: i32) {
+        self.pid = pid;
     }
 
     /// Hands over the configuration. stage2 does not answer it.
@@ -193,7 +200,8 @@ impl RpcClient {
         if frame.kind != Kind::Reply {
             bail!("rtx expected a reply and received {:?}", frame.kind);
         }
-        let reply: Reply = frame.parse()?;
+        let mut reply: Reply = frame.parse()?;
+        crate::trace::adopt(self.pid, std::mem::take(&mut reply.spans));
         self.outstanding = self.outstanding.saturating_sub(1);
         match reply.failure {
             Some(failure) => Err(failure.into()),

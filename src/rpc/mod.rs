@@ -12,6 +12,7 @@ pub use client::RpcClient;
 pub use frame::{Frame, Kind};
 pub use operation::Operation;
 
+use crate::trace::Span;
 use serde::{Deserialize, Serialize};
 
 /// The outcome of one Batch or of Finish. Descriptors that it hands back travel beside it.
@@ -29,6 +30,9 @@ pub struct Reply {
     /// The number under which the listener of a seccomp filter is about to appear in stage2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener: Option<i32>,
+    /// What stage2 did when, if that is recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<Span>,
 }
 
 /// Why an operation failed in stage2.

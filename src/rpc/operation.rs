@@ -109,6 +109,20 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Its name, with what it is about where there are several of a kind.
+    pub fn label(&self) -> String {
+        let text = format!("{self:?}");
+        let name = text.split([' ', '(']).next().unwrap_or_default();
+        match self {
+            Self::Mount(mount) => format!("Mount {}", mount.destination),
+            Self::CopySymlink { path, .. } | Self::Directory { path, .. } => format!("{name} {path}"),
+            Self::RunHooks { point, .. } => format!("RunHooks {point}"),
+            _ => name.to_owned(),
+        }
+    }
+}
+
 /// How the new root becomes `/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,6 +3,7 @@
 use super::{Failure, Frame, Kind, Operation, Reply, frame};
 use crate::sys::On;
 use crate::sys::socket::is_hung_up;
+use crate::trace;
 use anyhow::{Result, bail};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -82,7 +83,9 @@ fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform) -> Result<
     let mut context = Context::new(message.fds);
     let mut outcome = Ok(());
     for operation in operations {
+        let mark = trace::span_of(|| operation.label());
         outcome = stage.perform(operation, &mut context);
+        drop(mark);
         if outcome.is_err() {
             break;
         }
@@ -105,5 +108,10 @@ pub fn answer(socket: BorrowedFd, outcome: &Result<()>, context: Context) -> Res
     let Context { warnings, returned, moved_to, .. } = context;
     let failure = outcome.as_ref().err().map(Failure::from_error);
     let fds: Vec<_> = returned.iter().map(AsFd::as_fd).collect();
-    frame::send(socket, Kind::Reply, &Reply { failure, warnings, moved_to, listener: None }, &fds)
+    frame::send(
+        socket,
+        Kind::Reply,
+        &Reply { failure, warnings, moved_to, listener: None, spans: trace::take_spans() },
+        &fds,
+    )
 }

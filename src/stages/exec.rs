@@ -12,6 +12,7 @@ use crate::engine::{ExecConfig, Execution, ExitStatus, InitProcess};
 use crate::state::Status;
 use crate::sys::stat::Stat;
 use crate::sys::{On, process};
+use crate::trace;
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 use std::os::fd::OwnedFd;
@@ -50,13 +51,17 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     if let Some(execution) = live.engine.exec_directly(&live.container, &mut exec)? {
         return watch_direct(execution, options);
     }
+    let mark = trace::span("stage1: prepare");
     let request = live.engine.prepare_exec(&live.container, &mut exec)?;
+    drop(mark);
     if !options.detach && !options.no_subreaper {
         process::set_child_subreaper(true).on("prctl", "PR_SET_CHILD_SUBREAPER")?;
     }
     let signals = if options.detach { None } else { Some(Signals::catch()?) };
     let inherited = exec.options.preserve_fds + exec.options.listen_fds;
+    let mark = trace::span("spawn stage2");
     let mut stage2 = Stage2::spawn(&request, inherited)?;
+    drop(mark);
     let console = match join(&mut live, &mut exec, &mut stage2) {
         Ok(console) => console,
         Err(error) => return Err(stage2.explain(error, None)),
@@ -64,9 +69,11 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     let warnings = stage2.rpc.take_warnings();
     (options.joined)(Joined { init: &stage2.init, console: console.as_ref(), warnings: &warnings })?;
     let pid = stage2.init.pid;
+    let mark = trace::span("wait for the program");
     if let Err(error) = stage2.rpc.wait_executed(|| Stat::of(pid).ok().flatten()) {
         return Err(stage2.explain(error, None));
     }
+    drop(mark);
     stage2.release();
     let Some(signals) = signals else { return Ok(None) };
     let mut relay = foreground::relay(console, caller)?;
@@ -90,7 +97,9 @@ fn watch_direct(execution: Execution, options: ExecOptions<'_>) -> Result<Option
 }
 
 fn join(live: &mut Live, exec: &mut ExecConfig, stage2: &mut Stage2) -> Result<Option<OwnedFd>> {
+    let _mark = trace::span("smaster: join");
     exec.starter.sealed = stage2.sealed;
+    exec.starter.timeline = trace::is_on();
     let envelope = Envelope {
         version: VERSION,
         engine_name: live.engine.name().to_owned(),

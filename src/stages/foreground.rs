@@ -7,6 +7,7 @@ use super::smaster::{self, Created};
 use super::stage1::Prepared;
 use crate::engine::{ExitStatus, InitProcess};
 use crate::sys::{Errno, On, process};
+use crate::trace;
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -119,6 +120,8 @@ pub fn watch(
     mut notify: Option<NotifyProxy>,
 ) -> Result<()> {
     let stdin = std::io::stdin();
+    let _mark = trace::span("wait for the end");
+    let _paused = trace::paused();
     loop {
         let mut fds = vec![
             PollFd::new(init.pidfd.as_fd(), process::end_events()),

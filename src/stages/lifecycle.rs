@@ -7,6 +7,7 @@ use crate::engine::{Container, EngineOperations, Outcome, live, table};
 use crate::rpc::operation::HookOperation;
 use crate::state::{Busy, NotFound, Record, StateDir, Status};
 use crate::sys::{Errno, On, process};
+use crate::trace;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollTimeout, poll};
 use oci_spec::runtime::Spec;
@@ -100,6 +101,7 @@ pub fn start_and_notify(
 /// # Errors
 /// Why the program could not be executed; where a poststart hook failed, the container has been killed.
 pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
+    let _mark = trace::span("start");
     engine.start_container(container)?;
     let spec = raw_hooks(container)?;
     let hooks = hooks::operations(spec.poststart().as_ref());
@@ -356,6 +358,7 @@ pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>)
 /// # Errors
 /// What could not be removed.
 pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Result<Vec<String>> {
+    let _mark = trace::span("clean up");
     let bundle = container.record.bundle.clone();
     delete_open(Live { container, engine }, Some(&bundle))
 }

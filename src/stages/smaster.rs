@@ -7,6 +7,7 @@ use crate::engine::oci::seccomp_listener;
 use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
 use crate::state::{ProcessIdentity, Record, StateDir, Status};
 use crate::sys::On;
+use crate::trace;
 use anyhow::{Context, Result};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub struct Created {
 /// Whatever failed first.
 pub fn create(prepared: Prepared) -> Result<Created> {
     let Prepared { mut launch, mut engine } = prepared;
+    let _mark = trace::span("smaster: create");
     super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
     let state = StateDir::create(&launch.root, &launch.id)?;
     let mut undo = Undo { engine: &mut *engine, state: Some(state), stage2: None, committed: false };
@@ -67,6 +69,7 @@ impl Drop for Undo<'_> {
         if self.committed {
             return;
         }
+        let _mark = trace::span("undo");
         self.stage2 = None;
         let _ = self.engine.cleanup_container(Outcome::NotCreated);
         if let Some(state) = self.state.take() {
@@ -82,12 +85,16 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     // Written before anything is made: whoever finds it knows what to look for. The record follows when that is there and
     // found to be nobody else's, and before there is a process: without a record nothing is to be killed.
     state.write_config(&launch.bundle.raw)?;
+    let mark = trace::span("prepare_spawn: cgroups");
     let request = engine.prepare_spawn(launch)?;
+    drop(mark);
     let mut record = new_record(launch, engine.name());
     state.write_record(&record)?;
     if let Some(request) = &request {
         let inherited = launch.options.preserve_fds + launch.options.listen_fds;
+        let mark = trace::span("spawn stage2");
         let spawned = stage2.insert(Stage2::spawn(request, inherited)?);
+        drop(mark);
         launch.starter.sealed = spawned.sealed;
         let barrier = state.make_barrier()?;
         configure(spawned, launch, engine.name(), &record, &barrier)?;
@@ -99,7 +106,9 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         stage2: stage2.as_mut().map(|stage2| engine::launch::Stage2 { init: &mut stage2.init, rpc: &mut stage2.rpc }),
         warnings: Vec::new(),
     };
+    let mark = trace::span("create_container");
     engine.create_container(&mut creation)?;
+    drop(mark);
     let mut warnings = std::mem::take(&mut creation.warnings);
     let mut console = None;
     if let Some(stage2) = stage2 {
@@ -110,7 +119,9 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
         // --force` has to know whom to end; written meanwhile, it costs no time.
         state.stage_record(&record)?;
+        let mark = trace::span("wait for stage2");
         console = stage2.rpc.wait()?.pop();
+        drop(mark);
         if let Some(listener) = launch.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
             let container = (Status::Creating, pid);
             seccomp_listener::hand_over(listener, &record, container, &stage2.init, &mut stage2.rpc)?;
@@ -133,6 +144,7 @@ fn configure(
 ) -> Result<()> {
     let mut starter = launch.starter.clone();
     starter.barrier = Some(0);
+    starter.timeline = trace::is_on();
     let state = serde_json::to_string(&record.oci_state(Status::Created, 0))?;
     let envelope = Envelope {
         version: VERSION,

@@ -63,7 +63,7 @@ impl Stage2 {
             let child = if lacks_privilege { spawned.context(NEEDS_USER_NAMESPACE)? } else { spawned? };
             // From here on an error ends the child before the memory that it runs on is freed.
             let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
-            Ok(Self { init, rpc: RpcClient::new(ours), sealed, arena: child.arena, released: false })
+            Ok(Self { init, rpc: RpcClient::new(ours, child.pid), sealed, arena: child.arena, released: false })
         })
     }
 

@@ -4,6 +4,7 @@ use crate::config::bundle::Bundle;
 use crate::config::rtx_config::RtxConfig;
 use crate::config::{envelope, id};
 use crate::engine::{self, EngineOperations, LaunchConfig, LaunchOptions, table};
+use crate::trace;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,10 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     if crate::state::exists(&request.root, &id) && !crate::state::is_abandoned(&request.root, &id) {
         bail!("container with given ID already exists: {id}");
     }
+    let _mark = trace::span("stage1: prepare");
+    let mark = trace::span("read the bundle");
     let bundle = Bundle::load(request.bundle)?;
+    drop(mark);
     let provider = choose_engine(request.engine, &bundle, request.config)?;
     let mut options = request.options;
     options.allow_unconfined |= request.config.allow_unconfined;
@@ -64,6 +68,7 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
         warnings,
     };
     let mut engine = (provider.make)();
+    let _mark = trace::span("prepare_config");
     engine.prepare_config(&mut launch)?;
     Ok(Prepared { launch, engine })
 }

@@ -8,6 +8,7 @@ use crate::rpc::frame::{self, Frame, Kind};
 use crate::rpc::server::{self, Context};
 use crate::rpc::{Failure, Reply};
 use crate::sys::{On, errno_of, fd, mount, process, socket};
+use crate::trace;
 use anyhow::{Result, bail};
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -37,7 +38,9 @@ fn become_payload(number: i32) -> Result<Infallible> {
     let mut context = Context::new(Vec::new());
     // Before the filter, which need not allow it.
     tell(&socket, process::end_by_signals().on("sigaction", "SIGTERM"))?;
+    let mark = trace::span("give up privileges");
     let outcome = engine.finish(&mut context);
+    drop(mark);
     // From here on this process has to survive smaster, which is about to hand it over.
     tell(&socket, process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG"))?;
     server::answer(socket.as_fd(), &outcome, context)?;
@@ -73,6 +76,9 @@ fn receive_config(socket: &OwnedFd) -> Result<Configured> {
         bail!("rtx init expected its configuration")
     };
     let envelope: Envelope = serde_json::from_slice(&body)?;
+    if envelope.starter.timeline {
+        trace::keep_spans();
+    }
     if envelope.version != VERSION {
         bail!("rtx init does not read a configuration of version {}", envelope.version);
     }

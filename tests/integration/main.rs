@@ -38,4 +38,5 @@ mod slowed;
 mod support;
 mod sweep;
 mod systemd;
+mod timeline;
 mod verbs;

@@ -16,6 +16,7 @@ use crate::state::StateDir;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, caps};
+use crate::trace;
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
@@ -199,12 +200,15 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if !plan.network.devices.is_empty() {
         engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
     }
+    let mark = trace::span("ask for namespaces, mounts and devices");
     let mut batch = Batch::default();
     enter_namespaces(plan, engine, launch, &mut batch)?;
     let tree = engine.root_tree.take();
     prepare_root(plan, engine, launch, (&mut batch, &mut *rpc), tree, init.pid)?;
     rpc.send(batch)?;
+    drop(mark);
     if let Some(created) = &engine.cgroup {
+        let _mark = trace::span("limits");
         created.apply_limits(&plan.resources)?;
     }
     plan.hooks.run_at_runtime(creation)?;
@@ -221,6 +225,7 @@ pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) ->
     let before = nix::unistd::Pid::from_raw(init.pid);
     init.pidfd = pidfd_open(pid).on("pidfd_open", pid)?;
     init.pid = pid;
+    rpc.follow(pid);
     crate::sys::retry(|| waitpid(before, Some(WaitPidFlag::empty()))).on("wait for", before)?;
     Ok(())
 }

@@ -81,7 +81,10 @@ impl Perform for Payload {
             }
             Operation::Unshare { kinds } => unshare(kinds),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
-            Operation::EnterTimeNamespace { offsets } => enter_time_namespace(self.proc()?, &offsets),
+            Operation::EnterTimeNamespace { offsets } => {
+                let proc = self.proc()?;
+                crate::trace::across_clocks(|| enter_time_namespace(proc, &offsets))
+            }
             Operation::BecomeRoot => become_root(),
             Operation::LoopbackUp => Ok(crate::sys::net::loopback_up().on("bring up", "the loopback interface")?),
             Operation::Hostname { name } => Ok(nix::unistd::sethostname(&name).on("sethostname", name)?),
