@@ -4,7 +4,7 @@
 #   make run       build, then run a container from contrib/bundles (BUNDLE=hello)
 #   make test      every test
 #   make test-integrations   rtx under podman, containerd, CRI, buildah, Docker, Swarm and Slurm, runc beside it; minutes
-#   make bench     rtx beside runc, crun and the floor, and below podman and ctr (ROUNDS=50; PEERS=... and more: see contrib/bench/run)
+#   make bench     rtx beside runc, crun and the floor, and below podman and ctr (ROUNDS=50; PEERS=..., SVG=FILE and more: see contrib/bench/run)
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make deb       target/rtx_VERSION_ARCHITECTURE.deb
 #   make lint      formatting and clippy

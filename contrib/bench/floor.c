@@ -2,7 +2,9 @@
  * The floor: runs /bin/true in a container of the default bundle with the system calls that no runtime can do without, and
  * with nothing else: no configuration, no state, no errors told, no libc. What a runtime takes beyond it is the runtime's.
  *
- * floor ROOTFS PROGRAM CGROUP...: CGROUP is the directory to make, one for each hierarchy, the version 2 one last or absent.
+ * floor [+KIND NUMBER] ROOTFS PROGRAM CGROUP...: CGROUP is the directory to make, one for each hierarchy, the version 2
+ * one last or absent. So many more of a KIND are had besides: a `mount` (a tmpfs in /dev), a `device`, an `env` entry, or a
+ * `limit` of cgroup version 1, of which there are four.
  */
 #include <asm/unistd.h>
 #include <linux/capability.h>
@@ -91,6 +93,44 @@ static void drop_capabilities(void)
 	CALL(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
+/* What is asked for besides: the first letter of its kind, and how many. */
+static struct { char kind; int number; } extra;
+
+static int extras(char kind)
+{
+	return extra.kind == kind ? extra.number : 0;
+}
+
+/* Appends a number to a text, which has the room for it. */
+static void append(char *text, int number)
+{
+	char digits[12];
+	int length = 0;
+	while (*text)
+		text++;
+	do
+		digits[length++] = '0' + number % 10;
+	while (number /= 10);
+	while (length)
+		*text++ = digits[--length];
+	*text = 0;
+}
+
+static void more_in_dev(void)
+{
+	for (int i = 0; i < extras('m'); i++) {
+		char path[32] = "dev/m";
+		append(path, i);
+		CALL(mkdir, path, 0755, 0, 0, 0);
+		attach("tmpfs", path, "tmpfs", NOSUID | NODEV, 0);
+	}
+	for (int i = 0; i < extras('d'); i++) {
+		char path[32] = "dev/d";
+		append(path, i);
+		need(CALL(mknod, path, CHARACTER | 0666, 1 << 8 | 3, 0, 0), "mknod\n");
+	}
+}
+
 static const char *const readonly[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys" };
 static const char *const masked[] = { "proc/acpi", "sys/firmware" };
 static const char *const masked_files[] = { "proc/keys", "proc/timer_list" };
@@ -126,6 +166,7 @@ static void mounts(const char *root, char **cgroups, long *trees)
 	};
 	for (unsigned i = 0; i < COUNT(devices); i++)
 		need(CALL(mknod, devices[i].name, CHARACTER | 0666, devices[i].major << 8 | devices[i].minor, 0, 0), "mknod\n");
+	more_in_dev();
 	CALL(symlink, "pts/ptmx", "dev/ptmx", 0, 0, 0);
 	CALL(symlink, "/proc/self/fd", "dev/fd", 0, 0, 0);
 	CALL(symlink, "/proc/self/fd/0", "dev/stdin", 0, 0, 0);
@@ -162,7 +203,15 @@ static void child(char **argv, long *tasks, long *trees)
 	drop_capabilities();
 	CALL(close_range, 3, ~0U, 0, 0, 0);
 	char *program[] = { argv[2], 0 };
-	char *environment[] = { "PATH=/bin:/usr/bin", 0 };
+	static char entries[4096][32];
+	static char *environment[4098] = { "PATH=/bin:/usr/bin" };
+	for (int i = 0; i < extras('e') && i < 4096; i++) {
+		static const char name[] = "VARIABLE_OF_THE_BENCH=";
+		for (unsigned j = 0; j < sizeof(name); j++)
+			entries[i][j] = name[j];
+		append(entries[i], i);
+		environment[i + 1] = entries[i];
+	}
 	CALL(execve, argv[2], program, environment, 0, 0);
 	fail("execve\n");
 }
@@ -191,8 +240,37 @@ static void copy(long from, long to, const char *name)
 	need(CALL(write, file, buffer, length > 0 ? length : 0, 0, 0), "cpuset\n");
 }
 
+static void set(long directory, const char *name, const char *value)
+{
+	int length = 0;
+	while (value[length])
+		length++;
+	long file = need(CALL(openat, directory, name, WRITE | CLOEXEC, 0, 0), name);
+	need(CALL(write, file, value, length, 0, 0), name);
+}
+
+/* The first NUMBER of these, in the directory of NAME's hierarchy. */
+static void limits(long directory, const char *name, int number)
+{
+	static const struct { const char *hierarchy, *file, *value; } all[] = {
+		{ "memory", "memory.limit_in_bytes", "1073741824" },
+		{ "pids", "pids.max", "1000" },
+		{ "cpu", "cpu.shares", "512" },
+		{ "cpu", "cpu.cfs_quota_us", "200000" },
+	};
+	for (int i = 0; i < number && i < (int)COUNT(all); i++)
+		if (ends(name, all[i].hierarchy))
+			set(directory, all[i].file, all[i].value);
+}
+
 int run(int argc, char **argv)
 {
+	if (argc > 3 && argv[1][0] == '+') {
+		extra.kind = argv[1][1];
+		for (const char *c = argv[2]; *c; c++)
+			extra.number = extra.number * 10 + *c - '0';
+		argv += 2, argc -= 2;
+	}
 	long tasks[24] = { 0 }, trees[24] = { 0 }, unified = -1;
 	if (argc < 3 || argc > 26)
 		fail("usage: floor ROOTFS PROGRAM CGROUP...\n");
@@ -208,6 +286,7 @@ int run(int argc, char **argv)
 		}
 		if (ends(name, "devices"))
 			rules(directory);
+		limits(directory, name, extras('l'));
 		tasks[i] = CALL(openat, directory, "tasks", WRITE | CLOEXEC, 0, 0);
 		if (tasks[i] < 0)
 			unified = directory;
