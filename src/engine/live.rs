@@ -94,7 +94,7 @@ fn cgroup(container: &Container) -> Result<Cgroup> {
 /// What has become of the container.
 ///
 /// # Errors
-/// Where its record is damaged.
+/// Where its record is damaged; where that cannot be told.
 pub fn status(container: &Container) -> Result<Status> {
     let Some(init) = &container.record.init else { return Ok(Status::Creating) };
     if init.liveness()? != Liveness::Alive {
@@ -103,10 +103,12 @@ pub fn status(container: &Container) -> Result<Status> {
     if !container.record.complete {
         return Ok(Status::Creating);
     }
-    if engine_state(container)?.cgroup.is_some_and(|placement| placement.open().is_frozen().unwrap_or(false)) {
+    if let Some(placement) = engine_state(container)?.cgroup
+        && placement.open().is_frozen()?
+    {
         return Ok(Status::Paused);
     }
-    Ok(if container.state.is_waiting() { Status::Created } else { Status::Running })
+    Ok(if container.state.is_waiting()? { Status::Created } else { Status::Running })
 }
 
 /// Sends a signal to init, or to every process of the container: SIGKILL reaches all of them in any case.
@@ -320,7 +322,7 @@ pub fn remove_unrecorded_cgroups(root: &Path, id: &str, config: Option<&[u8]>, h
     };
     let own_pids = namespaces.into_iter().flatten().any(is_own_pid);
     let rootless = crate::state::is_rootless();
-    let plan = |systemd| {
+    let plan = |path: Option<&str>, systemd| {
         cgroup::plan(&cgroup::Request {
             id,
             cgroups_path: path.map(Path::new),
@@ -329,15 +331,21 @@ pub fn remove_unrecorded_cgroups(root: &Path, id: &str, config: Option<&[u8]>, h
             systemd,
             state: &state,
             annotations: None,
-            rootless,
+            // Where there are no cgroups, there is nothing to remove.
+            rootless: rootless || !systemd,
         })
     };
     let scopes = remove_scopes(root, id);
     // Directories that systemd did not make have outlived the scope, and are empty by now.
-    if let Ok(placement) = plan(true) {
+    if let Ok(placement) = plan(path, true) {
         placement.open().remove(|_| false)?;
     }
-    plan(false)?.open().remove(|_| had_record)?;
+    // A path that no container can have is damage as well.
+    let placement = match plan(path, false) {
+        Err(_) if path.is_some() => plan(None, false)?,
+        other => other?,
+    };
+    placement.open().remove(|_| had_record)?;
     // A path of this form may be meant for systemd alone; elsewhere there need not be a systemd that answers.
     let is_units = path.is_some_and(|path| path.split(':').count() == 3);
     if is_units { scopes } else { Ok(()) }

@@ -52,15 +52,42 @@ impl StateDir {
         }
         .on("open", root.display())?;
         check_owner(&parent, root)?;
-        match mkdirat(&parent, id, Mode::S_IRWXU) {
-            Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
-            other => other.on("mkdir", root.join(id).display())?,
+        loop {
+            match mkdirat(&parent, id, Mode::S_IRWXU) {
+                Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
+                other => other.on("mkdir", root.join(id).display())?,
+            }
+            let own = parent.try_clone().map_err(|error| errno_of(&error)).on("duplicate", root.display());
+            match own.map_err(Into::into).and_then(|parent| Self::lock(parent, root, id)) {
+                // Before it was locked, who looks for what a killed create left has taken it for that and removed it, and
+                // another create may have come meanwhile.
+                Err(error) if error.is::<NotFound>() => {}
+                Ok(state) if !state.is_empty()? => bail!("container with given ID already exists: {id}"),
+                Err(error) => {
+                    // Still empty, or else another's by now, and it stays.
+                    let _ = unlinkat(&parent, id, UnlinkatFlags::RemoveDir);
+                    return Err(error);
+                }
+                made => return made,
+            }
         }
-        let remains = parent.try_clone();
-        Self::lock(parent, root, id).inspect_err(|_| {
-            // Still empty, or else another's by now, and it stays.
-            let _ = remains.map(|parent| unlinkat(&parent, id, UnlinkatFlags::RemoveDir));
-        })
+    }
+
+    /// Whether nobody has begun to make a container here: its configuration is the first thing that is kept.
+    fn is_empty(&self) -> Result<bool> {
+        match fstatat(self.file(), CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(true),
+            other => Ok(other.map(|_| false).on("look for", format_args!("{}/{CONFIG}", self.id))?),
+        }
+    }
+
+    /// Whether this is what a killed `create` left: the creation was never completed, and nobody is at it, since this
+    /// process has the lock.
+    pub fn is_abandoned(&self) -> bool {
+        match self.record() {
+            Ok(record) => self.is_locked && !record.complete,
+            Err(error) => self.is_locked && error.is::<NotFound>(),
+        }
     }
 
     /// Opens the directory of a container to change it, waiting until no other command does.
@@ -166,6 +193,14 @@ impl StateDir {
         let record: Record = serde_json::from_slice(&bytes).with_context(|| {
             format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
         })?;
+        if record.id != self.id {
+            bail!(
+                "the state of container {:?} is that of {:?}: remove it with `rtx delete --force {}`",
+                self.id,
+                record.id,
+                self.id
+            );
+        }
         let record = if record.complete { record } else { self.staged_record().unwrap_or(record) };
         if record.version != Record::VERSION {
             bail!(
@@ -256,11 +291,26 @@ impl StateDir {
     }
 
     /// Whether the container still waits to be started.
-    pub fn is_waiting(&self) -> bool {
-        let is_there = |name| fstatat(self.file(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
-        // A full backlog has a listener as well.
-        is_there(BARRIER)
-            || is_there(STARTING) && matches!(probe(&self.short_path(STARTING)), Ok(()) | Err(Errno::EAGAIN))
+    ///
+    /// # Errors
+    /// Where that cannot be told: one that waits must not be taken for one that runs.
+    pub fn is_waiting(&self) -> Result<bool> {
+        let is_there = |name| match fstatat(self.file(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(false),
+            other => other.map(|_| true).on("look for", format_args!("{}/{name}", self.id)),
+        };
+        if is_there(BARRIER)? {
+            return Ok(true);
+        }
+        if !is_there(STARTING)? {
+            return Ok(false);
+        }
+        match probe(&self.short_path(STARTING)) {
+            // A full backlog has a listener as well.
+            Ok(()) | Err(Errno::EAGAIN) => Ok(true),
+            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno).on("connect to", format_args!("{}/{STARTING}", self.id))?,
+        }
     }
 
     /// Removes the start barrier: the container has been started.
@@ -290,7 +340,9 @@ impl StateDir {
     }
 
     fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
-        let fd = openat(self.file(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
+        // What is no file must not keep anybody waiting.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let fd = openat(self.file(), name, flags, Mode::empty())?;
         let mut bytes = Vec::new();
         File::from(fd).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
         Ok(bytes)
@@ -404,10 +456,7 @@ fn make_root(root: &Path) -> Result<()> {
 
 /// Whether what is there is what a killed `create` left: nobody works on it, and it was never completed.
 pub fn is_abandoned(root: &Path, id: &str) -> bool {
-    StateDir::open_locked_within(root, id, Duration::ZERO).is_ok_and(|state| match state.record() {
-        Ok(record) => !record.complete,
-        Err(error) => error.is::<NotFound>(),
-    })
+    StateDir::open_locked_within(root, id, Duration::ZERO).is_ok_and(|state| state.is_abandoned())
 }
 
 /// Whether a container with this id is there.

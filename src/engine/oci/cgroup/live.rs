@@ -61,7 +61,11 @@ impl Cgroup {
         if signal == libc::SIGKILL && place.is_unified() && write_at(&directory, "cgroup.kill", "1").is_ok() {
             return Ok(());
         }
-        let was_frozen = self.is_frozen().unwrap_or(false);
+        let was_frozen = match self.is_frozen() {
+            // Whoever is to end is thawed in any case.
+            Err(_) if signal == libc::SIGKILL => false,
+            other => other?,
+        };
         let froze = !was_frozen && self.freeze().is_ok();
         let result = signal_below(&directory, signal);
         // A process frozen by v1 cannot even be killed; and whom we froze, we thaw.
@@ -99,7 +103,7 @@ impl Cgroup {
         let Ok((place, file)) = self.freezer() else { return Ok(false) };
         match read_at(&place.directory(), file) {
             Ok(state) => Ok(matches!(state.trim(), "1" | "FROZEN" | "FREEZING")),
-            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV) => Ok(false),
             Err(errno) => Err(errno).with_context(|| format!("read {}/{file}", place.directory().display())),
         }
     }
