@@ -1,7 +1,7 @@
 //! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
-use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
+use super::oci::cgroup::{Cgroup, Created, OomWatch, Placement};
 use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
 use super::oci::{resctrl, resctrl_stats};
@@ -16,7 +16,6 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::path::Path;
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -304,58 +303,4 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
     let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat().ok().flatten());
     container.state.remove_barrier();
     outcome
-}
-
-/// Removes the cgroups of a container without a record: where the configuration would have had them, or else where the id
-/// would, and every scope of systemd's that says it is the container's. Had it a record once, what runs in the cgroups is
-/// killed. A `create` that was killed before it wrote one had no process yet: what has any is another container's.
-///
-/// # Errors
-/// What could not be removed.
-pub fn remove_unrecorded_cgroups(root: &Path, id: &str, config: Option<&[u8]>, had_record: bool) -> Result<()> {
-    let state = root.join(id);
-    let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
-    let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
-    let namespaces = config.pointer("/linux/namespaces").and_then(|list| list.as_array());
-    let is_own_pid = |namespace: &serde_json::Value| {
-        namespace["type"] == "pid" && namespace["path"].as_str().is_none_or(str::is_empty)
-    };
-    let own_pids = namespaces.into_iter().flatten().any(is_own_pid);
-    let rootless = crate::state::is_rootless();
-    let plan = |path: Option<&str>, systemd| {
-        cgroup::plan(&cgroup::Request {
-            id,
-            cgroups_path: path.map(Path::new),
-            own_pids,
-            resources: None,
-            systemd,
-            state: &state,
-            annotations: None,
-            // Where there are no cgroups, there is nothing to remove.
-            rootless: rootless || !systemd,
-        })
-    };
-    let scopes = remove_scopes(root, id);
-    // Directories that systemd did not make have outlived the scope, and are empty by now.
-    if let Ok(placement) = plan(path, true) {
-        placement.open().remove(|_| false)?;
-    }
-    // A path that no container can have is damage as well.
-    let placement = match plan(path, false) {
-        Err(_) if path.is_some() => plan(None, false)?,
-        other => other?,
-    };
-    placement.open().remove(|_| had_record)?;
-    // A path of this form may be meant for systemd alone; elsewhere there need not be a systemd that answers.
-    let is_units = path.is_some_and(|path| path.split(':').count() == 3);
-    if is_units { scopes } else { Ok(()) }
-}
-
-/// Ends every scope of systemd's that says it is this container's, whose record is lost.
-///
-/// # Errors
-/// Where systemd does not answer; what could not be ended.
-pub fn remove_scopes(root: &Path, id: &str) -> Result<()> {
-    let scopes = cgroup::scopes(id, &root.join(id), crate::state::is_rootless())?;
-    scopes.iter().try_for_each(|placement| placement.open().remove(|_| true))
 }

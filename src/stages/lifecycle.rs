@@ -3,7 +3,8 @@
 
 use super::notify::NotifyProxy;
 use crate::engine::oci::hooks;
-use crate::engine::{Container, EngineOperations, Outcome, live, table};
+use crate::engine::remains::{self, Unrecorded};
+use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::rpc::operation::HookOperation;
 use crate::state::{Busy, NotFound, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{Errno, On, process};
@@ -184,6 +185,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a command waits for another that is at work on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a create waits for others that have seen the same remains of a killed one, and do not know yet who removes them.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long `delete --force` lets such a command finish before it ends it.
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 
@@ -197,15 +200,21 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
         // Of what may never have been, systemd need not be there to be asked.
         Err(error) if force && error.is::<NotFound>() => {
             if crate::config::id::validate(id).is_ok() {
-                let _ = live::remove_scopes(root, id);
+                let _ = remains::remove_scopes(root, id);
             }
             Ok(Vec::new())
         }
-        state => delete_locked(root, state?, force),
+        state => delete_locked(root, state?, force, None),
     }
 }
 
-fn delete_locked(root: &Path, state: StateDir, force: bool) -> Result<Vec<String>> {
+/// As [`delete`], for a container that this command has locked. Its poststop hooks run in `directory`.
+pub(super) fn delete_locked(
+    root: &Path,
+    state: StateDir,
+    force: bool,
+    directory: Option<&Path>,
+) -> Result<Vec<String>> {
     let record = match state.record() {
         Err(error) if force && error.is::<NotFound>() => return remove_remains(root, state),
         // Where it could not be read for want of memory, say, it is not damaged.
@@ -229,7 +238,7 @@ fn delete_locked(root: &Path, state: StateDir, force: bool) -> Result<Vec<String
             status => bail!("cannot delete container {} that is not stopped: {status}", live.container.record.id),
         },
     }
-    delete_open(live, None)
+    delete_open(live, directory)
 }
 
 /// Opens a container to delete it. Another command that holds it, with a hook that hangs, is given some time, and with
@@ -256,8 +265,8 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
     if !crate::state::exists(root, id) {
         return Ok(());
     }
-    match StateDir::open_locked_within(root, id, Duration::ZERO) {
-        Ok(state) if state.is_abandoned() => delete_locked(root, state, true).map(drop),
+    match StateDir::open_locked_within(root, id, LOOK_PATIENCE) {
+        Ok(state) if state.is_abandoned() => delete_locked(root, state, true, None).map(drop),
         Err(error) if !error.is::<NotFound>() && !error.is::<Busy>() => Err(error),
         _ => Ok(()),
     }
@@ -318,9 +327,9 @@ fn wait_for_end(id: &str, init: &ProcessIdentity) -> Result<()> {
 /// What is left where there is no record: what a killed create made before it had a process.
 fn remove_remains(root: &Path, state: StateDir) -> Result<Vec<String>> {
     match state.config() {
-        Ok(config) => live::remove_unrecorded_cgroups(root, state.id(), Some(&config), false)?,
+        Ok(config) => Unrecorded::find(root, state.id(), Some(&config))?.remove(false)?,
         // It had not come to its cgroups, unless the configuration was lost.
-        Err(_) => drop(live::remove_scopes(root, state.id())),
+        Err(_) => drop(remains::remove_scopes(root, state.id())),
     }
     state.remove()?;
     Ok(Vec::new())
@@ -336,7 +345,8 @@ fn remove_damaged(root: &Path, state: StateDir, record: Option<&Record>) -> Resu
             other => other.on("kill", format_args!("init of {id}"))?,
         }
     }
-    live::remove_unrecorded_cgroups(root, id, state.config().ok().as_deref(), true)
+    Unrecorded::find(root, id, state.config().ok().as_deref())
+        .and_then(|cgroups| cgroups.remove(true))
         .with_context(|| format!("the state of container {id:?} is damaged, and its processes may still run"))?;
     record.and_then(|record| record.init.as_ref()).map_or(Ok(()), |init| wait_for_end(id, init))?;
     state.remove()?;

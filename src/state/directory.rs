@@ -1,11 +1,11 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
+use super::barrier::{BARRIER, STARTING};
+use super::root::make_root;
 use super::{Busy, NotFound, Record};
-use crate::sys::socket::{dial, listener, probe};
-use crate::sys::{Errno, On, describe, errno_of};
+use crate::sys::{Errno, On, errno_of};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::socket::SockType;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{File, TryLockError};
@@ -14,13 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const RECORD: &str = "state.json";
-const STAGED: &str = ".state.json.staged";
-const CONFIG: &str = "config.json";
-const BARRIER: &str = "start.sock";
-/// The start barrier from the moment that a `start` has found somebody behind it. What a killed `start` leaves under this
-/// name does not say whether the program runs: whether somebody still listens does.
-const STARTING: &str = "starting.sock";
+pub(super) const RECORD: &str = "state.json";
+pub(super) const STAGED: &str = ".state.json.staged";
+pub(super) const CONFIG: &str = "config.json";
 
 /// The open state directory of a container. Commands that change the container hold its lock.
 pub struct StateDir {
@@ -57,12 +53,9 @@ impl StateDir {
                 Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
                 other => other.on("mkdir", root.join(id).display())?,
             }
-            let own = parent.try_clone().map_err(|error| errno_of(&error)).on("duplicate", root.display());
-            match own.map_err(Into::into).and_then(|parent| Self::lock(parent, root, id)) {
-                // Before it was locked, who looks for what a killed create left has taken it for that and removed it, and
-                // another create may have come meanwhile.
+            match Self::lock_new(&parent, root, id) {
+                // Before it was locked, who looks for what a killed create left has taken it for that and removed it.
                 Err(error) if error.is::<NotFound>() => {}
-                Ok(state) if !state.is_empty()? => bail!("container with given ID already exists: {id}"),
                 Err(error) => {
                     // Still empty, or else another's by now, and it stays.
                     let _ = unlinkat(&parent, id, UnlinkatFlags::RemoveDir);
@@ -71,6 +64,13 @@ impl StateDir {
                 made => return made,
             }
         }
+    }
+
+    /// Locks a directory that was just made. By now it may have been removed, and another create's be in its place.
+    fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Self> {
+        let parent = parent.try_clone().map_err(|error| errno_of(&error)).on("duplicate", root.display())?;
+        let state = Self::lock(parent, root, id)?;
+        if state.is_empty()? { Ok(state) } else { bail!("container with given ID already exists: {id}") }
     }
 
     /// Whether nobody has begun to make a container here: its configuration is the first thing that is kept.
@@ -84,9 +84,18 @@ impl StateDir {
     /// Whether this is what a killed `create` left: the creation was never completed, and nobody is at it, since this
     /// process has the lock.
     pub fn is_abandoned(&self) -> bool {
+        self.is_locked && self.is_incomplete()
+    }
+
+    /// The same, for one that is only looked at: several may look at a time, but nobody while another changes it.
+    pub(super) fn looks_abandoned(&self) -> bool {
+        self.directory.try_lock_shared().is_ok() && is_there(&self.directory) && self.is_incomplete()
+    }
+
+    fn is_incomplete(&self) -> bool {
         match self.record() {
-            Ok(record) => self.is_locked && !record.complete,
-            Err(error) => self.is_locked && error.is::<NotFound>(),
+            Ok(record) => !record.complete,
+            Err(error) => error.is::<NotFound>(),
         }
     }
 
@@ -267,59 +276,6 @@ impl StateDir {
         self.replace(CONFIG, config)
     }
 
-    /// Makes the start barrier. Its listening end is for stage2.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn make_barrier(&self) -> Result<OwnedFd> {
-        Ok(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
-    }
-
-    /// Connects to the start barrier, of which [`Self::is_waiting`] then knows that a start has begun.
-    ///
-    /// # Errors
-    /// `ENOENT` where the container was started before, `ECONNREFUSED` where nobody waits behind it any more.
-    pub fn dial_barrier(&self) -> nix::Result<OwnedFd> {
-        match dial(&self.short_path(BARRIER), SockType::SeqPacket) {
-            Err(Errno::ENOENT) => dial(&self.short_path(STARTING), SockType::SeqPacket),
-            Ok(socket) => {
-                renameat(self.file(), BARRIER, self.file(), STARTING)?;
-                Ok(socket)
-            }
-            refused => refused,
-        }
-    }
-
-    /// Whether the container still waits to be started.
-    ///
-    /// # Errors
-    /// Where that cannot be told: one that waits must not be taken for one that runs.
-    pub fn is_waiting(&self) -> Result<bool> {
-        let is_there = |name| match fstatat(self.file(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => Ok(false),
-            other => other.map(|_| true).on("look for", format_args!("{}/{name}", self.id)),
-        };
-        if is_there(BARRIER)? {
-            return Ok(true);
-        }
-        if !is_there(STARTING)? {
-            return Ok(false);
-        }
-        match probe(&self.short_path(STARTING)) {
-            // A full backlog has a listener as well.
-            Ok(()) | Err(Errno::EAGAIN) => Ok(true),
-            Err(Errno::ECONNREFUSED | Errno::ENOENT) => Ok(false),
-            Err(errno) => Err(errno).on("connect to", format_args!("{}/{STARTING}", self.id))?,
-        }
-    }
-
-    /// Removes the start barrier: the container has been started.
-    pub fn remove_barrier(&self) {
-        for name in [STARTING, BARRIER] {
-            let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
-        }
-    }
-
     /// Removes the directory and all that is in it.
     ///
     /// # Errors
@@ -399,7 +355,7 @@ fn remove_rest(directory: &File) -> Result<()> {
     Ok(())
 }
 
-fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+pub(super) fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
@@ -419,7 +375,7 @@ fn is_there(directory: &File) -> bool {
 
 /// Refuses a directory that another user could have filled: state names cgroups to remove and processes to end. The
 /// default of an unprivileged user lies in /tmp, where anybody may have been first.
-fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
+pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
     let stat = fstat(directory).on("stat", path.display())?;
     let is_others = stat.st_uid != nix::unistd::geteuid().as_raw() && stat.st_uid != 0;
     let is_open_to_all = stat.st_mode & libc::S_IWOTH != 0 && stat.st_mode & libc::S_ISVTX == 0;
@@ -444,43 +400,6 @@ fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
             Ok(child.into())
         }
     }
-}
-
-fn make_root(root: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|error| {
-        let reason = describe(errno_of(&error));
-        anyhow::anyhow!("make the directory of all state {}: {reason}; choose another with --root", root.display())
-    })
-}
-
-/// Whether what is there is what a killed `create` left: nobody works on it, and it was never completed.
-pub fn is_abandoned(root: &Path, id: &str) -> bool {
-    StateDir::open_locked_within(root, id, Duration::ZERO).is_ok_and(|state| state.is_abandoned())
-}
-
-/// Whether a container with this id is there.
-pub fn exists(root: &Path, id: &str) -> bool {
-    std::fs::symlink_metadata(root.join(id)).is_ok_and(|meta| meta.is_dir())
-}
-
-/// The ids of all containers, in order.
-///
-/// # Errors
-/// Where the root cannot be read; a root that is not there holds none.
-pub fn list(root: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| errno_of(&error)).on("read", root.display())?,
-    };
-    let mut ids: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !name.contains('@'))
-        .collect();
-    ids.sort_unstable();
-    Ok(ids)
 }
 
 impl AsFd for StateDir {

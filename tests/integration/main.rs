@@ -16,6 +16,7 @@ mod differential;
 mod errors;
 mod escapes;
 mod fallbacks;
+mod gc;
 mod guest;
 mod interrupted;
 mod joined;

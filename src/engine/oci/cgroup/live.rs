@@ -46,6 +46,19 @@ impl Cgroup {
         self.placement.places.iter().any(|place| place.directory().is_dir())
     }
 
+    /// The directories that exist.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.placement.places.iter().map(Place::directory).filter(|directory| directory.is_dir()).collect()
+    }
+
+    /// The directories that exist and have neither a process nor a directory in them.
+    pub fn empty_directories(&self) -> Vec<PathBuf> {
+        let is_empty = |directory: &PathBuf| {
+            tree(directory).len() == 1 && pids_below(directory).is_ok_and(|pids| pids.is_empty())
+        };
+        self.directories().into_iter().filter(is_empty).collect()
+    }
+
     /// Every process of the container, those in cgroups that it made itself too, in ascending order.
     pub fn pids(&self) -> Result<Vec<Pid>> {
         let Some(place) = self.leading() else { return Ok(Vec::new()) };
