@@ -286,6 +286,11 @@ pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
     }
 }
 
+fn is_hang_up(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<crate::sys::Error>().map(|error| error.errno);
+    matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET))
+}
+
 /// Tells a stage2 that waits at its start barrier to go on, and waits until it has executed its program.
 ///
 /// # Errors
@@ -299,7 +304,11 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         Err(Errno::ECONNREFUSED) => bail!("cannot start an already running container"),
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
-    frame::send(&barrier, Kind::Start, &(), &[])?;
+    match frame::send(&barrier, Kind::Start, &(), &[]) {
+        // It was killed when the connection was made already.
+        Err(error) if is_hang_up(&error) => return Err(client::Stage2Died.into()),
+        sent => sent?,
+    }
     let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat().ok().flatten());
     container.state.remove_barrier();
     outcome

@@ -52,17 +52,17 @@ pub fn look(call: Call) -> Result<(), Errno> {
             Call::Faccessat2 => libc::syscall(libc::SYS_faccessat2, bad, c"x".as_ptr(), 0, 0),
         }
     };
-    judge(call, if result < 0 { Errno::last() } else { Errno::UnknownErrno })
+    judge(call, if result < 0 { Errno::last() } else { Errno::UnknownErrno }, super::caps::has_sys_admin())
 }
 
 /// What a refusal says about the call.
-fn judge(call: Call, errno: Errno) -> Result<(), Errno> {
+fn judge(call: Call, errno: Errno, privileged: bool) -> Result<(), Errno> {
     match (call, errno) {
         (_, Errno::ENOSYS) => Err(Errno::ENOSYS),
         // The structure is longer than an older kernel knows, or has a flag that it does not.
         (Call::CloneIntoCgroup, Errno::E2BIG | Errno::EINVAL) => Err(Errno::ENOSYS),
-        // Privileges are looked at after the flags, except by these: it is they that are missing.
-        (Call::Fsopen | Call::MoveMount, Errno::EPERM) => Ok(()),
+        // These look at the privileges before the flags: it is those that are missing.
+        (Call::Fsopen | Call::MoveMount, Errno::EPERM) if !privileged => Ok(()),
         (_, Errno::EPERM) => Err(Errno::EPERM),
         _ => Ok(()),
     }
@@ -84,11 +84,12 @@ mod tests {
 
     #[test]
     fn old_kernels_and_filters_are_told_from_what_is_there() {
-        assert_eq!(judge(Call::Openat2, Errno::ENOSYS), Err(Errno::ENOSYS));
-        assert_eq!(judge(Call::Openat2, Errno::EPERM), Err(Errno::EPERM));
-        assert_eq!(judge(Call::Openat2, Errno::EINVAL), Ok(()));
-        assert_eq!(judge(Call::CloneIntoCgroup, Errno::E2BIG), Err(Errno::ENOSYS));
-        assert_eq!(judge(Call::CloneIntoCgroup, Errno::EBADF), Ok(()));
-        assert_eq!(judge(Call::Fsopen, Errno::EPERM), Ok(()));
+        assert_eq!(judge(Call::Openat2, Errno::ENOSYS, true), Err(Errno::ENOSYS));
+        assert_eq!(judge(Call::Openat2, Errno::EPERM, false), Err(Errno::EPERM));
+        assert_eq!(judge(Call::Openat2, Errno::EINVAL, true), Ok(()));
+        assert_eq!(judge(Call::CloneIntoCgroup, Errno::E2BIG, true), Err(Errno::ENOSYS));
+        assert_eq!(judge(Call::CloneIntoCgroup, Errno::EBADF, true), Ok(()));
+        assert_eq!(judge(Call::Fsopen, Errno::EPERM, false), Ok(()));
+        assert_eq!(judge(Call::Fsopen, Errno::EPERM, true), Err(Errno::EPERM));
     }
 }
