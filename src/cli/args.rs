@@ -131,6 +131,10 @@ pub enum Command {
     Events(EventsArgs),
     /// Write a config.json to start from
     Spec(SpecArgs),
+    /// Remove what killed commands left
+    Gc(GcArgs),
+    /// Say what this host can do and what not, and how to mend that
+    Doctor(DoctorArgs),
     /// Print what this runtime and this machine support, as JSON
     Features,
     /// Report every problem of a bundle, each with its JSON pointer
@@ -294,6 +298,22 @@ pub struct SpecArgs {
     /// Write what runs without privileges: a user namespace that maps the caller
     #[arg(id = "spec_rootless", long = "rootless")]
     pub rootless: bool,
+}
+
+/// `gc [--dry-run]`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `doctor [--json]`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `check BUNDLE`.

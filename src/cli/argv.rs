@@ -264,7 +264,7 @@ fn argument_count(command: &str) -> String {
         "kill" => "a minimum of 1 and a maximum of 2",
         "exec" | "ps" => "a minimum of 1",
         "create" | "run" => "at most 1",
-        "list" | "spec" | "features" | "engine list" | "engine schema" => "exactly 0",
+        "list" | "spec" | "gc" | "doctor" | "features" | "engine list" | "engine schema" => "exactly 0",
         _ => "exactly 1",
     };
     format!("{command:?} requires {count} argument(s)")

@@ -9,10 +9,12 @@ mod create;
 mod criu_args;
 mod delete;
 pub mod docs;
+mod doctor;
 mod engine;
 mod events;
 mod exec;
 mod features;
+mod gc;
 mod inherited;
 mod kill;
 mod launch;
@@ -154,6 +156,8 @@ fn describe(command: &Command) -> (String, i32) {
         Command::Update(args) => of("update", &args.id),
         Command::Events(args) => of("events", &args.id),
         Command::Spec(_) => "rtx spec".into(),
+        Command::Gc(_) => "rtx gc".into(),
+        Command::Doctor(_) => "rtx doctor".into(),
         Command::Features => "rtx features".into(),
         Command::Check(_) => "rtx check".into(),
         Command::Engine(_) => "rtx engine".into(),
@@ -182,6 +186,8 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Pause(args) => pause::pause(context, args),
         Command::Resume(args) => pause::resume(context, args),
         Command::Spec(args) => spec::spec(args),
+        Command::Gc(args) => gc::gc(context, args),
+        Command::Doctor(args) => doctor::doctor(context, args),
         Command::Features => features::features(),
         Command::Check(args) => check::check(context, args),
         Command::Engine(args) => engine::engine(args),

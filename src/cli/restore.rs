@@ -19,6 +19,7 @@ pub fn restore(context: &Context, args: RestoreArgs) -> Result<i32> {
     let mut options = context.launch_options();
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
     options.foreground = !args.detach;
+    options.attended = !args.detach;
     options.no_pivot = args.no_pivot;
     let prepared = stage1::prepare(Request {
         id: Some(args.id.clone()),

@@ -7,7 +7,8 @@ use crate::stages::{lifecycle, smaster};
 use anyhow::Result;
 
 pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
-    let prepared = launch::prepare(context, &args.launch, !args.detach)?;
+    let mut prepared = launch::prepare(context, &args.launch, !args.detach)?;
+    prepared.launch.options.attended = !args.detach && !args.keep;
     if args.detach {
         return run_detached(context, &args, prepared);
     }

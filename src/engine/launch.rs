@@ -19,6 +19,8 @@ pub struct LaunchOptions {
     pub console_socket: Option<OsString>,
     /// This command stays and relays the terminal.
     pub foreground: bool,
+    /// This command removes the container when that has ended.
+    pub attended: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub systemd_cgroup: bool,

@@ -1,7 +1,7 @@
 //! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
-use super::oci::cgroup::{self, Cgroup, Created, OomWatch, Placement};
+use super::oci::cgroup::{Cgroup, Created, OomWatch, Placement};
 use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
 use super::oci::{resctrl, resctrl_stats};
@@ -16,7 +16,6 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use std::path::Path;
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -94,7 +93,7 @@ fn cgroup(container: &Container) -> Result<Cgroup> {
 /// What has become of the container.
 ///
 /// # Errors
-/// Where its record is damaged.
+/// Where its record is damaged; where that cannot be told.
 pub fn status(container: &Container) -> Result<Status> {
     let Some(init) = &container.record.init else { return Ok(Status::Creating) };
     if init.liveness()? != Liveness::Alive {
@@ -103,10 +102,12 @@ pub fn status(container: &Container) -> Result<Status> {
     if !container.record.complete {
         return Ok(Status::Creating);
     }
-    if engine_state(container)?.cgroup.is_some_and(|placement| placement.open().is_frozen().unwrap_or(false)) {
+    if let Some(placement) = engine_state(container)?.cgroup
+        && placement.open().is_frozen()?
+    {
         return Ok(Status::Paused);
     }
-    Ok(if container.state.is_waiting() { Status::Created } else { Status::Running })
+    Ok(if container.state.is_waiting()? { Status::Created } else { Status::Running })
 }
 
 /// Sends a signal to init, or to every process of the container: SIGKILL reaches all of them in any case.
@@ -285,6 +286,11 @@ pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
     }
 }
 
+fn is_hang_up(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<crate::sys::Error>().map(|error| error.errno);
+    matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET))
+}
+
 /// Tells a stage2 that waits at its start barrier to go on, and waits until it has executed its program.
 ///
 /// # Errors
@@ -298,56 +304,12 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         Err(Errno::ECONNREFUSED) => bail!("cannot start an already running container"),
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
-    frame::send(&barrier, Kind::Start, &(), &[])?;
+    match frame::send(&barrier, Kind::Start, &(), &[]) {
+        // It was killed when the connection was made already.
+        Err(error) if is_hang_up(&error) => return Err(client::Stage2Died.into()),
+        sent => sent?,
+    }
     let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat().ok().flatten());
     container.state.remove_barrier();
     outcome
-}
-
-/// Removes the cgroups of a container without a record: where the configuration would have had them, or else where the id
-/// would, and every scope of systemd's that says it is the container's. Had it a record once, what runs in the cgroups is
-/// killed. A `create` that was killed before it wrote one had no process yet: what has any is another container's.
-///
-/// # Errors
-/// What could not be removed.
-pub fn remove_unrecorded_cgroups(root: &Path, id: &str, config: Option<&[u8]>, had_record: bool) -> Result<()> {
-    let state = root.join(id);
-    let config: serde_json::Value = config.and_then(|config| serde_json::from_slice(config).ok()).unwrap_or_default();
-    let path = config.pointer("/linux/cgroupsPath").and_then(|path| path.as_str()).filter(|path| !path.is_empty());
-    let namespaces = config.pointer("/linux/namespaces").and_then(|list| list.as_array());
-    let is_own_pid = |namespace: &serde_json::Value| {
-        namespace["type"] == "pid" && namespace["path"].as_str().is_none_or(str::is_empty)
-    };
-    let own_pids = namespaces.into_iter().flatten().any(is_own_pid);
-    let rootless = crate::state::is_rootless();
-    let plan = |systemd| {
-        cgroup::plan(&cgroup::Request {
-            id,
-            cgroups_path: path.map(Path::new),
-            own_pids,
-            resources: None,
-            systemd,
-            state: &state,
-            annotations: None,
-            rootless,
-        })
-    };
-    let scopes = remove_scopes(root, id);
-    // Directories that systemd did not make have outlived the scope, and are empty by now.
-    if let Ok(placement) = plan(true) {
-        placement.open().remove(|_| false)?;
-    }
-    plan(false)?.open().remove(|_| had_record)?;
-    // A path of this form may be meant for systemd alone; elsewhere there need not be a systemd that answers.
-    let is_units = path.is_some_and(|path| path.split(':').count() == 3);
-    if is_units { scopes } else { Ok(()) }
-}
-
-/// Ends every scope of systemd's that says it is this container's, whose record is lost.
-///
-/// # Errors
-/// Where systemd does not answer; what could not be ended.
-pub fn remove_scopes(root: &Path, id: &str) -> Result<()> {
-    let scopes = cgroup::scopes(id, &root.join(id), crate::state::is_rootless())?;
-    scopes.iter().try_for_each(|placement| placement.open().remove(|_| true))
 }

@@ -10,6 +10,7 @@ pub mod live;
 pub mod mock;
 pub mod native;
 pub mod oci;
+pub mod remains;
 pub mod table;
 
 pub use checkpoint::{CheckpointRequest, RestoreRequest, Restored};

@@ -134,8 +134,8 @@ fn build(undo: &mut Undo<'_>, launch: &LaunchConfig, request: &RestoreRequest) -
     let Undo { engine, state: Some(state), restored } = undo else { bail!("there is no state directory") };
     let mut record = new_record(launch, engine.name());
     // Written before anything is made: whoever finds it knows what to look for.
-    state.write_record(&record)?;
     state.write_config(&launch.bundle.raw)?;
+    state.write_record(&record)?;
     let mut creation = Creation { launch, record: &mut record, state, stage2: None, warnings: Vec::new() };
     let made = restored.insert(engine.restore_container(&mut creation, request)?);
     let pid = made.init.pid;

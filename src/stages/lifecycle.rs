@@ -3,9 +3,10 @@
 
 use super::notify::NotifyProxy;
 use crate::engine::oci::hooks;
-use crate::engine::{Container, EngineOperations, Outcome, live, table};
+use crate::engine::remains::{self, Unrecorded};
+use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::rpc::operation::HookOperation;
-use crate::state::{Busy, NotFound, Record, StateDir, Status};
+use crate::state::{Busy, NotFound, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{Errno, On, process};
 use crate::trace;
 use anyhow::{Context, Result, bail};
@@ -186,6 +187,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a command waits for another that is at work on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a create waits for others that have seen the same remains of a killed one, and do not know yet who removes them.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long `delete --force` lets such a command finish before it ends it.
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 
@@ -195,45 +198,80 @@ const FORCE_AFTER: Duration = Duration::from_secs(1);
 /// # Errors
 /// [`NotFound`], but not with `force`; a container that is not stopped, without it.
 pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
-    let live = match open_to_delete(root, id, force) {
-        Err(error) if force && error.is::<NotFound>() => return remove_remains(root, id),
-        Err(error) if force && !error.is::<Busy>() => return remove_damaged(root, id, error),
+    match lock_to_delete(root, id, force) {
+        // Of what may never have been, systemd need not be there to be asked.
+        Err(error) if force && error.is::<NotFound>() => {
+            if crate::config::id::validate(id).is_ok() {
+                let _ = remains::remove_scopes(root, id);
+            }
+            Ok(Vec::new())
+        }
+        state => delete_locked(root, state?, force, None),
+    }
+}
+
+/// As [`delete`], for a container that this command has locked. Its poststop hooks run in `directory`.
+pub(super) fn delete_locked(
+    root: &Path,
+    state: StateDir,
+    force: bool,
+    directory: Option<&Path>,
+) -> Result<Vec<String>> {
+    let record = match state.record() {
+        Err(error) if force && error.is::<NotFound>() => return remove_remains(root, state),
+        // Where it could not be read for want of memory, say, it is not damaged.
+        Err(_) if force && state.record().is_err() => return remove_damaged(root, state, None),
         other => other?,
     };
-    match live.status()? {
-        Status::Stopped => {}
-        status if force || status == Status::Creating && live.container.record.init.is_none() => {}
-        Status::Created => {}
-        status => bail!("cannot delete container {id} that is not stopped: {status}"),
+    let engine = match table::find(&record.engine) {
+        Err(_) if force => return remove_damaged(root, state, Some(&record)),
+        other => (other?.make)(),
+    };
+    let live = Live { container: Container::new(state, record), engine };
+    match live.status() {
+        Err(error) if force && error.is::<serde_json::Error>() => {
+            let Container { state, record, .. } = live.container;
+            return remove_damaged(root, state, Some(&record));
+        }
+        status if force => drop(status),
+        status => match status? {
+            Status::Stopped | Status::Created => {}
+            Status::Creating if live.container.record.init.is_none() => {}
+            status => bail!("cannot delete container {} that is not stopped: {status}", live.container.record.id),
+        },
     }
-    delete_open(live, None)
+    delete_open(live, directory)
 }
 
 /// Opens a container to delete it. Another command that holds it, with a hook that hangs, is given some time, and with
 /// `force` it is ended then: what it made dies with it or is found by its record.
-fn open_to_delete(root: &Path, id: &str, force: bool) -> Result<Live> {
+fn lock_to_delete(root: &Path, id: &str, force: bool) -> Result<StateDir> {
     check_id(id)?;
     let patience = if force { FORCE_AFTER } else { LOCK_TIMEOUT };
-    let state = match StateDir::open_locked_within(root, id, patience) {
+    match StateDir::open_locked_within(root, id, patience) {
         Err(error) if force => {
             let Some(Busy { holder: Some(holder), .. }) = error.downcast_ref::<Busy>() else { return Err(error) };
             let _ = process::pidfd_open(*holder).and_then(|pidfd| process::pidfd_signal(pidfd, libc::SIGKILL));
-            StateDir::open_locked_within(root, id, LOCK_TIMEOUT)?
+            StateDir::open_locked_within(root, id, LOCK_TIMEOUT)
         }
-        other => other?,
-    };
-    Live::with(state)
+        other => other,
+    }
 }
 
-/// Removes what a killed `create` left under this id, so that the id can be used again.
+/// Removes what a killed `create` left under this id, so that the id can be used again. Looked at and removed under one
+/// lock: between two of them another create could come, whose container is nobody's to remove.
 ///
 /// # Errors
 /// What could not be removed.
 pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
-    if crate::state::exists(root, id) && crate::state::is_abandoned(root, id) {
-        delete(root, id, true)?;
+    if !crate::state::exists(root, id) {
+        return Ok(());
     }
-    Ok(())
+    match StateDir::open_locked_within(root, id, LOOK_PATIENCE) {
+        Ok(state) if state.is_abandoned() => delete_locked(root, state, true, None).map(drop),
+        Err(error) if !error.is::<NotFound>() && !error.is::<Busy>() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Removes a container that is open, killing what still runs. Poststop hooks run in `directory`, by default in the
@@ -244,8 +282,9 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
 pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<String>> {
     let hooks =
         raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
-    if live.status()? != Status::Stopped {
-        kill_and_wait(&mut live)?;
+    let status = live.status();
+    if !matches!(status, Ok(Status::Stopped)) {
+        kill_and_wait(&mut live, status.ok())?;
     }
     live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
     let Live { container: Container { state, record, .. }, .. } = live;
@@ -253,20 +292,25 @@ pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<Strin
     Ok(poststop(&hooks, &record, directory).err().map(|error| format!("{error:#}")).into_iter().collect())
 }
 
-fn kill_and_wait(live: &mut Live) -> Result<()> {
-    let is_paused = live.status()? == Status::Paused;
+/// `status` is absent where it could not be told: the container may be paused then.
+fn kill_and_wait(live: &mut Live, status: Option<Status>) -> Result<()> {
     match live.engine.kill(&mut live.container, libc::SIGKILL, false) {
         Err(error) if !is_gone(&error) && live.container.record.init.is_some() => return Err(error),
         _ => {}
     }
-    if is_paused {
-        live.engine.resume(&mut live.container)?;
+    match status {
+        Some(Status::Paused) => live.engine.resume(&mut live.container)?,
+        None => drop(live.engine.resume(&mut live.container)),
+        _ => {}
     }
-    let Some(init) = live.container.record.init.clone() else { return Ok(()) };
+    live.container.record.init.as_ref().map_or(Ok(()), |init| wait_for_end(&live.container.record.id, init))
+}
+
+fn wait_for_end(id: &str, init: &ProcessIdentity) -> Result<()> {
     let deadline = Instant::now() + KILL_TIMEOUT;
     let pidfd = match init.open() {
         Err(Errno::ESRCH) => return Ok(()),
-        other => other.on("open", format_args!("init of {}", live.container.record.id))?,
+        other => other.on("open", format_args!("init of {id}"))?,
     };
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
@@ -277,41 +321,36 @@ fn kill_and_wait(live: &mut Live) -> Result<()> {
             return Ok(());
         }
         if left == 0 {
-            bail!("init of container {:?} does not die (process {})", live.container.record.id, init.pid);
+            bail!("init of container {id:?} does not die (process {})", init.pid);
         }
     }
 }
 
 /// What is left where there is no record: what a killed create made before it had a process.
-fn remove_remains(root: &Path, id: &str) -> Result<Vec<String>> {
-    if crate::config::id::validate(id).is_err() {
-        return Ok(Vec::new());
+fn remove_remains(root: &Path, state: StateDir) -> Result<Vec<String>> {
+    match state.config() {
+        Ok(config) => Unrecorded::find(root, state.id(), Some(&config))?.remove(false)?,
+        // It had not come to its cgroups, unless the configuration was lost.
+        Err(_) => drop(remains::remove_scopes(root, state.id())),
     }
-    match StateDir::open_locked(root, id) {
-        Ok(state) => {
-            match state.config() {
-                Ok(config) => live::remove_unrecorded_cgroups(root, id, Some(&config), false)?,
-                // It had not come to its cgroups, unless the configuration was lost.
-                Err(_) => drop(live::remove_scopes(root, id)),
-            }
-            state.remove()?;
-        }
-        // Of what may never have been, systemd need not be there to be asked.
-        Err(error) if error.is::<NotFound>() => drop(live::remove_scopes(root, id)),
-        Err(error) => return Err(error),
-    }
+    state.remove()?;
     Ok(Vec::new())
 }
 
-/// A record that cannot be read does not say where the container's cgroups are: the saved configuration does, or else the
-/// id. What still runs in them is the container.
-fn remove_damaged(root: &Path, id: &str, why: anyhow::Error) -> Result<Vec<String>> {
-    let Ok(state) = StateDir::open_locked(root, id) else { return Err(why) };
-    if state.record().is_ok() {
-        return Err(why);
+/// A record that cannot be read, or of which this rtx cannot read what its engine has kept, does not say where the
+/// container's cgroups are: the saved configuration does, or else the id. What still runs in them is the container.
+fn remove_damaged(root: &Path, state: StateDir, record: Option<&Record>) -> Result<Vec<String>> {
+    let id = state.id();
+    if let Some(init) = record.and_then(|record| record.init.as_ref()) {
+        match init.open().and_then(|pidfd| process::pidfd_signal(pidfd, libc::SIGKILL)) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            other => other.on("kill", format_args!("init of {id}"))?,
+        }
     }
-    live::remove_unrecorded_cgroups(root, id, state.config().ok().as_deref(), true)
+    Unrecorded::find(root, id, state.config().ok().as_deref())
+        .and_then(|cgroups| cgroups.remove(true))
         .with_context(|| format!("the state of container {id:?} is damaged, and its processes may still run"))?;
+    record.and_then(|record| record.init.as_ref()).map_or(Ok(()), |init| wait_for_end(id, init))?;
     state.remove()?;
     Ok(Vec::new())
 }

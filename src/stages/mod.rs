@@ -5,8 +5,10 @@
 //! the caller's subreaper. A supervised mode, in which smaster is a daemon of its own, would be a third [`Mode`].
 
 pub mod checkpoint;
+pub mod doctor;
 pub mod exec;
 pub mod foreground;
+pub mod gc;
 pub mod lifecycle;
 pub mod notify;
 mod relay;

@@ -168,6 +168,7 @@ pub(super) fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
         created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
         owner: nix::unistd::getuid().as_raw(),
         complete: false,
+        attended: launch.options.attended,
         init: None,
         annotations: BTreeMap::from_iter(annotations),
         engine_state: launch.engine_state.clone(),

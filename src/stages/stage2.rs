@@ -49,13 +49,22 @@ fn become_payload(number: i32) -> Result<Infallible> {
     let caller = match barrier {
         Some(barrier) => {
             drop(socket);
-            wait_at(&barrier)?
+            wait_at(&barrier).map_err(|error| end_with(barrier, error))?
         }
         None => socket,
     };
     let Err(error) = engine.start_process(caller.as_fd());
-    frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[])?;
-    Err(error)
+    match frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]) {
+        Ok(()) => Err(error),
+        Err(error) => Err(end_with(caller, error)),
+    }
+}
+
+/// Leaves a connection open until this process has ended: whoever sees it closed by one that lives takes that for the
+/// beginning of the program.
+fn end_with(connection: OwnedFd, error: anyhow::Error) -> anyhow::Error {
+    std::mem::forget(connection);
+    error
 }
 
 /// Tells smaster of a failure that it would not hear of otherwise.
@@ -118,7 +127,7 @@ fn wait_at(barrier: &OwnedFd) -> Result<OwnedFd> {
             // It may have said so, and would take the end of the connection for the program's beginning.
             Err(error) if error.is::<crate::sys::Error>() => {
                 let _ = frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]);
-                return Err(error);
+                return Err(end_with(caller, error));
             }
             _ => {}
         }

@@ -1,11 +1,11 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
+use super::barrier::{BARRIER, STARTING};
+use super::root::make_root;
 use super::{Busy, NotFound, Record};
-use crate::sys::socket::{dial, listener, probe};
-use crate::sys::{Errno, On, describe, errno_of};
+use crate::sys::{Errno, On, errno_of};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::socket::SockType;
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{File, TryLockError};
@@ -14,13 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const RECORD: &str = "state.json";
-const STAGED: &str = ".state.json.staged";
-const CONFIG: &str = "config.json";
-const BARRIER: &str = "start.sock";
-/// The start barrier from the moment that a `start` has found somebody behind it. What a killed `start` leaves under this
-/// name does not say whether the program runs: whether somebody still listens does.
-const STARTING: &str = "starting.sock";
+pub(super) const RECORD: &str = "state.json";
+pub(super) const STAGED: &str = ".state.json.staged";
+pub(super) const CONFIG: &str = "config.json";
 
 /// The open state directory of a container. Commands that change the container hold its lock.
 pub struct StateDir {
@@ -52,15 +48,55 @@ impl StateDir {
         }
         .on("open", root.display())?;
         check_owner(&parent, root)?;
-        match mkdirat(&parent, id, Mode::S_IRWXU) {
-            Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
-            other => other.on("mkdir", root.join(id).display())?,
+        loop {
+            match mkdirat(&parent, id, Mode::S_IRWXU) {
+                Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
+                other => other.on("mkdir", root.join(id).display())?,
+            }
+            match Self::lock_new(&parent, root, id) {
+                // Before it was locked, who looks for what a killed create left has taken it for that and removed it.
+                Err(error) if error.is::<NotFound>() => {}
+                Err(error) => {
+                    // Still empty, or else another's by now, and it stays.
+                    let _ = unlinkat(&parent, id, UnlinkatFlags::RemoveDir);
+                    return Err(error);
+                }
+                made => return made,
+            }
         }
-        let remains = parent.try_clone();
-        Self::lock(parent, root, id).inspect_err(|_| {
-            // Still empty, or else another's by now, and it stays.
-            let _ = remains.map(|parent| unlinkat(&parent, id, UnlinkatFlags::RemoveDir));
-        })
+    }
+
+    /// Locks a directory that was just made. By now it may have been removed, and another create's be in its place.
+    fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Self> {
+        let parent = parent.try_clone().map_err(|error| errno_of(&error)).on("duplicate", root.display())?;
+        let state = Self::lock(parent, root, id)?;
+        if state.is_empty()? { Ok(state) } else { bail!("container with given ID already exists: {id}") }
+    }
+
+    /// Whether nobody has begun to make a container here: its configuration is the first thing that is kept.
+    fn is_empty(&self) -> Result<bool> {
+        match fstatat(self.file(), CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => Ok(true),
+            other => Ok(other.map(|_| false).on("look for", format_args!("{}/{CONFIG}", self.id))?),
+        }
+    }
+
+    /// Whether this is what a killed `create` left: the creation was never completed, and nobody is at it, since this
+    /// process has the lock.
+    pub fn is_abandoned(&self) -> bool {
+        self.is_locked && self.is_incomplete()
+    }
+
+    /// The same, for one that is only looked at: several may look at a time, but nobody while another changes it.
+    pub(super) fn looks_abandoned(&self) -> bool {
+        self.directory.try_lock_shared().is_ok() && is_there(&self.directory) && self.is_incomplete()
+    }
+
+    fn is_incomplete(&self) -> bool {
+        match self.record() {
+            Ok(record) => !record.complete,
+            Err(error) => error.is::<NotFound>(),
+        }
     }
 
     /// Opens the directory of a container to change it, waiting until no other command does.
@@ -166,6 +202,14 @@ impl StateDir {
         let record: Record = serde_json::from_slice(&bytes).with_context(|| {
             format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
         })?;
+        if record.id != self.id {
+            bail!(
+                "the state of container {:?} is that of {:?}: remove it with `rtx delete --force {}`",
+                self.id,
+                record.id,
+                self.id
+            );
+        }
         let record = if record.complete { record } else { self.staged_record().unwrap_or(record) };
         if record.version != Record::VERSION {
             bail!(
@@ -232,44 +276,6 @@ impl StateDir {
         self.replace(CONFIG, config)
     }
 
-    /// Makes the start barrier. Its listening end is for stage2.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn make_barrier(&self) -> Result<OwnedFd> {
-        Ok(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
-    }
-
-    /// Connects to the start barrier, of which [`Self::is_waiting`] then knows that a start has begun.
-    ///
-    /// # Errors
-    /// `ENOENT` where the container was started before, `ECONNREFUSED` where nobody waits behind it any more.
-    pub fn dial_barrier(&self) -> nix::Result<OwnedFd> {
-        match dial(&self.short_path(BARRIER), SockType::SeqPacket) {
-            Err(Errno::ENOENT) => dial(&self.short_path(STARTING), SockType::SeqPacket),
-            Ok(socket) => {
-                renameat(self.file(), BARRIER, self.file(), STARTING)?;
-                Ok(socket)
-            }
-            refused => refused,
-        }
-    }
-
-    /// Whether the container still waits to be started.
-    pub fn is_waiting(&self) -> bool {
-        let is_there = |name| fstatat(self.file(), name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok();
-        // A full backlog has a listener as well.
-        is_there(BARRIER)
-            || is_there(STARTING) && matches!(probe(&self.short_path(STARTING)), Ok(()) | Err(Errno::EAGAIN))
-    }
-
-    /// Removes the start barrier: the container has been started.
-    pub fn remove_barrier(&self) {
-        for name in [STARTING, BARRIER] {
-            let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
-        }
-    }
-
     /// Removes the directory and all that is in it.
     ///
     /// # Errors
@@ -290,7 +296,9 @@ impl StateDir {
     }
 
     fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
-        let fd = openat(self.file(), name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty())?;
+        // What is no file must not keep anybody waiting.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let fd = openat(self.file(), name, flags, Mode::empty())?;
         let mut bytes = Vec::new();
         File::from(fd).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
         Ok(bytes)
@@ -347,7 +355,7 @@ fn remove_rest(directory: &File) -> Result<()> {
     Ok(())
 }
 
-fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+pub(super) fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
 }
 
@@ -367,7 +375,7 @@ fn is_there(directory: &File) -> bool {
 
 /// Refuses a directory that another user could have filled: state names cgroups to remove and processes to end. The
 /// default of an unprivileged user lies in /tmp, where anybody may have been first.
-fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
+pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
     let stat = fstat(directory).on("stat", path.display())?;
     let is_others = stat.st_uid != nix::unistd::geteuid().as_raw() && stat.st_uid != 0;
     let is_open_to_all = stat.st_mode & libc::S_IWOTH != 0 && stat.st_mode & libc::S_ISVTX == 0;
@@ -392,46 +400,6 @@ fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
             Ok(child.into())
         }
     }
-}
-
-fn make_root(root: &Path) -> Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|error| {
-        let reason = describe(errno_of(&error));
-        anyhow::anyhow!("make the directory of all state {}: {reason}; choose another with --root", root.display())
-    })
-}
-
-/// Whether what is there is what a killed `create` left: nobody works on it, and it was never completed.
-pub fn is_abandoned(root: &Path, id: &str) -> bool {
-    StateDir::open_locked_within(root, id, Duration::ZERO).is_ok_and(|state| match state.record() {
-        Ok(record) => !record.complete,
-        Err(error) => error.is::<NotFound>(),
-    })
-}
-
-/// Whether a container with this id is there.
-pub fn exists(root: &Path, id: &str) -> bool {
-    std::fs::symlink_metadata(root.join(id)).is_ok_and(|meta| meta.is_dir())
-}
-
-/// The ids of all containers, in order.
-///
-/// # Errors
-/// Where the root cannot be read; a root that is not there holds none.
-pub fn list(root: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| errno_of(&error)).on("read", root.display())?,
-    };
-    let mut ids: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !name.contains('@'))
-        .collect();
-    ids.sort_unstable();
-    Ok(ids)
 }
 
 impl AsFd for StateDir {

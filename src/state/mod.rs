@@ -1,15 +1,17 @@
 //! What outlives a command: one directory a container, with files that are replaced whole, under one lock.
 
+mod barrier;
 mod directory;
 mod identity;
 mod notify;
 mod record;
+mod remains;
 mod root;
 
-pub use directory::{StateDir, exists, is_abandoned, list};
+pub use directory::StateDir;
 pub use identity::{BootId, Liveness, ProcessIdentity};
 pub use record::{OciState, Record, Status};
-pub use root::{default_root, is_rootless};
+pub use root::{check_root, default_root, exists, is_abandoned, is_rootless, list};
 
 use std::fmt;
 

@@ -10,7 +10,7 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, faccessat, unlinkat};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-const NOTIFY: &str = "notify";
+pub(super) const NOTIFY: &str = "notify";
 const NOTIFY_SOCKET: &str = "notify/notify.sock";
 
 impl StateDir {

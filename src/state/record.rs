@@ -51,6 +51,9 @@ pub struct Record {
     pub owner: u32,
     /// Whether the creation was completed. A record where it was not is what a killed create left.
     pub complete: bool,
+    /// The command that made it removes it when it has ended. Where that command is gone, nobody does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attended: bool,
     pub init: Option<ProcessIdentity>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

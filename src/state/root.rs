@@ -1,6 +1,10 @@
-//! Where state is kept when nobody says where.
+//! The directory of all state: where it is when nobody says where, and what is in it.
 
-use std::path::PathBuf;
+use super::StateDir;
+use super::directory::{check_owner, open_directory};
+use crate::sys::{Errno, On, describe, errno_of};
+use anyhow::Result;
+use std::path::{Path, PathBuf};
 
 /// `/run/rtx` for root; `$XDG_RUNTIME_DIR/rtx` for a user, and for root of a user namespace that is not the host's,
 /// which is how rootless podman calls. An empty `XDG_RUNTIME_DIR` counts as unset.
@@ -22,4 +26,53 @@ pub fn is_rootless() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let mut fields = map.split_ascii_whitespace();
     !(fields.next() == Some("0") && fields.next() == Some("0") && fields.next() == Some("4294967295"))
+}
+
+/// Whether state may be kept in a directory, as far as that can be told without making anything. One that is not there may
+/// be made.
+///
+/// # Errors
+/// Where it is another user's, or anybody's.
+pub fn check_root(root: &Path) -> Result<()> {
+    match open_directory(root) {
+        Err(Errno::ENOENT) => Ok(()),
+        directory => check_owner(&directory.on("open", root.display())?, root),
+    }
+}
+
+pub(super) fn make_root(root: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(|error| {
+        let reason = describe(errno_of(&error));
+        anyhow::anyhow!("make the directory of all state {}: {reason}; choose another with --root", root.display())
+    })
+}
+
+/// Whether what is there is what a killed `create` left: nobody works on it, and it was never completed.
+pub fn is_abandoned(root: &Path, id: &str) -> bool {
+    StateDir::open(root, id).is_ok_and(|state| state.looks_abandoned())
+}
+
+/// Whether a container with this id is there.
+pub fn exists(root: &Path, id: &str) -> bool {
+    std::fs::symlink_metadata(root.join(id)).is_ok_and(|meta| meta.is_dir())
+}
+
+/// The ids of all containers, in order.
+///
+/// # Errors
+/// Where the root cannot be read; a root that is not there holds none.
+pub fn list(root: &Path) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| errno_of(&error)).on("read", root.display())?,
+    };
+    let mut ids: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.contains('@'))
+        .collect();
+    ids.sort_unstable();
+    Ok(ids)
 }

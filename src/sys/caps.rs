@@ -115,6 +115,14 @@ pub fn has_sys_admin() -> bool {
     get().is_ok_and(|(effective, _)| effective & (1 << CAP_SYS_ADMIN) != 0)
 }
 
+/// Whether a program gets capabilities from its file (capabilities(7), "File capabilities").
+pub fn has_from_file(path: &std::path::Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let Ok(path) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: both names are NUL-terminated; a size of 0 only asks how long the value is.
+    unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) > 0 }
+}
+
 /// Removes from the bounding set everything that is not in `keep`.
 ///
 /// # Errors

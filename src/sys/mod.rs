@@ -4,6 +4,7 @@
 //! caller says what was being done to what with [`On::on`].
 #![allow(unsafe_code)]
 
+pub mod available;
 pub mod bpf;
 pub mod caps;
 pub mod classic;

@@ -117,7 +117,7 @@ pub fn dial(path: &Path, kind: SockType) -> nix::Result<OwnedFd> {
 pub fn probe(path: &Path) -> nix::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    connect(socket.as_raw_fd(), &UnixAddr::new(path)?)
+    retry(|| connect(socket.as_raw_fd(), &UnixAddr::new(path)?))
 }
 
 /// Whether nobody has the other end any more, even if messages of his are still to be read.

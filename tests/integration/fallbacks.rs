@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, Runtime, needs_root, payload, skip};
 
-const ENOSYS: i32 = 38;
-const EPERM: i32 = 1;
+pub const ENOSYS: i32 = 38;
+pub const EPERM: i32 = 1;
 
 /// Numbers that are the same on every architecture.
 const CALLS: &[(&str, u32)] = &[
@@ -32,7 +32,7 @@ fn all() -> String {
 }
 
 /// A runtime for which there are no such calls.
-fn runtime_without(names: &str, errno: i32) -> Runtime {
+pub fn runtime_without(names: &str, errno: i32) -> Runtime {
     let number = |name: &str| CALLS.iter().find(|(known, _)| *known == name).expect("a known call").1.to_string();
     let numbers: Vec<String> = names.split(' ').map(number).collect();
     let program = payload::without().display().to_string();

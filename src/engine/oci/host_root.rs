@@ -32,6 +32,16 @@ impl HostRoot {
         Ok((Self { path: rootfs.to_owned(), mount_id }, tree))
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is what is at its path.
+    pub fn is_attached(&self) -> bool {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        open(&self.path, flags, Mode::empty()).and_then(|top| mount_id(&top)) == Ok(self.mount_id)
+    }
+
     /// Unmounts it with everything on it, if it is there.
     ///
     /// # Errors

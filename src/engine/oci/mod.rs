@@ -2,7 +2,7 @@
 
 pub mod cgroup;
 pub mod cgroups;
-mod checkpoint;
+pub mod checkpoint;
 pub(in crate::engine) mod create;
 mod devices;
 mod engine;
@@ -10,14 +10,14 @@ mod exec;
 mod file_system;
 pub mod hooks;
 pub(in crate::engine) mod host_root;
-mod idmap;
+pub mod idmap;
 mod mounts;
 mod namespaces;
 pub(in crate::engine) mod network;
 pub mod process;
 pub mod resctrl;
 pub mod resctrl_stats;
-pub(in crate::engine) mod seccomp;
+pub mod seccomp;
 pub mod seccomp_listener;
 mod seccomp_unknown;
 mod sources;

@@ -161,6 +161,12 @@ impl Groups {
         Ok(())
     }
 
+    /// What there is that bears the container's id.
+    pub fn own_directories(&self) -> Vec<PathBuf> {
+        let own_class = self.own_class.then_some(&self.class);
+        self.monitor.iter().chain(own_class).filter(|directory| directory.is_dir()).cloned().collect()
+    }
+
     /// Removes what bears the container's id. The kernel moves what still runs there to the class above.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Directory of the kept programs below the state root. No container can have this name: an id has no `@`.
 const CACHE: &str = "seccomp@cache";
@@ -114,6 +114,26 @@ fn cached(cache: &OwnedFd, name: &str) -> Option<Program> {
     let length = content.len().checked_sub(SEAL).filter(|length| *length > 0 && length.is_multiple_of(8))?;
     let (program, found) = content.split_at(length);
     (seal(name, program) == found).then(|| Program { file: file.into(), length: length as u64 })
+}
+
+/// The kept programs below a root that are not what they say, as a crash of the host may leave them. With `remove` they are
+/// removed; another create may have put a whole one in such a place meanwhile, which is then compiled once more.
+pub fn damaged(root: &Path, remove: bool) -> Vec<PathBuf> {
+    let path = root.join(CACHE);
+    // A cache that is not ours is not used, and is not ours to clear.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let Ok(cache) = open(&path, flags, Mode::empty()) else { return Vec::new() };
+    if !fstat(&cache).is_ok_and(|stat| belongs_to_us(&stat)) {
+        return Vec::new();
+    }
+    let is_key = |name: &str| name.len() == 2 * SEAL && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let names = std::fs::read_dir(&path).into_iter().flatten().flatten();
+    names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_key(name) && cached(&cache, name).is_none())
+        .filter(|name| !remove || unlinkat(&cache, name.as_str(), UnlinkatFlags::NoRemoveDir).is_ok())
+        .map(|name| path.join(name))
+        .collect()
 }
 
 fn seal(name: &str, program: &[u8]) -> Vec<u8> {

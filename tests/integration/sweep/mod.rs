@@ -6,6 +6,7 @@
 
 mod calls;
 mod scene;
+mod soak;
 
 use std::fmt::Write as _;
 use std::io::Write as _;

@@ -96,7 +96,7 @@ pub struct Disturbed {
 }
 
 impl Disturbed {
-    fn pids(&self) -> impl Iterator<Item = Pid> {
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
         self.report.lines().filter_map(|line| Pid::from_raw(line.strip_prefix("pid ")?.parse().ok()?))
     }
 
@@ -166,12 +166,12 @@ impl Scene {
             Verb::Create => container.background("create", &[]),
             Verb::Run => container.background("run", &[]),
             Verb::Exec => container.exec_call(&[], &["/bin/sh", "-c", "/bin/probe; echo END; exit 7"]),
-            Verb::Start => self.runtime.invoke(&["start", id]),
-            Verb::Kill => self.runtime.invoke(&["kill", id, "KILL"]),
-            Verb::Delete => self.runtime.invoke(&["delete", id]),
-            Verb::DeleteForce => self.runtime.invoke(&["delete", "--force", id]),
+            Verb::Start => container.runtime.invoke(&["start", id]),
+            Verb::Kill => container.runtime.invoke(&["kill", id, "KILL"]),
+            Verb::Delete => container.runtime.invoke(&["delete", id]),
+            Verb::DeleteForce => container.runtime.invoke(&["delete", "--force", id]),
         };
-        let report = self.runtime.scratch().join(format!("report-{}", next_number()));
+        let report = container.runtime.scratch().join(format!("report-{}", next_number()));
         let (role, number, when) = place.map_or((0, 0, 0), |place| (place.role, place.call, place.when));
         let action = match action {
             Action::Nothing => "none".to_owned(),

@@ -46,6 +46,19 @@ impl Cgroup {
         self.placement.places.iter().any(|place| place.directory().is_dir())
     }
 
+    /// The directories that exist.
+    pub fn directories(&self) -> Vec<PathBuf> {
+        self.placement.places.iter().map(Place::directory).filter(|directory| directory.is_dir()).collect()
+    }
+
+    /// The directories that exist and have neither a process nor a directory in them.
+    pub fn empty_directories(&self) -> Vec<PathBuf> {
+        let is_empty = |directory: &PathBuf| {
+            tree(directory).len() == 1 && pids_below(directory).is_ok_and(|pids| pids.is_empty())
+        };
+        self.directories().into_iter().filter(is_empty).collect()
+    }
+
     /// Every process of the container, those in cgroups that it made itself too, in ascending order.
     pub fn pids(&self) -> Result<Vec<Pid>> {
         let Some(place) = self.leading() else { return Ok(Vec::new()) };
@@ -61,7 +74,11 @@ impl Cgroup {
         if signal == libc::SIGKILL && place.is_unified() && write_at(&directory, "cgroup.kill", "1").is_ok() {
             return Ok(());
         }
-        let was_frozen = self.is_frozen().unwrap_or(false);
+        let was_frozen = match self.is_frozen() {
+            // Whoever is to end is thawed in any case.
+            Err(_) if signal == libc::SIGKILL => false,
+            other => other?,
+        };
         let froze = !was_frozen && self.freeze().is_ok();
         let result = signal_below(&directory, signal);
         // A process frozen by v1 cannot even be killed; and whom we froze, we thaw.
@@ -99,7 +116,7 @@ impl Cgroup {
         let Ok((place, file)) = self.freezer() else { return Ok(false) };
         match read_at(&place.directory(), file) {
             Ok(state) => Ok(matches!(state.trim(), "1" | "FROZEN" | "FREEZING")),
-            Err(Errno::ENOENT | Errno::ENODEV) => Ok(false),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV) => Ok(false),
             Err(errno) => Err(errno).with_context(|| format!("read {}/{file}", place.directory().display())),
         }
     }

@@ -176,23 +176,6 @@ fn plan_unit(request: &Request, hierarchies: &[Hierarchy]) -> Result<(Unit, Path
     Ok(planned)
 }
 
-/// What systemd has of a container whose record is lost, where it runs: each scope with its cgroups. For a container of
-/// that id whose state was in that directory.
-///
-/// # Errors
-/// Where systemd does not answer.
-pub fn scopes(id: &str, state: &Path, rootless: bool) -> Result<Vec<Placement>> {
-    if !systemd::is_running() {
-        return Ok(Vec::new());
-    }
-    let hierarchies = hierarchy::discover()?;
-    let found = systemd::scopes(id, state, rootless)?.into_iter().map(|(unit, path)| {
-        let places = places(&hierarchies, &Wanted::Absolute(path));
-        Placement { places, rootless, unit: Some(unit), ..Placement::default() }
-    });
-    Ok(found.collect())
-}
-
 /// Where the path of the request starts from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wanted {

@@ -1,11 +1,13 @@
 //! A container's cgroups as systemd makes them: all at once, around a process. On cgroup v1 those of the controllers that
 //! systemd leaves alone are made beside them.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 use super::create::OpenPlace;
-use super::placement::{Place, Placement, StartUnit};
-use super::{Created, devices, file, limits, systemd};
+use super::placement::{Place, Placement, StartUnit, Wanted, places};
+use super::{Created, devices, file, hierarchy, limits, systemd};
 
 impl Created {
     /// The scope that systemd makes around a process, and its open directories.
@@ -48,4 +50,46 @@ impl Place {
     pub(super) fn is_tracked(&self) -> bool {
         self.is_unified() || self.controllers == "name=systemd"
     }
+}
+
+/// Which cgroup systemd would put a container in. Asks systemd, changes nothing.
+///
+/// # Errors
+/// Where systemd does not run or does not answer.
+pub fn plan_by_systemd(root: &Path, id: &str, rootless: bool) -> Result<String> {
+    let (unit, path) = systemd::plan(None, id, &root.join(id), rootless)?;
+    Ok(format!("it answers, and would make {} at {}", unit.name, path.display()))
+}
+
+/// What systemd has of a container whose record is lost, where it runs: each scope with its cgroups. For a container of
+/// that id whose state was in that directory.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub fn scopes(id: &str, state: &Path, rootless: bool) -> Result<Vec<Placement>> {
+    if !systemd::is_running() {
+        return Ok(Vec::new());
+    }
+    let hierarchies = hierarchy::discover()?;
+    let found = systemd::scopes(id, state, rootless)?.into_iter().map(|(unit, path)| {
+        let places = places(&hierarchies, &Wanted::Absolute(path));
+        Placement { places, rootless, unit: Some(unit), ..Placement::default() }
+    });
+    Ok(found.collect())
+}
+
+/// The scopes of containers whose state was in a directory below `root` and is gone, by their ids.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub fn orphans(root: &Path, rootless: bool) -> Result<Vec<(String, Placement)>> {
+    if !systemd::is_running() {
+        return Ok(Vec::new());
+    }
+    let hierarchies = hierarchy::discover()?;
+    let found = systemd::orphans(root, rootless)?.into_iter().map(|(id, unit, path)| {
+        let places = places(&hierarchies, &Wanted::Absolute(path));
+        (id, Placement { places, rootless, unit: Some(unit), ..Placement::default() })
+    });
+    Ok(found.collect())
 }

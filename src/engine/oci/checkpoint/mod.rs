@@ -79,6 +79,14 @@ fn refuse_rootless(what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Which version of CRIU there is.
+///
+/// # Errors
+/// Where it is not installed, or is too old.
+pub fn criu_version(program: &Path) -> Result<String> {
+    session::version(program, OLDEST).map(|version| version.to_string())
+}
+
 /// Those are the host's, and would have to be given to the container once more. Images that nobody can restore would be a
 /// container that is lost.
 fn refuse_net_devices(spec: &Spec) -> Result<()> {

@@ -17,7 +17,7 @@ use super::devices::Rule;
 use super::limits::Setting;
 use bus::{Bus, Refusal};
 pub use devices::warning as device_warning;
-pub use owner::{Standing, scopes};
+pub use owner::{Standing, orphans, scopes};
 pub use unit::Unit;
 use wire::{Argument, Property, Value};
 

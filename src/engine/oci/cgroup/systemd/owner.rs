@@ -60,11 +60,45 @@ pub fn scopes(id: &str, state: &Path, user: bool) -> Result<Vec<(Unit, PathBuf)>
     let mut found = Vec::new();
     for (name, _) in listed.into_iter().filter(|(name, text)| *text == about || name.contains(id)) {
         let Some((path, true)) = object(&mut bus, &name, &owner)? else { continue };
-        let cgroup = bus.strings_of(&path, "Scope", "ControlGroup").unwrap_or_default().pop().unwrap_or_default();
-        let unit = Unit { name, user, slice: String::new(), owner: owner.clone() };
-        found.push((unit, PathBuf::from(cgroup.trim_start_matches('/'))));
+        let cgroup = cgroup(&mut bus, &path);
+        found.push((Unit { name, user, slice: String::new(), owner: owner.clone() }, cgroup));
     }
     Ok(found)
+}
+
+/// Every scope of a container whose state was in a directory below `root` that is no more, with the container's id.
+///
+/// # Errors
+/// Where systemd does not answer.
+pub fn orphans(root: &Path, user: bool) -> Result<Vec<(String, Unit, PathBuf)>> {
+    let above = format!("{}/", url(root)?);
+    let mut bus = connect(user)?;
+    let patterns = [Argument::Strings(&[]), Argument::Strings(&["*.scope"])];
+    let listed = bus.manager("ListUnitsByPatterns", &patterns)?.units()?;
+    let mut found = Vec::new();
+    for (name, text) in listed {
+        let Some(id) = text.strip_prefix(&description("")) else { continue };
+        // What the scope says by itself: its name and its description are anybody's.
+        let owner = url(&root.join(id))?;
+        if crate::config::id::validate(id).is_err() || !owner.starts_with(&above) || is_there(&root.join(id)) {
+            continue;
+        }
+        let Some((path, true)) = object(&mut bus, &name, &owner)? else { continue };
+        let cgroup = cgroup(&mut bus, &path);
+        found.push((id.to_owned(), Unit { name, user, slice: String::new(), owner }, cgroup));
+    }
+    Ok(found)
+}
+
+/// One that cannot be looked for may be there.
+fn is_there(state: &Path) -> bool {
+    !state.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The cgroup of a scope, below the hierarchy's root.
+fn cgroup(bus: &mut Bus, path: &str) -> PathBuf {
+    let cgroup = bus.strings_of(path, "Scope", "ControlGroup").unwrap_or_default().pop().unwrap_or_default();
+    PathBuf::from(cgroup.trim_start_matches('/'))
 }
 
 /// The owner as a property.

@@ -1,0 +1,148 @@
+//! `gc`: removes what killed commands left. Only what is ours beyond doubt: what lies in a state directory that nobody is at
+//! work in and whose creation was never completed, or whose container has ended and was to be removed by a command that is
+//! gone; and what systemd has of a container whose state is gone.
+
+use super::lifecycle;
+use crate::engine::oci::{cgroup, seccomp};
+use crate::engine::remains::{self, Thing, Unrecorded};
+use crate::engine::{Container, table};
+use crate::state::{self, Busy, NotFound, StateDir, Status};
+use anyhow::{Context, Result};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use std::path::Path;
+use std::time::Duration;
+
+/// Something that was found, and what was done with it.
+#[derive(Debug)]
+pub struct Found {
+    pub thing: Thing,
+    /// The container that it is of, and what is known of that.
+    pub about: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    Removed,
+    /// It was only asked for what would be removed.
+    WouldBeRemoved,
+    /// It may be somebody else's, or is to be removed by hand.
+    Left(String),
+    Failed(anyhow::Error),
+}
+
+/// Looks through a directory of state, and through what systemd has of the containers in it.
+///
+/// # Errors
+/// Where the directory cannot be read. What could not be removed is among what is found.
+pub fn collect(root: &Path, dry_run: bool) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for id in state::list(root)? {
+        if crate::config::id::validate(&id).is_ok() {
+            look_at(root, &id, dry_run, &mut found).unwrap_or_else(|error| {
+                let thing = Thing::State(root.join(&id));
+                found.push(Found { thing, about: of(&id, "left by a killed command"), outcome: Outcome::Failed(error) });
+            });
+        }
+    }
+    for program in seccomp::damaged(root, !dry_run) {
+        let outcome = if dry_run { Outcome::WouldBeRemoved } else { Outcome::Removed };
+        found.push(Found { thing: Thing::Program(program), about: "of the cache".to_owned(), outcome });
+    }
+    orphaned_scopes(root, dry_run, &mut found);
+    Ok(found)
+}
+
+fn of(id: &str, what: &str) -> String {
+    format!("of container {id:?}, {what}")
+}
+
+/// The container with this id, under its lock. A command that is at work on it has that.
+fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Result<()> {
+    let state = match StateDir::open_locked_within(root, id, Duration::ZERO) {
+        Err(error) if error.is::<Busy>() || error.is::<NotFound>() => return Ok(()),
+        other => other?,
+    };
+    let directory = Thing::State(root.join(id));
+    let left = |thing: Thing, what: &str, why: String| Found { thing, about: of(id, what), outcome: Outcome::Left(why) };
+    let force = format!("`rtx delete --force {id}` removes it");
+    match state.record() {
+        Err(error) if error.is::<NotFound>() => {
+            let about = of(id, "whose creation was never completed");
+            if let Some(name) = state.strange_file()? {
+                found.push(left(directory, "which has no state", format!("{name:?} in it is not rtx's; {force}")));
+                return Ok(());
+            }
+            // Without a configuration it had not come to its cgroups.
+            let config = state.config().ok();
+            let cgroups = config.map(|config| Unrecorded::find(root, id, Some(&config))).transpose()?;
+            let things = cgroups.iter().flat_map(Unrecorded::things).chain([directory]).collect();
+            remove(things, about, dry_run, found, || lifecycle::delete_locked(root, state, true, None));
+        }
+        Err(error) => found.push(left(directory, "which cannot be read", format!("{error:#}; {force}"))),
+        Ok(record) if !record.complete => {
+            let things = remains::recorded(&record)?.into_iter().chain([directory]).collect();
+            let about = of(id, "whose creation was never completed");
+            remove(things, about, dry_run, found, || lifecycle::delete_locked(root, state, true, None));
+        }
+        Ok(record) => {
+            for name in state.unfinished_files()? {
+                let unlink = || unlinkat(&state, name.as_str(), UnlinkatFlags::NoRemoveDir);
+                let thing = Thing::File(root.join(id).join(&name));
+                remove(vec![thing], of(id, "never put in its place"), dry_run, found, || {
+                    unlink().map(|()| Vec::new()).context(name.clone())
+                });
+            }
+            if !record.attended || state.is_open_elsewhere()? {
+                return Ok(());
+            }
+            let bundle = record.bundle.clone();
+            let things: Vec<Thing> = remains::recorded(&record)?.into_iter().chain([directory]).collect();
+            let engine = (table::find(&record.engine)?.make)();
+            let container = Container::new(state, record);
+            if engine.status(&container)? != Status::Stopped {
+                return Ok(());
+            }
+            let about = of(id, "which has ended, and whose `run` is gone");
+            remove(things, about, dry_run, found, || {
+                lifecycle::delete_locked(root, container.state, true, Some(&bundle))
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What is of one container goes together. Hooks that failed change nothing, as with `delete`.
+fn remove(
+    things: Vec<Thing>,
+    about: String,
+    dry_run: bool,
+    found: &mut Vec<Found>,
+    remove: impl FnOnce() -> Result<Vec<String>>,
+) {
+    let failed = if dry_run { None } else { remove().err().map(|error| format!("{error:#}")) };
+    found.extend(things.into_iter().map(|thing| {
+        let outcome = match &failed {
+            _ if dry_run => Outcome::WouldBeRemoved,
+            Some(error) => Outcome::Failed(anyhow::anyhow!(error.clone())),
+            None => Outcome::Removed,
+        };
+        Found { thing, about: about.clone(), outcome }
+    }));
+}
+
+/// Scopes that say to be of containers below this root that have no state any more. Where systemd does not answer, there is
+/// nothing that can be told.
+fn orphaned_scopes(root: &Path, dry_run: bool, found: &mut Vec<Found>) {
+    let Ok(orphans) = cgroup::orphans(root, state::is_rootless()) else { return };
+    for (id, placement) in orphans {
+        let things: Vec<Thing> = placement.unit().map(|unit| Thing::Unit(unit.name.clone())).into_iter().collect();
+        remove(things, of(&id, "whose state is gone"), dry_run, found, || {
+            // Keeps a create of this id away, whose scope would be of the same name.
+            let state = StateDir::create(root, &id)?;
+            let removed = placement.open().remove(|_| true);
+            state.remove()?;
+            removed.map(|()| Vec::new())
+        });
+    }
+}

@@ -1,0 +1,257 @@
+//! `rtx gc`: what killed commands left goes, and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::support::children::{poll_until, wait_orphan};
+use crate::support::runtime::Running;
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn kill(running: &Running) {
+    kill_process(Pid::from_raw(running.pid()).expect("a pid"), Signal::KILL).expect("kill a command");
+}
+
+/// Starts a create that a hook holds up when the cgroups are there, and kills it.
+fn killed_create(container: &Container<'_>, bundle: &Bundle) {
+    let begun = bundle.host("begun");
+    let create = container.background("create", &[]).start();
+    poll_until(LONG, || begun.exists().then_some(())).expect("the hook begins");
+    kill(&create);
+    create.wait();
+    std::fs::remove_file(begun).expect("remove what the hook made");
+}
+
+fn hanging_bundle() -> Bundle {
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.make_script("hang", "touch begun; exec sleep 600");
+    let path = bundle.host("hang");
+    bundle.set("/hooks", json!({ "createRuntime": [{ "path": path, "env": ["PATH=/bin:/usr/bin"] }] }));
+    bundle
+}
+
+#[test]
+fn what_a_killed_create_left_goes_and_a_container_stays() {
+    let runtime = own_engine!();
+    let (bundle, hanging) = (Bundle::shell("exec sleep 600"), hanging_bundle());
+    let (kept, created, stopped) =
+        (Container::new(&runtime, &bundle), Container::new(&runtime, &bundle), Container::new(&runtime, &bundle));
+    kept.run_detached(&[]).ok();
+    created.create().ok();
+    stopped.run_detached(&[]).ok();
+    stopped.kill("KILL").ok();
+    stopped.wait_exit();
+    let killed = Container::new(&runtime, &hanging);
+    killed_create(&killed, &hanging);
+    let state = runtime.root().join(&killed.id);
+    assert!(state.exists(), "the create was killed too late");
+
+    let planned = runtime.run(&["gc", "--dry-run"]).ok().stdout;
+    assert!(planned.contains(&format!("would be removed: state directory {}", state.display())), "{planned}");
+    assert!(planned.contains("would be removed: cgroup /sys/fs/cgroup"), "{planned}");
+    assert!(state.exists(), "--dry-run removes");
+    for other in [&kept, &created, &stopped] {
+        assert!(!planned.contains(&other.id), "{planned}");
+    }
+
+    let done = runtime.run(&["gc"]).ok().stdout;
+    assert_eq!(done, planned.replace("would be removed", "removed"));
+    let nothing = || Some(leftover::of(&killed.id, hanging.path(), &runtime.root())).filter(Vec::is_empty);
+    assert!(poll_until(LONG, nothing).is_some(), "left: {:?}", leftover::of(&killed.id, hanging.path(), &runtime.root()));
+    assert_eq!(runtime.run(&["gc"]).ok().stdout, "");
+    assert_eq!([kept.status(), created.status(), stopped.status()], ["running", "created", "stopped"]);
+    assert_eq!(kept.exec(&[], &["/bin/true"]).code, 0);
+    created.start().ok();
+    killed.runtime.run(&["state", &killed.id]).fails(1, "does not exist");
+}
+
+/// Whose `run` was killed nobody removes when it has ended; while it runs it is left alone, and so is the one of a `run`
+/// that is there.
+#[test]
+fn the_container_of_a_killed_run_goes_when_it_has_ended() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let (orphan, attended) = (Container::new(&runtime, &bundle), Container::new(&runtime, &bundle));
+    let kept = Container::new(&runtime, &bundle);
+    let run = orphan.background("run", &[]).start();
+    let other = attended.background("run", &[]).start();
+    for container in [&orphan, &attended] {
+        poll_until(LONG, || (container.status() == "running").then_some(())).expect("the container runs");
+    }
+    let keeping = kept.background("run", &["--keep"]).start();
+    poll_until(LONG, || (kept.status() == "running").then_some(())).expect("the container runs");
+    kill(&run);
+    run.wait();
+    let pid = orphan.pid();
+    if orphan.status() == "running" {
+        assert_eq!(runtime.run(&["gc"]).ok().stdout, "");
+        orphan.kill("KILL").ok();
+    }
+    wait_orphan(pid, LONG);
+    poll_until(LONG, || (orphan.status() == "stopped").then_some(())).expect("the container ends");
+    kept.kill("KILL").ok();
+    assert_eq!(keeping.wait().code, 137);
+    let done = runtime.run(&["gc"]).ok().stdout;
+    assert!(done.contains(&orphan.id) && !done.contains(&attended.id) && !done.contains(&kept.id), "{done}");
+    assert!(!runtime.root().join(&orphan.id).exists());
+    assert_eq!([attended.status(), kept.status()], ["running", "stopped"]);
+    attended.kill("KILL").ok();
+    assert_eq!(other.wait().code, 137);
+}
+
+fn damage(runtime: &Runtime, name: &str) -> PathBuf {
+    let path = runtime.root().join(name);
+    std::fs::create_dir_all(&path).expect("make a directory in the state root");
+    path
+}
+
+/// What rtx did not make, or cannot read, is somebody else's to judge.
+#[test]
+fn what_is_not_ours_stays() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let foreign = damage(&runtime, "foreign");
+    std::fs::write(foreign.join("exec.fifo"), "").expect("make a file");
+    let runcs = damage(&runtime, "runcs");
+    std::fs::write(runcs.join("state.json"), r#"{"id":"runcs","init_process_pid":1}"#).expect("make a file");
+    let no_id = damage(&runtime, "no id");
+    std::fs::write(runtime.root().join("file"), "").expect("make a file");
+    let empty = damage(&runtime, "empty");
+    // As a killed update leaves it.
+    let staged = runtime.root().join(&container.id).join(".config.json.new");
+    std::fs::write(&staged, "{").expect("make a file");
+    let cache = damage(&runtime, "seccomp@cache");
+    let (program, other) = (cache.join("ab".repeat(32)), cache.join("other"));
+    std::fs::write(&program, "half of a program").expect("make a file");
+    std::fs::write(&other, "").expect("make a file");
+
+    let done = runtime.run(&["gc"]).ok().stdout;
+    assert!(done.contains("left: state directory") && done.contains("\"exec.fifo\" in it is not rtx's"), "{done}");
+    assert!(done.contains("which cannot be read"), "{done}");
+    let there = |path: &Path| path.exists();
+    assert!(there(&foreign.join("exec.fifo")) && there(&runcs.join("state.json")) && there(&no_id) && there(&other));
+    assert!(there(&runtime.root().join("file")));
+    assert!(!there(&empty) && !there(&staged) && !there(&program), "{done}");
+    assert_eq!(container.status(), "running");
+    for name in ["foreign", "runcs"] {
+        runtime.run(&["delete", "--force", name]).ok();
+    }
+}
+
+/// Of many gc's at a time, with creates of the same ids beside them, none removes what another command has just made.
+#[test]
+fn beside_creates_it_removes_nothing_of_theirs() {
+    needs_root!();
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    for _ in 0..5 {
+        let containers: Vec<Container<'_>> = (0..4).map(|_| Container::new(&runtime, &bundle)).collect();
+        let creates: Vec<Running> =
+            containers.iter().map(|container| container.background("create", &[]).start()).collect();
+        let collectors: Vec<Running> = (0..4).map(|_| runtime.invoke(&["gc"]).start()).collect();
+        for collector in collectors {
+            assert_eq!(collector.wait().ok().stdout, "");
+        }
+        for (create, container) in creates.into_iter().zip(&containers) {
+            create.wait().ok();
+            assert_eq!(container.status(), "created");
+            container.start().ok();
+        }
+    }
+}
+
+/// Whatever is in its place, `delete --force` removes a container's state, and the id can be used again.
+#[test]
+fn delete_force_of_what_is_damaged() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let edit = |path: &Path, change: fn(&mut serde_json::Value)| {
+        let text = std::fs::read(path).expect("read the state");
+        let mut value = serde_json::from_slice(&text).expect("parse the state");
+        change(&mut value);
+        std::fs::write(path, value.to_string()).expect("write the state");
+    };
+    let damages: [(&str, &dyn Fn(&Path)); 14] = [
+        ("truncated", &|d| std::fs::write(d.join("state.json"), "{\"version\":1").expect("write")),
+        ("empty", &|d| std::fs::write(d.join("state.json"), "").expect("write")),
+        ("binary", &|d| std::fs::write(d.join("state.json"), [0xff; 4096]).expect("write")),
+        ("of another runtime", &|d| std::fs::write(d.join("state.json"), r#"{"init_process_pid":1}"#).expect("write")),
+        ("of another version", &|d| edit(&d.join("state.json"), |v| v["version"] = json!(99))),
+        ("of an unknown engine", &|d| edit(&d.join("state.json"), |v| v["engine"] = json!("none"))),
+        ("of another container", &|d| edit(&d.join("state.json"), |v| v["id"] = json!("another"))),
+        ("with a damaged part", &|d| edit(&d.join("state.json"), |v| v["engineState"] = json!({"cgroup": 1}))),
+        ("gone", &|d| std::fs::remove_file(d.join("state.json")).expect("remove")),
+        ("without configuration", &|d| std::fs::remove_file(d.join("config.json")).expect("remove")),
+        ("with a damaged configuration", &|d| std::fs::write(d.join("config.json"), "[").expect("write")),
+        ("a directory", &|d| {
+            std::fs::remove_file(d.join("state.json")).expect("remove");
+            std::fs::create_dir_all(d.join("state.json/a/b")).expect("mkdir");
+        }),
+        ("a link", &|d| {
+            std::fs::remove_file(d.join("state.json")).expect("remove");
+            std::os::unix::fs::symlink("/etc/passwd", d.join("state.json")).expect("link");
+        }),
+        ("a fifo", &|d| {
+            std::fs::remove_file(d.join("state.json")).expect("remove");
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                d.join("state.json"),
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::RUSR,
+                0,
+            )
+            .expect("mkfifo");
+        }),
+    ];
+    for (what, damage) in damages {
+        let container = Container::new(&runtime, &bundle);
+        container.run_detached(&[]).ok();
+        let pid = container.pid();
+        damage(&runtime.root().join(&container.id));
+        let listed = runtime.run(&["list", "--quiet"]).ok();
+        let is_whole = what.contains("configuration");
+        assert_eq!(listed.stdout.contains(&container.id), is_whole, "{what}: {listed:?}");
+        // Without any record only the cgroup could be known, and one with a process may be another's.
+        if what == "gone" {
+            rustix::process::kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("kill init");
+            wait_orphan(pid, LONG);
+        }
+        let delete = container.delete(&["--force"]);
+        assert_eq!(delete.code, 0, "{what}: {}", delete.stderr);
+        wait_orphan(pid, LONG);
+        assert!(!runtime.root().join(&container.id).exists(), "{what}: the state is there");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{what}: the container still runs");
+        container.create().ok();
+        container.delete(&["--force"]).ok();
+    }
+}
+
+/// Nothing else of the container has to be there.
+#[test]
+fn delete_force_where_everything_else_is_gone() {
+    let runtime = own_engine!();
+    let (bundle, lost) = (Bundle::shell("exec sleep 600"), Bundle::shell("exec sleep 600"));
+    let container = Container::new(&runtime, &lost);
+    container.run_detached(&[]).ok();
+    container.kill("KILL").ok();
+    container.wait_exit();
+    for cgroup in leftover::cgroups(&container.id).iter().rev() {
+        std::fs::remove_dir(cgroup).expect("remove a cgroup");
+    }
+    std::fs::remove_dir_all(lost.path()).expect("remove the bundle");
+    assert!(runtime.run(&["list", "--quiet"]).ok().stdout.contains(&container.id));
+    container.delete(&["--force"]).ok();
+    // Never made, and made by halves.
+    let other = Container::new(&runtime, &bundle);
+    other.delete(&["--force"]).ok();
+    std::fs::create_dir(runtime.root().join(&other.id)).expect("make a state directory");
+    assert_eq!(runtime.run(&["list", "--quiet"]).ok().stdout, "");
+    other.delete(&["--force"]).ok();
+    assert!(!runtime.root().join(&other.id).exists());
+}
