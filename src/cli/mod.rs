@@ -2,7 +2,7 @@
 
 mod announce;
 pub mod args;
-mod argv;
+pub(crate) mod argv;
 mod check;
 mod checkpoint;
 mod create;
@@ -13,7 +13,7 @@ mod engine;
 mod events;
 mod exec;
 mod features;
-mod inherited;
+pub(crate) mod inherited;
 mod kill;
 mod launch;
 mod launch_args;
@@ -28,7 +28,7 @@ mod spec;
 mod start;
 mod state_command;
 mod update;
-mod values;
+pub(crate) mod values;
 pub mod version;
 
 use crate::config::rtx_config::{self, RtxConfig};
