@@ -109,7 +109,9 @@ fn process(data: &[u8]) {
 /// What `update --resources` takes, laid over limits that a container has.
 fn limits(data: &[u8]) {
     let Ok(document) = json::parse(data) else { return };
-    for current in [value!({}), value!({ "memory": { "limit": 10_000_000 }, "cpu": { "quota": 5000, "period": 10_000 } })] {
+    for current in
+        [value!({}), value!({ "memory": { "limit": 10_000_000 }, "cpu": { "quota": 5000, "period": 10_000 } })]
+    {
         let _ = update::plan(&current, &document);
     }
 }

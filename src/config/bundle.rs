@@ -41,8 +41,8 @@ impl Bundle {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(directory: PathBuf, raw: Vec<u8>) -> Result<Self> {
-        let mut value = json::parse(&raw)
-            .with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
+        let mut value =
+            json::parse(&raw).with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
         let warnings = super::findings::refuse(super::check::check(&value, Some(&directory)))?;
         super::check::normalise(&mut value);
         let spec: Spec = serde_json::from_value(value)

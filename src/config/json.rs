@@ -215,8 +215,18 @@ mod tests {
     #[test]
     fn as_serde_json_does() {
         for text in [
-            "null", "true", "-5", "18446744073709551615", "1.5", "1e3", "-0", r#""aé\u0000\ud83d\ude00""#, "[]", "{}",
-            r#" {"a": [1, {"b": null, "c~/": "x"}], "": false} "#, r#"{"process": {"args": ["x"]}, "a": {"process": 1}}"#,
+            "null",
+            "true",
+            "-5",
+            "18446744073709551615",
+            "1.5",
+            "1e3",
+            "-0",
+            r#""aé\u0000\ud83d\ude00""#,
+            "[]",
+            "{}",
+            r#" {"a": [1, {"b": null, "c~/": "x"}], "": false} "#,
+            r#"{"process": {"args": ["x"]}, "a": {"process": 1}}"#,
         ] {
             assert_eq!(parse(text.as_bytes()).unwrap(), serde_json::from_str::<Value>(text).unwrap(), "{text}");
         }

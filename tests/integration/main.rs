@@ -16,6 +16,7 @@ mod differential;
 mod errors;
 mod escapes;
 mod fallbacks;
+mod fuzz;
 mod guest;
 mod interrupted;
 mod joined;

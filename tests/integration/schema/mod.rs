@@ -5,7 +5,7 @@
 mod documents;
 mod limits;
 mod mistakes;
-mod samples;
+pub mod samples;
 mod table;
 mod violations;
 
