@@ -7,6 +7,8 @@
 pub mod cli;
 pub mod config;
 pub mod engine;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod rpc;
 pub mod stages;
 pub mod state;

@@ -3,9 +3,10 @@
 use super::args::CheckArgs;
 use super::output;
 use crate::config::check::{self, Severity};
+use crate::config::json;
 use crate::engine::LaunchOptions;
 use crate::stages::stage1::{self, Request};
-use crate::sys::{On, describe, errno_of};
+use crate::sys::{describe, errno_of};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -14,8 +15,8 @@ pub fn check(context: &super::Context, args: CheckArgs) -> Result<i32> {
     let directory = std::fs::canonicalize(&args.bundle)
         .map_err(|error| anyhow::anyhow!("chdir {}: {}", args.bundle.display(), describe(errno_of(&error))))?;
     let path = directory.join("config.json");
-    let raw = std::fs::read(&path).map_err(|error| errno_of(&error)).on("read", path.display())?;
-    let value = serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
+    let raw = json::read(&path)?;
+    let value = json::parse(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
     let findings = check::check(&value, Some(&directory));
     let others = findings.iter().filter(|finding| finding.severity != Severity::Error).count();
     let mut text = String::new();

@@ -34,7 +34,9 @@ fn line(check: &Check) -> String {
     let Check { area, name, found, lack, .. } = check;
     match lack {
         None => format!("ok       {area}: {name}: {found}\n"),
-        Some(lack) => format!("missing  {area}: {name}: {found}. Without it {}. To mend it: {}\n", lack.cost, lack.mend),
+        Some(lack) => {
+            format!("missing  {area}: {name}: {found}. Without it {}. To mend it: {}\n", lack.cost, lack.mend)
+        }
     }
 }
 

@@ -3,11 +3,10 @@
 use super::announce::Announcement;
 use super::args::ExecArgs;
 use super::{Context, inherited};
-use crate::config::{check, findings};
+use crate::config::{check, findings, json};
 use crate::engine::ExecConfig;
 use crate::stages::exec::{self, ExecOptions, Joined};
 use crate::stages::lifecycle::Live;
-use crate::sys::{On, errno_of};
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 use std::path::Path;
@@ -49,8 +48,9 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
 /// `--process`: the process object of a config.json. Flags that would contradict it are ignored by runc; `--tty` and
 /// `--no-new-privs` are taken.
 fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
-    let raw = std::fs::read(path).map_err(|error| errno_of(&error)).on("read", path.display())?;
-    let mut value = serde_json::from_slice(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
+    // Shells have pipes for files: `--process <(…)`.
+    let raw = json::read_stream(path)?;
+    let mut value = json::parse(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
     findings::refuse(check::check_process(&value)).with_context(|| format!("--process {}", path.display()))?;
     check::normalise_process(&mut value);
     let mut process: Process =

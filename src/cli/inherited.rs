@@ -16,7 +16,23 @@ pub fn find() -> u32 {
 /// # Errors
 /// Where a descriptor that is to be passed on is not open.
 pub fn count(found: u32, preserve_fds: u32, options: &mut LaunchOptions) -> Result<()> {
-    let listen_fds = listen_fds();
+    let variable = |name| std::env::var(name).ok();
+    let (pid, fds) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
+    count_for(std::process::id(), (pid.as_deref(), fds.as_deref()), found, preserve_fds, options)
+}
+
+/// The same for the process with that pid, with `LISTEN_PID` and `LISTEN_FDS` as they are given.
+///
+/// # Errors
+/// As [`count`].
+pub fn count_for(
+    own_pid: u32,
+    variables: (Option<&str>, Option<&str>),
+    found: u32,
+    preserve_fds: u32,
+    options: &mut LaunchOptions,
+) -> Result<()> {
+    let listen_fds = listen_fds(own_pid, variables);
     if listen_fds > found {
         bail!("LISTEN_FDS={listen_fds}: descriptor {} is not open; LISTEN_FDS counts from 3", 3 + found);
     }
@@ -39,10 +55,10 @@ pub fn notify_socket() -> Option<OsString> {
 }
 
 /// sd_listen_fds(3): the sockets are for the process that `LISTEN_PID` names.
-fn listen_fds() -> u32 {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), Some(count)) if pid == std::process::id() => count.min(1024),
+fn listen_fds(own_pid: u32, (pid, fds): (Option<&str>, Option<&str>)) -> u32 {
+    let number = |value: Option<&str>| value.and_then(|value| value.parse::<u32>().ok());
+    match (number(pid), number(fds)) {
+        (Some(pid), Some(count)) if pid == own_pid => count.min(1024),
         _ => 0,
     }
 }

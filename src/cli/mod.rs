@@ -2,7 +2,7 @@
 
 mod announce;
 pub mod args;
-mod argv;
+pub(crate) mod argv;
 mod check;
 mod checkpoint;
 mod create;
@@ -15,7 +15,7 @@ mod events;
 mod exec;
 mod features;
 mod gc;
-mod inherited;
+pub(crate) mod inherited;
 mod kill;
 mod launch;
 mod launch_args;
@@ -31,7 +31,7 @@ mod start;
 mod state_command;
 mod timeline;
 mod update;
-mod values;
+pub(crate) mod values;
 pub mod version;
 
 use crate::config::rtx_config::{self, RtxConfig};

@@ -3,13 +3,11 @@
 use super::args::UpdateArgs;
 use super::values::Optional;
 use super::{Context, report};
-use crate::config::resctrl;
+use crate::config::{json as document, resctrl};
 use crate::stages::update;
-use crate::sys::{On, errno_of};
 use anyhow::{Context as _, Result, anyhow, bail};
 use oci_spec::runtime::LinuxIntelRdt;
 use serde_json::{Map, Value, json};
-use std::io::Read;
 use std::path::Path;
 
 /// Each limit that a flag gives: its place in `linux.resources`, and the flag.
@@ -119,28 +117,12 @@ fn by_flags(message: &str) -> String {
 
 /// Reads `--resources`: `-` is standard input.
 fn read(path: &Path) -> Result<Value> {
-    let mut text = Vec::new();
-    let (name, result) = match path.to_str() {
-        Some("-") => ("standard input".to_owned(), std::io::stdin().read_to_end(&mut text)),
-        _ => {
-            let result = std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text));
-            (path.display().to_string(), result)
-        }
+    let (name, bytes) = match path.to_str() {
+        Some("-") => ("standard input".to_owned(), document::read_from(std::io::stdin(), 0, "standard input")),
+        _ => (path.display().to_string(), document::read_stream(path)),
     };
-    result.map_err(|error| errno_of(&error)).on("read", &name).context("--resources")?;
-    serde_json::from_slice(&text)
-        .map_err(|error| anyhow!("--resources: {name} is not valid JSON: {}", explain(&text, &error)))
-}
-
-/// What is wrong with JSON, with the character that does not belong there, as runc names it.
-fn explain(text: &[u8], error: &serde_json::Error) -> String {
-    let line = text.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
-    match line.and_then(|line| line.get(error.column().checked_sub(1)?)) {
-        Some(byte) if error.is_syntax() && byte.is_ascii_graphic() => {
-            format!("invalid character {:?}: {error}", char::from(*byte))
-        }
-        _ => error.to_string(),
-    }
+    let bytes = bytes.context("--resources")?;
+    document::parse(&bytes).map_err(|error| anyhow!("--resources: {name} is not valid JSON: {error}"))
 }
 
 /// The schemata that the flags give; `None` where they give none.

@@ -1,12 +1,13 @@
 //! A bundle: a directory with a `config.json` and a root file system (runtime-spec bundle.md).
 
-use crate::sys::{On, describe, errno_of};
+use super::json;
+use crate::sys::{self, Errno, describe, errno_of};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
 
 /// A bundle that was read and checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bundle {
     /// Absolute.
     pub directory: PathBuf,
@@ -26,11 +27,11 @@ impl Bundle {
     /// Every problem of the configuration at once.
     pub fn load(directory: &Path) -> Result<Self> {
         let directory = absolute(directory)?;
-        let raw = match std::fs::read(directory.join("config.json")) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let raw = match json::read(&directory.join("config.json")) {
+            Err(error) if error.downcast_ref().is_some_and(|error: &sys::Error| error.errno == Errno::ENOENT) => {
                 bail!("JSON specification file config.json not found in {}", directory.display())
             }
-            other => other.map_err(|error| errno_of(&error)).on("read", directory.join("config.json").display())?,
+            other => other?,
         };
         Self::parse(directory, raw)
     }
@@ -40,8 +41,8 @@ impl Bundle {
     /// # Errors
     /// As [`Self::load`].
     pub fn parse(directory: PathBuf, raw: Vec<u8>) -> Result<Self> {
-        let mut value: serde_json::Value = serde_json::from_slice(&raw)
-            .with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
+        let mut value =
+            json::parse(&raw).with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
         let warnings = super::findings::refuse(super::check::check(&value, Some(&directory)))?;
         super::check::normalise(&mut value);
         let spec: Spec = serde_json::from_value(value)

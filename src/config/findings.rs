@@ -3,6 +3,9 @@
 use super::check::{Finding, Severity};
 use std::fmt;
 
+/// How many problems a message tells.
+const MOST: usize = 100;
+
 /// A configuration that cannot be run as it is.
 #[derive(Debug)]
 pub struct Invalid {
@@ -15,7 +18,9 @@ impl fmt::Display for Invalid {
             [finding] => write!(f, "config.json: {finding}"),
             findings => {
                 write!(f, "config.json has {} problems:", findings.len())?;
-                findings.iter().enumerate().try_for_each(|(index, finding)| write!(f, " ({}) {finding}", index + 1))
+                let mut told = findings.iter().take(MOST).enumerate();
+                told.try_for_each(|(index, finding)| write!(f, " ({}) {finding}", index + 1))?;
+                if findings.len() > MOST { write!(f, " and more, which `rtx check` tells") } else { Ok(()) }
             }
         }
     }

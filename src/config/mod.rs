@@ -8,6 +8,7 @@ pub mod features;
 pub mod findings;
 pub mod id;
 pub mod idmap_option;
+pub mod json;
 pub mod mount_options;
 pub mod number_list;
 pub mod resctrl;

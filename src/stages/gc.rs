@@ -41,7 +41,11 @@ pub fn collect(root: &Path, dry_run: bool) -> Result<Vec<Found>> {
         if crate::config::id::validate(&id).is_ok() {
             look_at(root, &id, dry_run, &mut found).unwrap_or_else(|error| {
                 let thing = Thing::State(root.join(&id));
-                found.push(Found { thing, about: of(&id, "left by a killed command"), outcome: Outcome::Failed(error) });
+                found.push(Found {
+                    thing,
+                    about: of(&id, "left by a killed command"),
+                    outcome: Outcome::Failed(error),
+                });
             });
         }
     }
@@ -64,7 +68,8 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
         other => other?,
     };
     let directory = Thing::State(root.join(id));
-    let left = |thing: Thing, what: &str, why: String| Found { thing, about: of(id, what), outcome: Outcome::Left(why) };
+    let left =
+        |thing: Thing, what: &str, why: String| Found { thing, about: of(id, what), outcome: Outcome::Left(why) };
     let force = format!("`rtx delete --force {id}` removes it");
     match state.record() {
         Err(error) if error.is::<NotFound>() => {

@@ -47,7 +47,8 @@ impl StateDir {
         let own = self.file().metadata().map_err(|error| errno_of(&error)).on("stat", self.id())?;
         let processes = std::fs::read_dir("/proc").map_err(|error| errno_of(&error)).on("read", "/proc")?;
         for process in processes.flatten() {
-            let is_process = process.file_name().to_string_lossy().parse().is_ok_and(|pid: u32| pid != std::process::id());
+            let is_process =
+                process.file_name().to_string_lossy().parse().is_ok_and(|pid: u32| pid != std::process::id());
             if !is_process {
                 continue;
             }

@@ -57,7 +57,8 @@ fn judge(outputs: &[Output], reasons: &[&str]) -> usize {
 
 fn nothing_left(container: &Container<'_>) {
     let left = || leftover::of(&container.id, container.bundle.path(), &container.runtime.root());
-    let gone = crate::support::children::poll_until(std::time::Duration::from_secs(20), || left().is_empty().then_some(()));
+    let gone =
+        crate::support::children::poll_until(std::time::Duration::from_secs(20), || left().is_empty().then_some(()));
     assert!(gone.is_some(), "left: {:?}", left());
 }
 

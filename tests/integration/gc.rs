@@ -61,7 +61,11 @@ fn what_a_killed_create_left_goes_and_a_container_stays() {
     let done = runtime.run(&["gc"]).ok().stdout;
     assert_eq!(done, planned.replace("would be removed", "removed"));
     let nothing = || Some(leftover::of(&killed.id, hanging.path(), &runtime.root())).filter(Vec::is_empty);
-    assert!(poll_until(LONG, nothing).is_some(), "left: {:?}", leftover::of(&killed.id, hanging.path(), &runtime.root()));
+    assert!(
+        poll_until(LONG, nothing).is_some(),
+        "left: {:?}",
+        leftover::of(&killed.id, hanging.path(), &runtime.root())
+    );
     assert_eq!(runtime.run(&["gc"]).ok().stdout, "");
     assert_eq!([kept.status(), created.status(), stopped.status()], ["running", "created", "stopped"]);
     assert_eq!(kept.exec(&[], &["/bin/true"]).code, 0);

@@ -1,5 +1,7 @@
 //! config-linux.md: namespaces and what needs them, devices, masked paths, cgroup path, and the smaller sections.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::Value;
 
 use super::document::keyed;
@@ -100,8 +102,8 @@ fn check_paths(report: &mut Report, linux: &Value) {
 }
 
 fn check_devices(report: &mut Report, linux: &Value) {
-    let devices = list(linux, "devices");
-    for (index, device) in devices.iter().enumerate() {
+    let mut paths = HashSet::new();
+    for (index, device) in list(linux, "devices").iter().enumerate() {
         let at = |name: &str| format!("/linux/devices/{index}/{name}");
         if let Some(path) = text(device, "path") {
             if !path.starts_with('/') {
@@ -110,7 +112,7 @@ fn check_devices(report: &mut Report, linux: &Value) {
                     format!("device path {path:?} must be absolute"),
                     "write the full path in the container, as in /dev/fuse",
                 );
-            } else if devices[..index].iter().any(|earlier| text(earlier, "path") == Some(path)) {
+            } else if !paths.insert(path) {
                 report.warning(
                     at("path"),
                     format!("{path} is given twice; the later one holds"),
@@ -166,6 +168,7 @@ fn check_net_devices(report: &mut Report, linux: &Value) {
             "add {\"type\": \"network\"} to linux.namespaces",
         );
     }
+    let mut names = HashMap::new();
     for (name, device) in devices {
         let renamed = text(device, "name").filter(|renamed| !renamed.is_empty());
         for wrong in [Some(name.as_str()), renamed].into_iter().flatten().filter(|name| !is_interface(name)) {
@@ -175,12 +178,11 @@ fn check_net_devices(report: &mut Report, linux: &Value) {
                 "use 1 to 15 bytes without white space, '/' and ':', and '%' only in one \"%d\"",
             );
         }
-        let inside = |(name, device): (&'_ String, &'_ Value)| {
-            text(device, "name").filter(|renamed| !renamed.is_empty()).unwrap_or(name).to_owned()
-        };
-        let own = inside((name, device));
-        let earlier = devices.iter().take_while(|(other, _)| *other != name).find(|other| inside(*other) == own);
-        if let Some((other, _)) = earlier.filter(|_| !own.contains('%')) {
+        let own = renamed.unwrap_or(name);
+        if own.contains('%') {
+            continue;
+        }
+        if let Some(other) = names.insert(own, name) {
             report.error(
                 keyed("/linux/netDevices", name),
                 format!("{other:?} is to be named {own:?} in the container as well"),

@@ -78,6 +78,8 @@ pub(super) fn check_list(report: &mut Report, object: &Value, name: &str, at: &s
             format!("{} mappings, where Linux takes at most {MAPPINGS_MAX}", maps.len()),
             "join neighbouring ranges",
         );
+        // Comparing each with each is for as many as there may be.
+        return;
     }
     for (index, map) in maps.iter().enumerate() {
         let entry = &list(object, name)[index];

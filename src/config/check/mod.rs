@@ -154,7 +154,7 @@ fn as_integer(value: &Value) -> Option<i128> {
 }
 
 /// A key as it stands in a JSON pointer: RFC 6901 section 4.
-fn escape(key: &str) -> String {
+pub(super) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 

@@ -68,9 +68,9 @@ fn layout(placement: &Placement) -> String {
 }
 
 fn controllers(placement: &Placement) -> Vec<Check> {
-    let unified = placement.unified().map(|place| {
-        std::fs::read_to_string(place.mount.join("cgroup.controllers")).unwrap_or_default()
-    });
+    let unified = placement
+        .unified()
+        .map(|place| std::fs::read_to_string(place.mount.join("cgroup.controllers")).unwrap_or_default());
     let in_v2 = |name: &str| unified.iter().any(|list| list.split_whitespace().any(|one| one == name));
     let check = |(name, property): (&'static str, &str)| {
         let old = if name == "io" { "blkio" } else { name };
@@ -83,8 +83,12 @@ fn controllers(placement: &Placement) -> Vec<Check> {
         }
         let cost = format!("{property} is refused");
         let mend = match placement.is_pure_v2() {
-            true => format!("boot a kernel with it and without cgroup_disable={name}; in a container of its own the outer runtime has to delegate it"),
-            false => format!("boot a kernel with it and without cgroup_disable={name}, and mount it: mount -t cgroup -o {old} {old} /sys/fs/cgroup/{old}"),
+            true => format!(
+                "boot a kernel with it and without cgroup_disable={name}; in a container of its own the outer runtime has to delegate it"
+            ),
+            false => format!(
+                "boot a kernel with it and without cgroup_disable={name}, and mount it: mount -t cgroup -o {old} {old} /sys/fs/cgroup/{old}"
+            ),
         };
         Check::missing(AREA, title, "in no hierarchy", (cost, mend))
     };

@@ -55,7 +55,8 @@ fn state_root(subject: &Subject<'_>) -> Check {
     }
     if let Err(errno) = may {
         let mend = "choose another with --root, or set XDG_RUNTIME_DIR to a directory of this user's";
-        return Check::missing(AREA, name, format!("write {}: {}", there.display(), describe(errno)), (cost, mend)).fatal();
+        return Check::missing(AREA, name, format!("write {}: {}", there.display(), describe(errno)), (cost, mend))
+            .fatal();
     }
     if flags.contains(FsFlags::ST_NOEXEC) {
         // Nothing of rtx's is executed there; a root file system may lie beside it all the same.
@@ -71,9 +72,12 @@ fn room(subject: &Subject<'_>) -> Check {
         Ok(stat) if stat.blocks() > 0 && stat.blocks_available() == 0 => {
             Check::missing(AREA, name, "the file system is full", (cost, "free space, or choose another with --root"))
         }
-        Ok(stat) if stat.files() > 0 && stat.files_available() == 0 => {
-            Check::missing(AREA, name, "the file system has no more inodes", (cost, "remove files, or choose another with --root"))
-        }
+        Ok(stat) if stat.files() > 0 && stat.files_available() == 0 => Check::missing(
+            AREA,
+            name,
+            "the file system has no more inodes",
+            (cost, "remove files, or choose another with --root"),
+        ),
         Ok(stat) if stat.blocks() == 0 => Check::ok(AREA, name, "as much as there is memory"),
         Ok(stat) => Check::ok(AREA, name, format!("{} KiB", stat.blocks_available() * stat.fragment_size() / 1024)),
         Err(errno) => Check::missing(AREA, name, describe(errno), (cost, "choose another with --root")),
@@ -161,7 +165,8 @@ fn devices() -> Vec<Check> {
     let is_device = |path: &str| std::fs::metadata(path).is_ok_and(|stat| stat.file_type().is_char_device());
     let mut checks = Vec::new();
     // As rtx makes them where it may, and binds the host's where it may not.
-    let may_make = nix::unistd::geteuid().is_root() && caps::get().is_ok_and(|(effective, _)| effective & (1 << 27) != 0);
+    let may_make =
+        nix::unistd::geteuid().is_root() && caps::get().is_ok_and(|(effective, _)| effective & (1 << 27) != 0);
     let needed = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
     let missing: Vec<&str> = needed.into_iter().filter(|path| !is_device(path)).collect();
     checks.push(if may_make {
@@ -170,7 +175,12 @@ fn devices() -> Vec<Check> {
         Check::ok(AREA, "devices", "they cannot be made (CAP_MKNOD), and are bound from the host")
     } else {
         let cost = "containers get their /dev from the host's, and miss these";
-        Check::missing(AREA, "devices", format!("no {}", missing.join(", ")), (cost, "mount devtmpfs on /dev, or run rtx with CAP_MKNOD"))
+        Check::missing(
+            AREA,
+            "devices",
+            format!("no {}", missing.join(", ")),
+            (cost, "mount devtmpfs on /dev, or run rtx with CAP_MKNOD"),
+        )
     });
     checks.push(match is_device("/dev/ptmx") {
         true => Check::ok(AREA, "consoles", "/dev/ptmx"),

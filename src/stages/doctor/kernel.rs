@@ -19,12 +19,22 @@ const OLDEST: (u32, u32) = (4, 18);
 /// Calls that newer kernels have, since when, and what it costs to do without.
 const CALLS: [(Call, &str, &str, &str); 12] = [
     (Call::Clone3, "clone3", "5.3", "the cgroup v2 of a container is joined after its process is made"),
-    (Call::CloneIntoCgroup, "clone3 with CLONE_INTO_CGROUP", "5.7", "the cgroup v2 of a container is joined by a write, which is slower"),
+    (
+        Call::CloneIntoCgroup,
+        "clone3 with CLONE_INTO_CGROUP",
+        "5.7",
+        "the cgroup v2 of a container is joined by a write, which is slower",
+    ),
     (Call::Openat2, "openat2", "5.6", "paths in a container are followed component by component, which is slower"),
     (Call::OpenTree, "open_tree", "5.2", "idmapped mounts are refused, and rtx protects itself by a copy in memory"),
     (Call::MoveMount, "move_mount", "5.2", "mounts are made by path under the container's root"),
     (Call::Fsopen, "fsopen", "5.2", "new file systems are mounted by path under the container's root"),
-    (Call::MountSetattr, "mount_setattr", "5.12", "idmapped mounts are refused, recursive options are set mount by mount"),
+    (
+        Call::MountSetattr,
+        "mount_setattr",
+        "5.12",
+        "idmapped mounts are refused, recursive options are set mount by mount",
+    ),
     (Call::PidfdOpen, "pidfd_open", "5.3", "--pidfd-socket is refused, the end of processes is polled for"),
     (Call::PidfdSendSignal, "pidfd_send_signal", "5.1", "signals go to a pid that was checked just before"),
     (Call::PidfdGetfd, "pidfd_getfd", "5.6", "a listener of seccomp may not reach its agent"),
@@ -100,7 +110,11 @@ fn namespaces(subject: &Subject<'_>) -> Vec<Check> {
     checks.push(match user {
         Ok(()) => Check::ok(AREA, "making user namespaces", "allowed"),
         Err(errno) => {
-            let cost = if subject.rootless { "no container can be made" } else { "containers with mapped ids, and rootless ones, cannot be made" };
+            let cost = if subject.rootless {
+                "no container can be made"
+            } else {
+                "containers with mapped ids, and rootless ones, cannot be made"
+            };
             let check = Check::missing(AREA, "making user namespaces", describe(errno), (cost, mend_user_namespaces()));
             if direct.is_ok() { check } else { check.fatal() }
         }
@@ -127,7 +141,8 @@ fn mend_user_namespaces() -> String {
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "sysctl -w kernel.unprivileged_userns_clone=1".to_owned()
     } else if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "give rtx an AppArmor profile with `userns,`, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0".to_owned()
+        "give rtx an AppArmor profile with `userns,`, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+            .to_owned()
     } else {
         "boot a kernel with CONFIG_USER_NS, and run rtx under no seccomp profile or LSM that forbids it".to_owned()
     }
@@ -163,7 +178,12 @@ fn seccomp() -> Vec<Check> {
         Check::ok(AREA, "seccomp filters", actions.trim())
     } else {
         let cost = "containers with /linux/seccomp, which callers give to nearly all, are refused";
-        Check::missing(AREA, "seccomp filters", "not in this kernel", (cost, "boot a kernel with CONFIG_SECCOMP_FILTER"))
+        Check::missing(
+            AREA,
+            "seccomp filters",
+            "not in this kernel",
+            (cost, "boot a kernel with CONFIG_SECCOMP_FILTER"),
+        )
     };
     let notify = if has("user_notif") {
         Check::ok(AREA, "seccomp notifications", "there")

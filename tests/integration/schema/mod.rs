@@ -1,10 +1,11 @@
 //! The JSON schema of config.json, property by property: what rtx does with each (`table`), that every violation is
-//! found and refused (`violations`), that mistakes in all areas are told at once (`mistakes`), and the limits that no other
+//! found and refused (`violations`), that what is no document costs nothing (`documents`), that mistakes in all areas are told at once (`mistakes`), and the limits that no other
 //! suite has a case for (`limits`).
 
+mod documents;
 mod limits;
 mod mistakes;
-mod samples;
+pub mod samples;
 mod table;
 mod violations;
 

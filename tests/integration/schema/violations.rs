@@ -192,11 +192,15 @@ fn no_violation_is_run() {
     needs_root!();
     let (mut bench, schema) = (Bench::new(), Schema::new());
     let all = violations(&schema, &bench.base.clone());
-    let (count, mut run) = (all.len(), Vec::new());
-    for (what, _, document) in all {
+    let (count, mut run, mut unnamed) = (all.len(), Vec::new(), Vec::new());
+    for (what, pointer, document) in all {
         let (id, output) = bench.create(document);
         if output.code == 0 {
             bench.runtime.run(&["delete", "--force", &id]);
+        }
+        let at = format!("{}: ", if pointer.is_empty() { "/" } else { &pointer });
+        if bench.runtime.is_rtx() && !output.stderr.contains(&at) {
+            unnamed.push(format!("{what}: {}", output.stderr.trim()));
         }
         // 1 is an error that was told; anything else is a crash.
         if output.code != 1 {
@@ -213,5 +217,6 @@ fn no_violation_is_run() {
         .collect();
     let left = leftover::of(&bench.bundle.name(), bench.bundle.path(), &bench.runtime.root());
     assert!(run.is_empty(), "{} of {count} were run\n{}", run.len(), run.join("\n"));
+    assert!(unnamed.is_empty(), "{} without their place\n{}", unnamed.len(), unnamed.join("\n"));
     assert!(states.is_empty() && left.is_empty(), "left behind: {states:?} {left:?}");
 }

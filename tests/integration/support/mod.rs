@@ -4,6 +4,7 @@
 //! `RTX_TEST_ENGINE` adds `--engine` to its global flags. `RTX_TEST_PEER` names the runtime to compare with (`runc`).
 
 pub mod bundle;
+pub mod chance;
 pub mod children;
 pub mod container;
 pub mod image;

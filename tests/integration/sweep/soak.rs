@@ -221,9 +221,10 @@ fn life(stage: &Stage, places: &Places, seed: u64, number: usize) -> Result<usiz
         // As a shell or a shim would: a pid namespace does not end before.
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                orphans.lock().expect("the orphans").retain(|pid| {
-                    !matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(Some(_)))
-                });
+                orphans
+                    .lock()
+                    .expect("the orphans")
+                    .retain(|pid| !matches!(waitpid(Some(*pid), WaitOptions::NOHANG), Ok(Some(_))));
                 std::thread::sleep(Duration::from_millis(2));
             }
         });

@@ -53,9 +53,8 @@ impl Cgroup {
 
     /// The directories that exist and have neither a process nor a directory in them.
     pub fn empty_directories(&self) -> Vec<PathBuf> {
-        let is_empty = |directory: &PathBuf| {
-            tree(directory).len() == 1 && pids_below(directory).is_ok_and(|pids| pids.is_empty())
-        };
+        let is_empty =
+            |directory: &PathBuf| tree(directory).len() == 1 && pids_below(directory).is_ok_and(|pids| pids.is_empty());
         self.directories().into_iter().filter(is_empty).collect()
     }
 
