@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::PATIENCE;
 use crate::support::keeper::{self, Keeper, Kept, USER, USER_ID, installed};
 use crate::support::runtime::{Invocation, engine, read_lossy};
 use crate::support::{Output, Runtime, image};
@@ -122,7 +123,7 @@ impl Host {
     fn invoke(&self, command: &str, args: &[&str]) -> Invocation {
         let mut words = vec![command.to_owned()];
         words.extend(args.iter().map(|arg| (*arg).to_owned()));
-        Invocation::new(words, self.dir.join("calls"))
+        Invocation::new(words, self.dir.join("calls")).within(PATIENCE)
     }
 
     fn pull(&self, who: Who) {

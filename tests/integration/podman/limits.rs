@@ -1,8 +1,6 @@
 //! Limits: what podman asks for is in the container's cgroup, and holds.
 
-use std::time::Duration;
-
-use super::{NO_CGROUPS, Named, podman, podman_with_rtx};
+use super::{NO_CGROUPS, Named, PATIENCE, podman, podman_with_rtx};
 use crate::support::children::poll_until;
 
 /// Prints the file of cgroup v1 or, where there is none, the one of v2.
@@ -91,5 +89,5 @@ fn no_cgroups() {
     }
     container.podman(&["stop", "--time", "0"], &[]).ok();
     let stopped = || (container.inspect(".State.Status") == "exited").then_some(());
-    assert!(poll_until(Duration::from_secs(5), stopped).is_some());
+    assert!(poll_until(PATIENCE, stopped).is_some());
 }
