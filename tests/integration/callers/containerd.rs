@@ -36,7 +36,7 @@ const fn containerd(name: &'static str) -> Caller {
     }
 }
 
-static CONTAINERD: Caller = containerd("containerd");
+pub(super) static CONTAINERD: Caller = containerd("containerd");
 /// Whose daemon may be killed without disturbing another test.
 static RESTARTED: Caller = containerd("ctd-restart");
 

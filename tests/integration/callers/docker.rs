@@ -44,13 +44,13 @@ const fn docker(name: &'static str) -> Caller {
     }
 }
 
-static DOCKER: Caller = docker("docker");
+pub(super) static DOCKER: Caller = docker("docker");
 /// Whose daemon may be killed without disturbing another test.
 static RESTARTED: Caller = docker("docker-restart");
 
 /// Nothing of the containers whose names begin so is left.
 #[track_caller]
-fn remove(site: &Site, names: &str) {
+pub(super) fn remove(site: &Site, names: &str) {
     let output = site.sh(&format!(
         "ids=$(docker ps --all --no-trunc --quiet --filter name=^/{names})
          [ -z \"$ids\" ] || docker rm --force --volumes $ids > /dev/null

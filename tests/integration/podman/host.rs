@@ -69,6 +69,11 @@ impl Host {
         Ok(host)
     }
 
+    /// The name by which podman knows the runtime.
+    pub fn runtime(&self) -> &str {
+        &self.runtime
+    }
+
     /// Whether this is about rtx, and not the control.
     pub fn is_rtx(&self) -> bool {
         self.runtime == "rtx"

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use super::{IMAGE, Named, PATIENCE, podman, podman_with_rtx};
+use super::{IMAGE, Named, PATIENCE, podman};
 use crate::support::children::{is_alive, poll_until, stat_field};
 use crate::support::leftover::processes;
 
@@ -97,10 +97,10 @@ fn rm_removes_the_stopped_and_by_force_the_running() {
     assert_eq!(container.podman(&["container", "exists"], &[]).code, 1);
 }
 
-/// conmon takes init for its child. Between create and start nothing else of rtx is there, and nothing at all after.
+/// conmon takes init for its child. Between create and start nothing else of the runtime is there, and nothing at all after.
 #[test]
-fn nothing_of_rtx_survives_create_but_init() {
-    let host = podman_with_rtx!();
+fn nothing_of_the_runtime_survives_create_but_init() {
+    let host = podman!();
     let container = Named::new(host);
     let parent = host.cgroup_parent();
     let args = ["create", "--network", "none", &*parent, "--name", &container.name, IMAGE, "sleep", "600"];

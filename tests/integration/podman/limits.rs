@@ -73,8 +73,7 @@ fn ulimits() {
 /// `--cgroups=disabled`: the container stays where podman is, and sees just that.
 #[test]
 fn no_cgroups() {
-    // podman does not believe runc that it can.
-    let host = podman_with_rtx!();
+    let host = podman_with_rtx!("podman offers --cgroups=disabled to no runtime called runc");
     let container = Named::new(host);
     container.start(&[NO_CGROUPS], "ls /sys/fs/cgroup; cat /proc/self/cgroup; echo up; exec sleep 600");
     let logs = container.podman(&["logs"], &[]).ok().stdout;

@@ -125,12 +125,12 @@ macro_rules! everyone {
     }};
 }
 
-/// podman with rtx, for what is not so with the control.
+/// podman with rtx, for what the control cannot do, and why.
 macro_rules! podman_with_rtx {
-    () => {{
+    ($reason:expr) => {{
         let host = $crate::podman::podman!();
         if !host.is_rtx() {
-            $crate::support::skip!("it is about rtx alone");
+            $crate::support::skip!($reason);
         }
         host
     }};
