@@ -1,12 +1,12 @@
 //! `buildah --runtime`: a Dockerfile's RUN steps, and `buildah run`.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{Caller, sites};
 
 const FUNCTIONS: &str = r#"
 export TMPDIR=$D
-b() { timeout 100 buildah --root $D/root --runroot $D/run --storage-driver vfs "$@"; }
+b() { timeout $LIMIT buildah --root $D/root --runroot $D/run --storage-driver vfs "$@"; }
 bud() { b bud --runtime $RT --isolation oci --network none --cgroup-parent /$Y/$$ --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 "$@"; }
 run() { b run --runtime $RT --isolation oci --network none "$@"; }
 left() { pgrep -a -f '[b]uildah-buildah'; find /sys/fs/cgroup -path "*/$Y/*buildah*" -type d 2> /dev/null; find /run/rtx /run/runc -maxdepth 1 -name '*buildah*' 2> /dev/null; true; }
@@ -28,8 +28,15 @@ static BUILDAH: Caller = Caller {
     sites: OnceLock::new(),
 };
 
+/// The names that buildah gives to containers say nothing of who made them: what is left can be told of one test only.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn steps_users_and_mounts() {
+    let _alone = alone();
     for site in sites!(BUILDAH) {
         let output = site.sh(r#"cat > Steps << 'END'
 FROM localhost/bb:1
@@ -57,6 +64,7 @@ bud -f Steps -t built ."#);
 
 #[test]
 fn failing_steps() {
+    let _alone = alone();
     for site in sites!(BUILDAH) {
         let step = |words: &str| {
             site.sh(&format!("f=$D/step-$$; printf 'FROM localhost/bb:1\\nRUN {words}\\n' > $f; bud -f $f ."))
@@ -70,6 +78,7 @@ fn failing_steps() {
 
 #[test]
 fn run_in_a_working_container() {
+    let _alone = alone();
     for site in sites!(BUILDAH) {
         let output = site.sh("mkdir -p $D/bound; echo bound > $D/bound/file
             run -v $D/bound:/data:ro --user plain work -- sh -c 'id -u; cat /data/file; touch /data/x 2> /dev/null || echo read-only; exit 6'");
@@ -88,6 +97,7 @@ fn run_in_a_working_container() {
 /// A RUN step's cgroup is the parent itself, which builds at the same time share.
 #[test]
 fn two_builds_with_one_parent() {
+    let _alone = alone();
     for site in sites!(BUILDAH) {
         let output = site.sh(r#"
 build() {

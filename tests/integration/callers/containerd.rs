@@ -5,11 +5,18 @@ use std::sync::OnceLock;
 use super::{Caller, sites};
 
 const FUNCTIONS: &str = r#"
-c() { timeout 60 ctr -a $D/c.sock -n $Y "$@"; }
+c() { timeout $LIMIT ctr -a $D/c.sock -n $Y "$@"; }
 R="--runtime io.containerd.runc.v2 --runc-binary $RT --runc-root $D/state"
 I=localhost/bb:1
 start() { id=$1; shift; c run -d $R $I $id "$@"; }
 status() { c task ls | awk -v id=$1 '$1 == id { print $3 }'; }
+# FILE: from now on, every event of this namespace is written there.
+events() {
+    ctr -a $D/c.sock -n $Y events > $1 & events=$!
+    await "c namespaces label $Y for=$(basename $1) turn=\$(date +%s%N); grep -q /namespaces/update $1"
+}
+# FILE ID: what is told there of a task.
+topics() { sed -n "s|.* /tasks/\([a-z-]*\) .*\"container_id\":\"$2\".*|\1|p" $1; }
 # What rtx and the kernel still hold of a container.
 left() { ls $D/state/$Y 2> /dev/null | grep "^$1"; find /sys/fs/cgroup -path "*/$Y/$1*" -type d 2> /dev/null; pgrep -f -- "-id $1 "; true; }
 "#;
@@ -29,7 +36,7 @@ const fn containerd(name: &'static str) -> Caller {
     }
 }
 
-static CONTAINERD: Caller = containerd("containerd");
+pub(super) static CONTAINERD: Caller = containerd("containerd");
 /// Whose daemon may be killed without disturbing another test.
 static RESTARTED: Caller = containerd("ctd-restart");
 
@@ -80,7 +87,9 @@ fn options_reach_the_container() {
 #[test]
 fn exec_and_task_commands() {
     for site in sites!(CONTAINERD) {
-        site.sh("start task sh -c 'sleep 601 & trap \"exit 9\" TERM; while :; do sleep 0.1; done'").ok();
+        site.sh("start task sh -c 'sleep 601 & trap \"exit 9\" TERM; touch /tmp/up; while :; do sleep 0.1; done'
+             await 'c task exec --exec-id e$(date +%s%N) task test -e /tmp/up'")
+            .ok();
         let output = site.sh("c task exec --exec-id e1 task sh -c 'echo in; exit 5'");
         assert_eq!((output.code, &*output.stdout), (5, "in\n"));
         site.sh("c task exec --exec-id e2 task /nope").fails(1, "no such file or directory");
@@ -116,10 +125,9 @@ fn force_ends_what_runs() {
 #[test]
 fn oom_is_an_event() {
     for site in sites!(CONTAINERD) {
-        let output = site.sh("ctr -a $D/c.sock -n $Y events > $D/events & events=$!
-             sleep 0.5
+        let output = site.sh("events $D/events
              c run --rm $R --memory-limit 20000000 $I oom sh -c 'x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done'; code=$?
-             await 'grep -q /tasks/oom $D/events'; seen=$?
+             await 'topics $D/events oom | grep -q oom'; seen=$?
              kill $events
              echo $code $seen");
         assert_eq!(output.stdout, "137 0\n", "{output:?}");
@@ -175,16 +183,14 @@ fn checkpoint() {
 #[test]
 fn events() {
     for site in sites!(CONTAINERD) {
-        let output = site.sh("ctr -a $D/c.sock -n $Y events > $D/life & events=$!
-             sleep 0.5
+        let output = site.sh("events $D/life
              start seen sleep 600
              c task exec --exec-id e seen true
              c task pause seen; c task resume seen
              c task kill -s 9 seen; await '[ $(status seen) = STOPPED ]'; c task delete seen > /dev/null 2>&1; c container rm seen
-             await 'grep -q /tasks/delete $D/life'; kill $events
-             grep -o '/tasks/[a-z-]*' $D/life | uniq");
-        let words: Vec<&str> =
-            output.stdout.split_whitespace().map(|topic| topic.trim_start_matches("/tasks/")).collect();
+             await 'topics $D/life seen | grep -q delete'; kill $events
+             topics $D/life seen | uniq");
+        let words: Vec<&str> = output.stdout.split_whitespace().collect();
         let expected = ["create", "start", "exec-added", "exec-started", "exit", "paused", "resumed", "exit", "delete"];
         assert_eq!(words, expected, "{output:?}");
         site.assert_gone("seen");
@@ -209,9 +215,10 @@ fn shim_killed() {
 #[test]
 fn daemon_killed_and_restarted() {
     for site in sites!(RESTARTED) {
-        site.sh("start stays sh -c 'trap \"exit 8\" TERM; while :; do sleep 0.1; done' && start ends sh -c 'sleep 1; exit 7'").ok();
+        site.sh("start stays sh -c 'trap \"exit 8\" TERM; touch /tmp/up; while :; do sleep 0.1; done' && start ends sh -c 'sleep 1; exit 7'").ok();
         site.sh("kill -9 $(cat $D/containerd.pid); sleep 1.5; containerd_start").ok();
-        let output = site.sh("status stays; status ends; c task exec --exec-id e stays echo alive").ok();
+        let output = site.sh("status stays; await '[ $(status ends) = STOPPED ]'; status ends
+             await 'c task exec --exec-id e$(date +%s%N) stays test -e /tmp/up'; c task exec --exec-id e stays echo alive").ok();
         assert_eq!(output.stdout, "RUNNING\nSTOPPED\nalive\n");
         assert!(site.sh("c task delete ends; c container rm ends").stderr.contains("exit code 7"));
         site.sh("c task kill stays && await '[ $(status stays) = STOPPED ]'").ok();

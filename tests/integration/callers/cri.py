@@ -2,7 +2,8 @@
 
     cri.py SOCKET call METHOD JSON          the answer as JSON
     cri.py SOCKET await-exit ID             until the container has ended
-    cri.py SOCKET exec-sync ID COMMAND...   its outputs and exit code; what a probe and a lifecycle hook are
+    cri.py SOCKET exec-sync [--within SECONDS] ID COMMAND...
+                                            its outputs and exit code; what a probe and a lifecycle hook are
     cri.py SOCKET exec [-t] ID COMMAND...   the same by a stream, with this process's input
     cri.py SOCKET attach ID                 to the program itself
     cri.py SOCKET forward POD PORT          standard input and output to a port of the pod
@@ -19,7 +20,7 @@ import grpc
 import websocket
 from google.protobuf import json_format
 
-SECONDS = 60
+SECONDS = 240
 OUT, ERR, STATUS, RESIZE = 1, 2, 3, 4
 
 
@@ -96,7 +97,10 @@ def main(socket, action, *words):
             time.sleep(0.05)
         return 0
     if action == "exec-sync":
-        answer = call(channel, "ExecSync", {"containerId": words[0], "cmd": list(words[1:]), "timeout": 2})
+        seconds = SECONDS
+        if words[0] == "--within":
+            seconds, words = int(words[1]), words[2:]
+        answer = call(channel, "ExecSync", {"containerId": words[0], "cmd": list(words[1:]), "timeout": seconds})
         write(sys.stdout, answer.stdout)
         write(sys.stderr, answer.stderr)
         return answer.exit_code

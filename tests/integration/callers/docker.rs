@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use super::{Caller, Site, sites};
 
 const FUNCTIONS: &str = r#"
-docker() { timeout 100 /usr/bin/docker -H unix://$D/d.sock "$@"; }
+docker() { timeout $LIMIT /usr/bin/docker -H unix://$D/d.sock "$@"; }
 get() { docker inspect --format "{{.State.$2}}" $1; }
 daemon() {
     setsid dockerd -H unix://$D/d.sock --containerd $D/c.sock --data-root $D/data --exec-root $D/exec -p $D/d.pid \
@@ -44,19 +44,19 @@ const fn docker(name: &'static str) -> Caller {
     }
 }
 
-static DOCKER: Caller = docker("docker");
+pub(super) static DOCKER: Caller = docker("docker");
 /// Whose daemon may be killed without disturbing another test.
 static RESTARTED: Caller = docker("docker-restart");
 
 /// Nothing of the containers whose names begin so is left.
 #[track_caller]
-fn remove(site: &Site, names: &str) {
+pub(super) fn remove(site: &Site, names: &str) {
     let output = site.sh(&format!(
         "ids=$(docker ps --all --no-trunc --quiet --filter name=^/{names})
          [ -z \"$ids\" ] || docker rm --force --volumes $ids > /dev/null
          for id in $ids; do
              await \"[ -z \\\"\\$(find /sys/fs/cgroup $D/exec -name $id -type d 2> /dev/null)\\\" ]\"
-             pgrep -a -f \"[-]id $id \"
+             await \"! pgrep -a -f -- '[-]id $id ' > /dev/null\"
          done; true"
     ));
     assert_eq!((&*output.stdout, &*output.stderr), ("", ""), "left behind");
@@ -159,7 +159,7 @@ fn a_life() {
         );
         assert_eq!(output.stdout, "33554432\n70000\n33\n", "{output:?}");
         let output = site
-            .sh("docker stop life; get life ExitCode; docker restart life; docker kill life; docker wait life")
+            .sh("docker stop -t 100 life; get life ExitCode; docker restart life; docker kill life; docker wait life")
             .ok();
         assert_eq!(output.stdout, "life\n7\nlife\nlife\n137\n");
         let output = site
@@ -299,9 +299,8 @@ CMD cat /who
 END
 docker build --quiet --tag built . > /dev/null && docker run --rm built"#);
         assert_eq!((output.code, &*output.stdout), (0, "0\n1000\nhello /tmp\n"), "{output:?}");
-        let failing = "mkdir -p $D/failing; printf 'FROM bb:1\\nRUN exit 9\\n' > $D/failing/Dockerfile; DOCKER_BUILDKIT=0 docker build $D/failing";
+        let failing = "mkdir -p $D/failing; printf 'FROM bb:1\\nRUN exit 9\\n' > $D/failing/Dockerfile; DOCKER_BUILDKIT=0 docker build --force-rm $D/failing";
         site.sh(failing).fails(9, "returned a non-zero code: 9");
-        site.sh("docker container prune --force").ok();
     }
 }
 
@@ -309,10 +308,10 @@ docker build --quiet --tag built . > /dev/null && docker run --rm built"#);
 #[test]
 fn daemon_killed_and_restarted() {
     for site in sites!(RESTARTED) {
-        site.sh("docker run -d --name stays bb:1 sh -c 'trap \"exit 8\" TERM; while :; do sleep 0.1; done'").ok();
+        site.sh("docker run -d --name stays bb:1 sh -c 'trap \"exit 8\" TERM; echo up; while :; do sleep 0.1; done' && await 'docker logs stays | grep -q up'").ok();
         site.sh("docker run -d --name ends bb:1 sh -c 'sleep 2; exit 7'").ok();
         site.sh("kill -9 $(cat $D/d.pid); sleep 3; rm -f $D/d.pid; daemon").ok();
-        let output = site.sh("docker exec stays echo alive; await '[ $(get ends Status) = exited ]'; get ends ExitCode; docker stop stays; get stays ExitCode");
+        let output = site.sh("docker exec stays echo alive; await '[ $(get ends Status) = exited ]'; get ends ExitCode; docker stop -t 100 stays; get stays ExitCode");
         assert_eq!(output.stdout, "alive\n7\nstays\n8\n", "{output:?}");
         remove(site, "stays");
         remove(site, "ends");

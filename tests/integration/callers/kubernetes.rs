@@ -17,7 +17,7 @@ const FUNCTIONS: &str = concat!(
     r#"
 # Those of the site run beside the machines, as a managed control plane does.
 here() { name=$1; shift; setsid "$@" > $D/$name.log 2>&1 < /dev/null & }
-k() { timeout 100 $K/kubectl --kubeconfig $D/admin.conf "$@"; }
+k() { timeout $LIMIT $K/kubectl --kubeconfig $D/admin.conf "$@"; }
 kubeconfig() { cat << END
 { "apiVersion": "v1", "kind": "Config", "current-context": "c",
   "clusters": [{ "name": "c", "cluster": { "server": "https://10.77.0.254:6443", "insecure-skip-tls-verify": true } }],
@@ -109,7 +109,7 @@ pod() {
 }
 field() { k get pod $1 -o "jsonpath={.status.containerStatuses[0].$2}"; }
 # What the runtime still holds on either node.
-left() { for n in 1 2; do find /sys/fs/cgroup/memory/$Y-$n -regextype egrep -regex '.*/[0-9a-f]{64}'; in_node $n ls /run/containerd/runc/k8s.io 2> /dev/null; done; true; }
+left() { for n in 1 2; do find /sys/fs/cgroup/memory/$Y-$n -regextype egrep -regex '.*/[0-9a-f]{64}' 2> /dev/null; in_node $n ls /run/containerd/runc/k8s.io 2> /dev/null | grep -x -E '[0-9a-f]{64}'; done; true; }
 "#
 );
 
@@ -147,7 +147,7 @@ fn everything() {
 
 /// What contrib/kubernetes has, and what kubectl does with it.
 fn examples(site: &Site) {
-    let output = site.sh(r#"k apply -f $EXAMPLES/pod.yaml -f $EXAMPLES/deployment.yaml > /dev/null && k rollout status --timeout 90s deployment/web-rtx > /dev/null
+    let output = site.sh(r#"k apply -f $EXAMPLES/pod.yaml -f $EXAMPLES/deployment.yaml > /dev/null && k rollout status --timeout ${LIMIT}s deployment/web-rtx > /dev/null
         k get pods -l app=web-rtx -o 'jsonpath={range .items[*]}{.spec.runtimeClassName}{"\n"}{end}' | uniq -c | tr -s ' '
         await '[ "$(k get pod hello-rtx -o "jsonpath={.status.phase}")" = Succeeded ]'; k logs hello-rtx | cut -d ' ' -f 1-3"#);
     assert_eq!((output.code, &*output.stdout), (0, " 3 rtx\nhello from hello-rtx\n"), "{output:?}");
@@ -160,12 +160,12 @@ fn examples(site: &Site) {
         await 'curl -sf http://127.0.0.1:18080/ > $D/page'; cut -d - -f 1-2 $D/page; kill $forward"#);
     assert_eq!(output.stdout, "started\n1\ntyped\n6\n/dev/pts/0\ncopied\nserved by web-rtx\n", "{output:?}");
     // Every pod from either node, and more of them with another configuration, one after the other.
-    let output = site.sh(r#"k scale --replicas 6 deployment/web-rtx > /dev/null; k rollout status --timeout 90s deployment/web-rtx > /dev/null; on web-rtx; echo
+    let output = site.sh(r#"k scale --replicas 6 deployment/web-rtx > /dev/null; k rollout status --timeout ${LIMIT}s deployment/web-rtx > /dev/null; on web-rtx; echo
         for address in $(k get pods -l app=web-rtx -o 'jsonpath={.items[*].status.podIP}'); do for n in 1 2; do in_node $n curl -s --max-time 10 http://$address:8080/ > /dev/null || echo $n to $address; done; done
-        k set env deployment/web-rtx -c web VERSION=2 > /dev/null; k rollout status --timeout 100s deployment/web-rtx > /dev/null && echo updated"#);
+        k set env deployment/web-rtx -c web VERSION=2 > /dev/null; k rollout status --timeout ${LIMIT}s deployment/web-rtx > /dev/null && echo updated"#);
     assert!(output.stdout.contains("node1;") && output.stdout.contains("node2;"), "{output:?}");
     assert!(output.stdout.ends_with("\nupdated\n") && output.stdout.lines().count() == 2, "{output:?}");
-    site.sh("k delete -f $EXAMPLES/deployment.yaml -f $EXAMPLES/pod.yaml --timeout 90s > /dev/null").ok();
+    site.sh("k delete -f $EXAMPLES/deployment.yaml -f $EXAMPLES/pod.yaml --timeout ${LIMIT}s > /dev/null").ok();
     assert_gone(site);
 }
 
@@ -185,12 +185,12 @@ fn ends_and_restarts(site: &Site) {
         await '[ "$(field oom lastState.terminated.reason)" = OOMKilled ] && [ $(field oom restartCount) -ge 1 ]' && echo out of memory
         await '[ "$(field unwell restartCount)" -ge 1 ]' && field unwell lastState.terminated.exitCode; echo
         await '[ -n "$(field nope state.terminated.message)" ]'; field nope state.terminated.message | grep -o 'exec: "/nope": stat /nope: no such file or directory'
-        k delete pod code oom unwell nope --timeout 60s > /dev/null"#);
+        k delete pod code oom unwell nope --timeout ${LIMIT}s > /dev/null"#);
     let expected = "Error\nout of memory\n137\nexec: \"/nope\": stat /nope: no such file or directory\n";
     assert_eq!(output.stdout, expected, "{output:?}");
     let output = site.sh(r#"jq -cn '{apiVersion: "batch/v1", kind: "Job", metadata: {name: "many"}, spec: {completions: 8, parallelism: 4, template: {spec: {
             runtimeClassName: "rtx", restartPolicy: "Never", containers: [{name: "main", image: "busybox:1", command: ["sh", "-c", "echo done"]}]}}}}' | k apply -f - > /dev/null
-        k wait --for=condition=complete --timeout 90s job/many > /dev/null; k logs -l job-name=many --tail 1 --max-log-requests 8 | sort | uniq -c | tr -s ' '; k delete job many > /dev/null"#);
+        k wait --for=condition=complete --timeout ${LIMIT}s job/many > /dev/null; k logs -l job-name=many --tail 1 --max-log-requests 8 | sort | uniq -c | tr -s ' '; k delete job many > /dev/null"#);
     assert_eq!(output.stdout, " 8 done\n", "{output:?}");
     assert_gone(site);
 }
@@ -199,7 +199,7 @@ fn ends_and_restarts(site: &Site) {
 fn node_lost(site: &Site) {
     let output = site.sh(r#"jq -cn '{apiVersion: "apps/v1", kind: "Deployment", metadata: {name: "kept"}, spec: {replicas: 6, selector: {matchLabels: {app: "kept"}}, template: {
             metadata: {labels: {app: "kept"}}, spec: {runtimeClassName: "rtx", terminationGracePeriodSeconds: 1, containers: [{name: "main", image: "busybox:1", command: ["sleep", "600"]}]}}}}' | k apply -f - > /dev/null
-        k rollout status --timeout 60s deployment/kept > /dev/null; on kept | tr ';' '\n' | wc -l
+        k rollout status --timeout ${LIMIT}s deployment/kept > /dev/null; on kept | tr ';' '\n' | wc -l
         kill -9 $(cat $D/2/pid); await 'k get nodes --no-headers | grep -q "node2 *NotReady"'"#);
     assert_eq!((output.code, &*output.stdout), (0, "2\n"), "{output:?}");
     let output = site.sh(r#"await '[ "$(on kept)" = " 6 node1;" ]'; on kept; k delete deployment kept > /dev/null"#);

@@ -4,7 +4,6 @@
 macro_rules! machines {
     () => {
         r#"
-await() { end=$(($(date +%s) + 60)); until eval "$1"; do [ $(date +%s) -lt $end ] || { echo "never: $1" >&2; return 1; }; sleep 0.2; done; }
 in_node() { n=$1; shift; nsenter --target $(cat $D/$n/pid) --net --mount --uts --pid -- "$@"; }
 lan() {
     # Whoever wants to reach a registry shall fail at once.

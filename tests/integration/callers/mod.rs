@@ -11,6 +11,7 @@ mod kubernetes;
 mod machines;
 mod site;
 mod slurm;
+mod storms;
 mod swarm;
 
 use std::sync::Once;

@@ -33,6 +33,10 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
 KillWait=2
+# On a busy machine an answer is late, and nobody is lost.
+MessageTimeout=100
+TCPTimeout=60
+BatchStartTimeout=100
 Prolog=$D/conf/prolog
 SchedulerParameters=sched_interval=1,sched_min_interval=0
 SlurmdParameters=config_overrides
@@ -67,7 +71,7 @@ const fn slurm(name: &'static str) -> Caller {
             "/contrib/slurm",
             r#"
 export SLURM_CONF=$D/conf/slurm.conf
-s() { timeout 60 srun --quiet --container=$D/bundle "$@"; }
+s() { timeout $LIMIT srun --quiet --container=$D/bundle "$@"; }
 as_nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
 job() { scontrol --oneliner show job $1 | tr ' ' '\n' | sed -n "s/^$2=//p"; }
 over() { await "! squeue --noheader --jobs $1 2> /dev/null | grep -q ."; }
@@ -165,7 +169,7 @@ until [ \$(find $D/state -mindepth 2 -maxdepth 2 | wc -l) = 2 ]; do sleep 0.1; d
 echo two >&4; wait \$!; echo \$?
 echo one >&3; wait; echo over
 END
-        cd $D && id=$(timeout 60 sbatch --parsable --wait --ntasks=2 --nodes=2 --output=$D/steps.out $D/steps); cat $D/steps.out; job $id JobState
+        cd $D && id=$(timeout $LIMIT sbatch --parsable --wait --ntasks=2 --nodes=2 --output=$D/steps.out $D/steps); cat $D/steps.out; job $id JobState
         squeue --noheader --format='%i %T %r' >&2; sinfo --Node --noheader --format='%N %T %E' >&2"#;
     let output = site.sh(script);
     assert_eq!(output.stdout, "first\n3\ntwo\n0\none\nover\nCOMPLETED\n", "{output:?}");
@@ -178,7 +182,7 @@ fn arrays_on_two_nodes(site: &Site) {
 echo task $SLURM_ARRAY_TASK_ID
 sleep 0.5
 END
-        cd $D && id=$(timeout 90 sbatch --parsable --wait --cpus-per-task=4 --array=0-7 --output=$D/wide-%a --container=$D/bundle $D/wide)
+        cd $D && id=$(timeout $LIMIT sbatch --parsable --wait --cpus-per-task=4 --array=0-7 --output=$D/wide-%a --container=$D/bundle $D/wide)
         for i in 0 1 2 3 4 5 6 7; do grep -qx \"task $i\" $D/wide-$i || { echo $i; cat $D/wide-$i; }; done
         for i in 0 1 2 3 4 5 6 7; do job ${id}_$i NodeList; done | sort -u | wc -l";
     assert_eq!(site.sh(script).stdout, "2\n");
@@ -223,12 +227,7 @@ impl Site {
                 > $D/long.out 2>&1 < /dev/null &
             await 'grep -qx up $D/long.out' && squeue --noheader --name=long --format=%i";
         let id = self.sh(script).ok().stdout;
-        let wait = format!(
-            "for i in $(seq 900); do [ $(job {0} JobState) = TIMEOUT ] && break; sleep 0.1; done; job {0} JobState",
-            id.trim()
-        );
-        // One call has less time than Slurm may take.
-        self.sh(&wait);
+        let wait = format!("await '[ $(job {0} JobState) = TIMEOUT ]'; job {0} JobState", id.trim());
         assert_eq!(self.sh(&wait).stdout, "TIMEOUT\n");
         assert!(self.sh("cat $D/long.out").stdout.contains("DUE TO TIME LIMIT"));
         self.assert_gone("");

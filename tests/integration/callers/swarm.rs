@@ -8,7 +8,7 @@ use super::{Caller, Site, sites};
 const FUNCTIONS: &str = concat!(
     machines!(),
     r#"
-d() { n=$1; shift; timeout 100 /usr/bin/docker -H unix://$D/$n/d.sock "$@"; }
+d() { n=$1; shift; timeout $LIMIT /usr/bin/docker -H unix://$D/$n/d.sock "$@"; }
 # The manager.
 m() { d 1 "$@"; }
 containerd_config() { cat << END
@@ -46,7 +46,7 @@ create() { m service create --detach --quiet --no-resolve-image --restart-delay 
 update() { m service update --detach --quiet --no-resolve-image --update-delay 0s "$@" > /dev/null; }
 # A program that ends when it is told to.
 listens() { printf 'trap "exit 0" TERM; echo up %s; while :; do sleep 0.2; done' "$1"; }
-left() { for n in 1 2; do d $n ps --all --quiet; done; find /sys/fs/cgroup -path "*/$Y/*" -type d; }
+left() { for n in 1 2; do d $n ps --all --quiet; done; find /sys/fs/cgroup -path "*/$Y/*" -type d 2> /dev/null; true; }
 "#
 );
 
@@ -87,7 +87,7 @@ fn remove(site: &Site, service: &str) {
 
 /// As many tasks as were asked for, on both nodes, with their limits; one that fails is replaced.
 fn replicated(site: &Site) {
-    let output = site.sh(r#"create sized --replicas 4 --limit-memory 32m --limit-cpu 0.5 --limit-pids 20 --health-cmd 'test -e /dev/shm/healthy' --health-interval 300ms \
+    let output = site.sh(r#"create sized --replicas 4 --limit-memory 32m --limit-cpu 0.5 --limit-pids 20 --health-cmd 'test -e /dev/shm/healthy' --health-interval 300ms --health-start-period 100s \
             --env A=b --user plain --read-only bb:1 sh -c "touch /dev/shm/healthy; $(listens '$A')"
         replicas sized 4; running sized | sort | uniq -c | tr -s ' '
         for n in 1 2; do for c in $(containers $n sized); do

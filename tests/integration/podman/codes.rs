@@ -1,7 +1,7 @@
 //! The exit codes that podman makes of rtx's words: 127 for what is not there, 126 for what may not be run, 125 for
 //! its own errors (podman-run(1), "Exit Status").
 
-use super::{Named, podman, podman_with_rtx};
+use super::{Named, podman};
 
 #[test]
 fn of_run() {
@@ -44,12 +44,13 @@ fn through_conmons_exit_file() {
     }
 }
 
-/// The error comes whole: podman shows the one JSON object that rtx wrote to its log.
+/// The error comes whole: podman shows the one JSON object that the runtime wrote to its log.
 #[test]
-fn with_rtxs_own_words() {
-    let host = podman_with_rtx!();
+fn with_the_runtimes_own_words() {
+    let host = podman!();
     let output = Named::new(host).run(&[], &["/nope"]);
     let words = "exec: \"/nope\": stat /nope: no such file or directory: OCI runtime attempted to invoke a command that was not found";
-    assert!(output.stderr.starts_with("Error: rtx: rtx create "), "{}", output.stderr);
+    let name = host.runtime();
+    assert!(output.stderr.starts_with(&format!("Error: {name}: {name} create ")), "{}", output.stderr);
     assert!(output.stderr.contains(words), "{}", output.stderr);
 }

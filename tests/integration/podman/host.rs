@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::PATIENCE;
 use crate::support::keeper::{self, Keeper, Kept, USER, USER_ID, installed};
 use crate::support::runtime::{Invocation, engine, read_lossy};
 use crate::support::{Output, Runtime, image};
@@ -68,6 +69,11 @@ impl Host {
         Ok(host)
     }
 
+    /// The name by which podman knows the runtime.
+    pub fn runtime(&self) -> &str {
+        &self.runtime
+    }
+
     /// Whether this is about rtx, and not the control.
     pub fn is_rtx(&self) -> bool {
         self.runtime == "rtx"
@@ -122,7 +128,7 @@ impl Host {
     fn invoke(&self, command: &str, args: &[&str]) -> Invocation {
         let mut words = vec![command.to_owned()];
         words.extend(args.iter().map(|arg| (*arg).to_owned()));
-        Invocation::new(words, self.dir.join("calls"))
+        Invocation::new(words, self.dir.join("calls")).within(PATIENCE)
     }
 
     fn pull(&self, who: Who) {

@@ -1,9 +1,9 @@
 //! A container's life: run, logs, exec, stop, kill, pause, rm, and what is a process at each point.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{IMAGE, Named, podman, podman_with_rtx};
+use super::{IMAGE, Named, PATIENCE, podman};
 use crate::support::children::{is_alive, poll_until, stat_field};
 use crate::support::leftover::processes;
 
@@ -30,11 +30,9 @@ fn detached_lets_go_of_its_pipes() {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let errors = writer.try_clone().expect("duplicate a pipe");
     let call = container.run_call(&["--detach"], &["sh", "-c", "echo first; echo second >&2; exec sleep 600"]);
-    let start = Instant::now();
     call.stdout(writer).stderr(errors).run().ok();
     let mut text = String::new();
     reader.read_to_string(&mut text).expect("read to the end");
-    assert!(start.elapsed() < Duration::from_secs(10), "end-of-file came late");
     assert_eq!(text.trim(), container.inspect(".Id"));
     container.wait_logs("first");
     assert_eq!(container.inspect(".State.Status"), "running");
@@ -56,7 +54,7 @@ fn exec_runs_beside_the_payload() {
     assert_eq!(fields[3], fields[4]);
     container.podman(&["exec", "--detach"], &["sh", "-c", "echo > /tmp/done"]).ok();
     let done = || (container.podman(&["exec"], &["test", "-e", "/tmp/done"]).code == 0).then_some(());
-    assert!(poll_until(Duration::from_secs(5), done).is_some(), "exec --detach did nothing");
+    assert!(poll_until(PATIENCE, done).is_some(), "exec --detach did nothing");
 }
 
 #[test]
@@ -64,9 +62,7 @@ fn stop_lets_the_payload_choose_its_code() {
     let host = podman!();
     let container = Named::new(host);
     container.start(&[], "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done");
-    let start = Instant::now();
-    container.podman(&["stop"], &[]).ok();
-    assert!(start.elapsed() < Duration::from_secs(8), "TERM did not arrive");
+    container.podman(&["stop", "--time", "100"], &[]).ok();
     assert_eq!(container.inspect(".State.ExitCode"), "7");
     container.podman(&["start"], &[]).ok();
     assert_eq!(container.inspect(".State.Status"), "running");
@@ -95,16 +91,16 @@ fn rm_removes_the_stopped_and_by_force_the_running() {
     container.podman(&["rm", "--force", "--time", "0"], &[]).ok();
     assert!(!is_alive(pid.parse().expect("a pid")));
     let gone = || processes(&id).is_empty().then_some(());
-    assert!(poll_until(Duration::from_secs(5), gone).is_some(), "left: {:?}", processes(&id));
+    assert!(poll_until(PATIENCE, gone).is_some(), "left: {:?}", processes(&id));
     assert!(crate::support::leftover::cgroups(&id).is_empty());
     host.enter(&["test", "!", "-e", &format!("/run/rtx/{id}")]).ok();
     assert_eq!(container.podman(&["container", "exists"], &[]).code, 1);
 }
 
-/// conmon takes init for its child. Between create and start nothing else of rtx is there, and nothing at all after.
+/// conmon takes init for its child. Between create and start nothing else of the runtime is there, and nothing at all after.
 #[test]
-fn nothing_of_rtx_survives_create_but_init() {
-    let host = podman_with_rtx!();
+fn nothing_of_the_runtime_survives_create_but_init() {
+    let host = podman!();
     let container = Named::new(host);
     let parent = host.cgroup_parent();
     let args = ["create", "--network", "none", &*parent, "--name", &container.name, IMAGE, "sleep", "600"];
@@ -123,7 +119,7 @@ fn nothing_of_rtx_survives_create_but_init() {
     container.podman(&["start"], &[]).ok();
     let is_payload =
         || crate::support::runtime::read_lossy(format!("/proc/{pid}/cmdline").as_ref()).starts_with("sleep");
-    assert!(poll_until(Duration::from_secs(5), || is_payload().then_some(())).is_some());
+    assert!(poll_until(PATIENCE, || is_payload().then_some(())).is_some());
     assert_eq!(others(), Vec::<String>::new());
 }
 

@@ -1,8 +1,6 @@
 //! Limits: what podman asks for is in the container's cgroup, and holds.
 
-use std::time::Duration;
-
-use super::{NO_CGROUPS, Named, podman, podman_with_rtx};
+use super::{NO_CGROUPS, Named, PATIENCE, podman, podman_with_rtx};
 use crate::support::children::poll_until;
 
 /// Prints the file of cgroup v1 or, where there is none, the one of v2.
@@ -75,8 +73,7 @@ fn ulimits() {
 /// `--cgroups=disabled`: the container stays where podman is, and sees just that.
 #[test]
 fn no_cgroups() {
-    // podman does not believe runc that it can.
-    let host = podman_with_rtx!();
+    let host = podman_with_rtx!("podman offers --cgroups=disabled to no runtime called runc");
     let container = Named::new(host);
     container.start(&[NO_CGROUPS], "ls /sys/fs/cgroup; cat /proc/self/cgroup; echo up; exec sleep 600");
     let logs = container.podman(&["logs"], &[]).ok().stdout;
@@ -91,5 +88,5 @@ fn no_cgroups() {
     }
     container.podman(&["stop", "--time", "0"], &[]).ok();
     let stopped = || (container.inspect(".State.Status") == "exited").then_some(());
-    assert!(poll_until(Duration::from_secs(5), stopped).is_some());
+    assert!(poll_until(PATIENCE, stopped).is_some());
 }

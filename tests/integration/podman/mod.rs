@@ -21,6 +21,9 @@ use crate::support::children::poll_until;
 use crate::support::runtime::{Invocation, next_number};
 use host::{Host, IMAGE, Who};
 
+/// How long to wait for what podman and conmon do on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// The flag that leaves a container in podman's own cgroups.
 const NO_CGROUPS: &str = "--cgroups=disabled";
 
@@ -79,11 +82,7 @@ impl Named {
     #[track_caller]
     fn wait_logs(&self, text: &str) {
         let seen = || self.podman(&["logs"], &[]).stdout.contains(text).then_some(());
-        assert!(
-            poll_until(Duration::from_secs(10), seen).is_some(),
-            "{text:?} never came: {:?}",
-            self.podman(&["logs"], &[])
-        );
+        assert!(poll_until(PATIENCE, seen).is_some(), "{text:?} never came: {:?}", self.podman(&["logs"], &[]));
     }
 
     /// One property of `podman inspect`.
@@ -126,12 +125,12 @@ macro_rules! everyone {
     }};
 }
 
-/// podman with rtx, for what is not so with the control.
+/// podman with rtx, for what the control cannot do, and why.
 macro_rules! podman_with_rtx {
-    () => {{
+    ($reason:expr) => {{
         let host = $crate::podman::podman!();
         if !host.is_rtx() {
-            $crate::support::skip!("it is about rtx alone");
+            $crate::support::skip!($reason);
         }
         host
     }};

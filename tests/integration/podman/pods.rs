@@ -1,8 +1,6 @@
 //! Pods: containers that share namespaces, with an infra container that holds them and without.
 
-use std::time::Duration;
-
-use super::{Host, IMAGE, Named, podman};
+use super::{Host, IMAGE, Named, PATIENCE, podman};
 use crate::support::children::poll_until;
 use crate::support::runtime::next_number;
 
@@ -55,7 +53,7 @@ fn two_containers_share_the_infra_containers_namespaces() {
     host.podman(&["pod", "stop", "--time", "0", &pod.name]).ok();
     // podman's own clean-up, by conmon, comes between "stopped" and "exited".
     let exited = || (first.inspect(".State.Status") == "exited").then_some(());
-    assert!(poll_until(Duration::from_secs(20), exited).is_some(), "{}", first.inspect(".State.Status"));
+    assert!(poll_until(PATIENCE, exited).is_some(), "{}", first.inspect(".State.Status"));
     host.podman(&["pod", "start", &pod.name]).ok();
     assert_eq!(namespace(&first, "pid"), namespace(&second, "pid"));
 }

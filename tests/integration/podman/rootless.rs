@@ -1,9 +1,7 @@
 //! podman as an ordinary user: rtx runs as root of podman's user namespace, without cgroups of its own on v1 hosts.
 
-use std::time::Duration;
-
 use super::host::{IMAGE, Who};
-use super::{Named, podman};
+use super::{Named, PATIENCE, podman};
 use crate::support::children::poll_until;
 
 macro_rules! user {
@@ -42,11 +40,11 @@ fn in_the_background() {
     let script = "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done";
     container.run(&["--detach"], &["sh", "-c", script]).ok();
     let up = || container.podman(&["logs"], &[]).stdout.contains("up").then_some(());
-    assert!(poll_until(Duration::from_secs(10), up).is_some());
+    assert!(poll_until(PATIENCE, up).is_some());
     container.podman(&["exec"], &["sh", "-c", "exit 5"]).fails(5, "");
     assert_eq!(container.podman(&["exec", "--user", "1000"], &["id", "-u"]).ok().stdout, "1000\n");
     container.podman(&["exec"], &["/nope"]).fails(127, "/nope");
-    container.podman(&["stop"], &[]).ok();
+    container.podman(&["stop", "--time", "100"], &[]).ok();
     assert_eq!(container.podman(&["wait"], &[]).ok().stdout, "7\n");
 }
 

@@ -3,15 +3,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::host::{Host, Who};
-use super::{Named, everyone, podman};
+use super::{Named, PATIENCE, everyone, podman};
 use crate::support::children::poll_until;
 use crate::support::payload;
 use crate::support::runtime::next_number;
-
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// podman leaves the timer to systemd; the check itself is an `exec`.
 #[test]
@@ -39,13 +36,13 @@ fn restart() {
             let logs = container.podman(&["logs"], &[]).stdout;
             (logs == "x\nx\nx\n" && container.inspect(".State.Status") == "exited").then_some(())
         };
-        assert!(poll_until(LIMIT, seen).is_some(), "{:?}", container.podman(&["logs"], &[]));
+        assert!(poll_until(PATIENCE, seen).is_some(), "{:?}", container.podman(&["logs"], &[]));
         assert_eq!(container.inspect(".State.ExitCode"), "3");
 
         let container = Named::of(host, who);
         container.run(&["--detach", "--restart", "always"], &["sh", "-c", "echo x; sleep 0.2"]).ok();
         let seen = || (container.podman(&["logs"], &[]).stdout.lines().count() >= 3).then_some(());
-        assert!(poll_until(LIMIT, seen).is_some());
+        assert!(poll_until(PATIENCE, seen).is_some());
         container.podman(&["rm", "--force", "--time", "0"], &[]).ok();
     }
 }
@@ -55,7 +52,7 @@ fn manager(host: &Host) -> (UnixDatagram, PathBuf) {
     let path = host.dir().join(format!("notify-{}", next_number()));
     let socket = UnixDatagram::bind(&path).expect("bind a socket");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("chmod a socket");
-    socket.set_read_timeout(Some(LIMIT)).expect("limit the wait");
+    socket.set_read_timeout(Some(PATIENCE)).expect("limit the wait");
     (socket, path)
 }
 

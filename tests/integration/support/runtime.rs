@@ -130,6 +130,7 @@ pub struct Invocation {
     stdin: Option<Stdio>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
+    limit: Duration,
 }
 
 impl Invocation {
@@ -137,7 +138,7 @@ impl Invocation {
     pub fn new(words: Vec<String>, dir: PathBuf) -> Invocation {
         let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let env = vec![("PATH".to_owned(), path.to_owned())];
-        Invocation { words, env, dir, cwd: None, stdin: None, stdout: None, stderr: None }
+        Invocation { words, env, dir, cwd: None, stdin: None, stdout: None, stderr: None, limit: TIME_LIMIT }
     }
 
     pub fn env(mut self, key: &str, value: &str) -> Invocation {
@@ -183,6 +184,12 @@ impl Invocation {
         self.through(&["sh", "-c", script, "sh"])
     }
 
+    /// Gives the call another time limit: for programs that do much more than a runtime.
+    pub fn within(mut self, limit: Duration) -> Invocation {
+        self.limit = limit;
+        self
+    }
+
     /// Starts the runtime and waits for its end.
     pub fn run(self) -> Output {
         self.start().wait()
@@ -201,7 +208,7 @@ impl Invocation {
         let (out, err) = (create(&stdout_file), create(&stderr_file));
         command.stdout(self.stdout.unwrap_or(out)).stderr(self.stderr.unwrap_or(err));
         let child = command.spawn().unwrap_or_else(|e| panic!("run {}: {e}", self.words[0]));
-        Running { child, words: self.words, stdout_file, stderr_file }
+        Running { child, words: self.words, stdout_file, stderr_file, limit: self.limit }
     }
 }
 
@@ -211,6 +218,7 @@ pub struct Running {
     words: Vec<String>,
     stdout_file: PathBuf,
     stderr_file: PathBuf,
+    limit: Duration,
 }
 
 impl Running {
@@ -225,7 +233,8 @@ impl Running {
 
     /// Waits for the end; a runtime that takes too long is killed and fails the test.
     pub fn wait(self) -> Output {
-        self.wait_within(TIME_LIMIT)
+        let limit = self.limit;
+        self.wait_within(limit)
     }
 
     /// The same with another limit.

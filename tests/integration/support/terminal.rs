@@ -95,7 +95,7 @@ impl Terminal {
     /// Waits until `text` was printed.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let seen = poll_until(Duration::from_secs(15), || self.text().contains(text).then_some(()));
+        let seen = poll_until(Duration::from_secs(60), || self.text().contains(text).then_some(()));
         assert!(seen.is_some(), "{text:?} never came on the terminal, only {:?}", self.text());
     }
 
