@@ -20,7 +20,9 @@ of() { printf '{"%s": "%s"}' $1 $(id $2); }
 # NAME [FIELDS]: runs a pod's sandbox. FIELDS is JSON, merged into its configuration.
 pod() {
     mkdir -p $D/logs/$1 $D/pods/$1
-    jq -cn --arg name $1 --arg logs $D/logs/$1 --arg parent /$Y/$1 --argjson more "${2:-null}" '
+    parent=/$Y/$1
+    if $SYSTEMD; then parent=cri-$1.slice; fi
+    jq -cn --arg name $1 --arg logs $D/logs/$1 --arg parent $parent --argjson more "${2:-null}" '
         {metadata: {name: $name, uid: $name, namespace: "test"}, hostname: $name, log_directory: $logs,
          dns_config: {servers: ["10.88.0.1"]}, linux: {cgroup_parent: $parent}} * ($more // {})' > $D/pods/$1.json
     answer=$(cri call RunPodSandbox "{\"config\": $(cat $D/pods/$1.json), \"runtime_handler\": \"${HANDLER:-rtx}\"}") || return
@@ -84,7 +86,7 @@ netns_mounts_under_state_dir = true
 bin_dir = "/usr/lib/cni"
 conf_dir = "$D/cni"
 END
-sed "s|/usr/bin/rtx|$RT|" $KUBERNETES/containerd.toml >> $D/containerd.toml
+sed "s|/usr/bin/rtx|$RT|; s|SystemdCgroup = .*|SystemdCgroup = $SYSTEMD|" $KUBERNETES/containerd.toml >> $D/containerd.toml
 umoci config --image $D/image:1 --tag pause --config.cmd sleep --config.cmd 36000
 tar -C $D/image -cf $D/image.tar .
 daemon
@@ -102,13 +104,13 @@ const fn cri(name: &'static str) -> Caller {
     }
 }
 
-static CRI: Caller = cri("cri");
+pub(super) static CRI: Caller = cri("cri");
 /// Whose daemon may be killed without disturbing another test.
 static RESTARTED: Caller = cri("cri-restart");
 
 /// Stops and removes a pod: of it and its containers nothing is left.
 #[track_caller]
-fn end(site: &Site, pod: &str) {
+pub(super) fn end(site: &Site, pod: &str) {
     let output = site.sh(&format!("end {pod}"));
     assert_eq!((output.code, &*output.stdout, &*output.stderr), (0, "", ""), "left behind");
 }

@@ -13,6 +13,7 @@ mod site;
 mod slurm;
 mod storms;
 mod swarm;
+mod systemd;
 
 use std::sync::Once;
 

@@ -11,7 +11,8 @@ use crate::support::{Output, Runtime, image, report_skip};
 /// Daemons that work on other containers meanwhile, on a busy machine, answer late. Only what hangs takes so long.
 const TIME_LIMIT: Duration = Duration::from_secs(900);
 
-/// What every site's scripts have. $D is its directory, $RT the runtime in it, $Y a name of its own.
+/// What every site's scripts have. $D is its directory, $RT the runtime in it, $Y a name of its own; $SYSTEMD says
+/// whether that makes the cgroups.
 const COMMON: &str = r#"
 # How long one command of a caller may take.
 LIMIT=300
@@ -34,6 +35,11 @@ END
     await 'ctr -a $D/c.sock version > /dev/null 2>&1'
 }
 "#;
+
+/// Whether this is the machine of contrib/guest, which ends after the tests, and which systemd runs.
+pub fn in_guest() -> bool {
+    std::env::var_os("RTX_TEST_GUEST").is_some()
+}
 
 /// What has to be known of a caller to start it.
 pub struct Caller {
@@ -84,7 +90,7 @@ impl Site {
         let runtime = program.file_name().expect("a program").to_string_lossy().into_owned();
         let dir = keeper::directory(&format!("{}-{runtime}", caller.name));
         image::build(&dir);
-        let keeper = Keeper::start(&dir, program, Kept::All);
+        let keeper = Keeper::start(&dir, program, if in_guest() { Kept::Network } else { Kept::All });
         let site = Site { caller, runtime, dir, keeper };
         let output = site.sh(caller.setup);
         assert_eq!(output.code, 0, "{} did not start with {}: {output:?}", caller.name, site.runtime);
@@ -100,12 +106,17 @@ impl Site {
     pub fn call(&self, script: &str) -> Invocation {
         // A failed test shows the runtime that it failed with.
         println!("with {}: {script}", self.runtime);
-        let (target, dir) = (self.keeper.target(), self.dir.display());
+        let dir = self.dir.display();
         let name = self.dir.file_name().expect("a name").display();
-        let prelude = format!("D={dir} RT={dir}/{} Y={name}\n{COMMON}{}", self.runtime, self.caller.functions);
-        let script = format!("{prelude}\n{script}");
-        let words = ["nsenter", "--target", &*target, "--mount", "--net", "--pid", "--", "sh", "-c", &*script];
-        Invocation::new(words.map(str::to_owned).to_vec(), self.dir.join("calls")).env("HOME", &dir.to_string())
+        let prelude = format!(
+            "D={dir} RT={dir}/{} Y={name} SYSTEMD={}\n{COMMON}{}",
+            self.runtime,
+            in_guest(),
+            self.caller.functions
+        );
+        let mut words = self.keeper.enter();
+        words.extend(["sh".to_owned(), "-c".to_owned(), format!("{prelude}\n{script}")]);
+        Invocation::new(words, self.dir.join("calls")).env("HOME", &dir.to_string())
     }
 
     /// Fails the test unless the shell function `left`, given `what`, comes to print nothing.

@@ -61,7 +61,7 @@ impl Host {
         let dir = keeper::directory("podman");
         configure(&dir, &name);
         let keeper = Keeper::start(&dir, &runtime, Kept::Mounts);
-        write_commands(&dir, &keeper.target());
+        write_commands(&dir, &keeper.enter().join(" "));
         let host = Host { dir, runtime: name, keeper };
         image::build(&host.dir);
         fs::remove_dir_all(host.dir.join("unpacked")).expect("remove the unpacked image");
@@ -105,8 +105,9 @@ impl Host {
 
     /// Runs a program in podman's mount namespace.
     pub fn enter(&self, words: &[&str]) -> Output {
-        let target = self.keeper.target();
-        self.invoke("nsenter", &[&["--target", &*target, "--mount"], words].concat()).run()
+        let enter = self.keeper.enter();
+        let enter: Vec<&str> = enter.iter().map(String::as_str).collect();
+        self.invoke(enter[0], &[&enter[1..], words].concat()).run()
     }
 
     /// Gives the image to the ordinary user too; the reason when the user's podman does not work on this host.
@@ -161,7 +162,7 @@ fn configure(dir: &Path, runtime: &str) {
 
 /// `podman` and `upodman`: podman with all its places below the directory, for root and for the ordinary user, in the
 /// keeper's mount namespace.
-fn write_commands(dir: &Path, keeper: &str) {
+fn write_commands(dir: &Path, enter: &str) {
     let flag = engine().map(|name| format!("--runtime-flag engine={name}")).unwrap_or_default();
     let d = dir.display();
     let podman = |places: String| {
@@ -170,11 +171,10 @@ fn write_commands(dir: &Path, keeper: &str) {
              --cgroup-manager cgroupfs --events-backend file --storage-driver vfs --log-level error {flag} \"$@\""
         )
     };
-    let enter = format!("nsenter --target {keeper} --mount");
     let root = format!("#!/bin/sh\nexport HOME={d}\nexec {enter} {}\n", podman(format!("{d}/of-root")));
     let user = format!(
         "#!/bin/sh\nexport HOME={d}/user/home XDG_RUNTIME_DIR={d}/user/xdg USER={USER}\n\
-         exec {enter} --wd={d}/user setpriv --reuid {USER_ID} --regid {USER_ID} --clear-groups {}\n",
+         exec {enter} env --chdir={d}/user setpriv --reuid {USER_ID} --regid {USER_ID} --clear-groups {}\n",
         podman(format!("{d}/user"))
     );
     let cleanup = format!("#!/bin/sh\ndir={d}\n{CLEANUP}");

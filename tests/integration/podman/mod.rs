@@ -10,6 +10,7 @@ mod options;
 mod pods;
 mod rootless;
 mod services;
+mod storms;
 mod streams;
 mod terminals;
 mod volumes;

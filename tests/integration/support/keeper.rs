@@ -17,6 +17,9 @@ pub const USER_ID: &str = "54321";
 pub enum Kept {
     /// Only mounts: what is done can be looked at from outside.
     Mounts,
+    /// Mounts and network, for callers of systemd, which knows processes by the ids that it sees itself. Whoever starts
+    /// daemons there ends them, or the machine.
+    Network,
     /// Mounts, network and pids: nothing outlives them.
     All,
 }
@@ -57,6 +60,7 @@ impl Keeper {
         let log = fs::File::create(dir.join("keeper.log")).expect("make the keeper's log");
         let namespaces = match kept {
             Kept::Mounts => "mounts",
+            Kept::Network => "network",
             Kept::All => "all",
         };
         // A session of its own: an interrupt from the keyboard must not end it before it has cleaned up.
@@ -81,8 +85,19 @@ impl Keeper {
         let child_of = |pid: &str| read_lossy(Path::new(&format!("/proc/{pid}/task/{pid}/children"))).trim().to_owned();
         let inside = child_of(&self.child.id().to_string());
         match self.kept {
-            Kept::Mounts => inside,
+            Kept::Mounts | Kept::Network => inside,
             Kept::All => child_of(&inside),
         }
+    }
+
+    /// The words that run a program in the namespaces.
+    pub fn enter(&self) -> Vec<String> {
+        let kinds: &[&str] = match self.kept {
+            Kept::Mounts => &["--mount"],
+            Kept::Network => &["--mount", "--net"],
+            Kept::All => &["--mount", "--net", "--pid"],
+        };
+        let words = ["nsenter", "--target", &self.target()].map(str::to_owned);
+        words.into_iter().chain(kinds.iter().map(|kind| (*kind).to_owned())).chain(["--".to_owned()]).collect()
     }
 }

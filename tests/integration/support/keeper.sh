@@ -1,7 +1,7 @@
 #!/bin/sh
 # Keeps the namespaces in which programs that call a runtime work, and cleans up when the test process ends, however it
-# ends: then this script's stdin does. Arguments: the directory, the runtime, "all" or "mounts" for the namespaces, and
-# an ordinary user's name and id.
+# ends: then this script's stdin does. Arguments: the directory, the runtime, "all", "network" or "mounts" for the
+# namespaces, and an ordinary user's name and id.
 set -eu
 trap '' INT TERM HUP
 dir=$1 runtime=$2 namespaces=$3 user=$4 uid=$5
@@ -10,6 +10,7 @@ if [ "${6-}" != inside ]; then
     case $namespaces in
         # Whatever is alive when the script inside has ended, containers too, ends with the pid namespace.
         all) unshare --net --mount --pid --fork --kill-child --mount-proc --propagation slave tini-static -- sh "$0" "$@" inside || true ;;
+        network) unshare --net --mount --propagation slave sh "$0" "$@" inside || true ;;
         mounts) unshare --mount --propagation slave sh "$0" "$@" inside || true ;;
     esac
     # Runtimes leave the parents of their cgroups. All of ours are below one of the directory's name.
@@ -51,7 +52,7 @@ for other in runc crun; do
         mount --bind /bin/false "$path"
     fi
 done
-if [ "$namespaces" = all ]; then
+if [ "$namespaces" != mounts ]; then
     ip link set lo up
     # Without an address besides the loopback's, nothing resolves (AI_ADDRCONFIG).
     ip link add outside type veth peer name inside
