@@ -1,5 +1,6 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
+use super::root::with_advice;
 use super::{Busy, NotFound, Record};
 use crate::sys::socket::{dial, listener, probe};
 use crate::sys::{Errno, On, describe, errno_of};
@@ -54,7 +55,7 @@ impl StateDir {
         check_owner(&parent, root)?;
         match mkdirat(&parent, id, Mode::S_IRWXU) {
             Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
-            other => other.on("mkdir", root.join(id).display())?,
+            other => with_advice(other.on("mkdir", root.join(id).display()))?,
         }
         let remains = parent.try_clone();
         Self::lock(parent, root, id).inspect_err(|_| {
@@ -237,7 +238,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn make_barrier(&self) -> Result<OwnedFd> {
-        Ok(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id))?)
+        with_advice(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id)))
     }
 
     /// Connects to the start barrier, of which [`Self::is_waiting`] then knows that a start has begun.
@@ -298,21 +299,17 @@ impl StateDir {
 
     fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let fd = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .on("create", format_args!("{}/{name}", self.id))?;
-        File::from(fd)
-            .write_all(bytes)
-            .map_err(|error| errno_of(&error))
-            .on("write", format_args!("{}/{name}", self.id))?;
-        Ok(())
+        let opened = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let fd = with_advice(opened.on("create", format_args!("{}/{name}", self.id)))?;
+        let written = File::from(fd).write_all(bytes).map_err(|error| errno_of(&error));
+        with_advice(written.on("write", format_args!("{}/{name}", self.id)))
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".{name}.new");
         self.write_new(&temporary, bytes)?;
-        renameat(self.file(), temporary.as_str(), self.file(), name)
-            .on("rename", format_args!("{}/{temporary}", self.id))?;
-        Ok(())
+        let renamed = renameat(self.file(), temporary.as_str(), self.file(), name);
+        with_advice(renamed.on("rename", format_args!("{}/{temporary}", self.id)))
     }
 }
 
