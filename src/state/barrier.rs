@@ -1,6 +1,7 @@
 //! The start barrier: a socket in the state directory behind which a created container waits.
 
 use super::StateDir;
+use super::root::with_advice;
 use crate::sys::socket::{dial, listener, probe};
 use crate::sys::{Errno, On};
 use anyhow::Result;
@@ -21,7 +22,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn make_barrier(&self) -> Result<OwnedFd> {
-        Ok(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id()))?)
+        with_advice(listener(&self.short_path(BARRIER)).on("listen on", format_args!("{}/{BARRIER}", self.id())))
     }
 
     /// Connects to the start barrier, of which [`Self::is_waiting`] then knows that a start has begun.

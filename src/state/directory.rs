@@ -1,7 +1,7 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
 use super::barrier::{BARRIER, STARTING};
-use super::root::make_root;
+use super::root::{make_root, with_advice};
 use super::{Busy, NotFound, Record};
 use crate::sys::{Errno, On, errno_of};
 use anyhow::{Context, Result, bail};
@@ -51,7 +51,7 @@ impl StateDir {
         loop {
             match mkdirat(&parent, id, Mode::S_IRWXU) {
                 Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
-                other => other.on("mkdir", root.join(id).display())?,
+                other => with_advice(other.on("mkdir", root.join(id).display()))?,
             }
             match Self::lock_new(&parent, root, id) {
                 // Before it was locked, who looks for what a killed create left has taken it for that and removed it.
@@ -306,21 +306,17 @@ impl StateDir {
 
     fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        let fd = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .on("create", format_args!("{}/{name}", self.id))?;
-        File::from(fd)
-            .write_all(bytes)
-            .map_err(|error| errno_of(&error))
-            .on("write", format_args!("{}/{name}", self.id))?;
-        Ok(())
+        let opened = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+        let fd = with_advice(opened.on("create", format_args!("{}/{name}", self.id)))?;
+        let written = File::from(fd).write_all(bytes).map_err(|error| errno_of(&error));
+        with_advice(written.on("write", format_args!("{}/{name}", self.id)))
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".{name}.new");
         self.write_new(&temporary, bytes)?;
-        renameat(self.file(), temporary.as_str(), self.file(), name)
-            .on("rename", format_args!("{}/{temporary}", self.id))?;
-        Ok(())
+        let renamed = renameat(self.file(), temporary.as_str(), self.file(), name);
+        with_advice(renamed.on("rename", format_args!("{}/{temporary}", self.id)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::StateDir;
 use super::directory::{check_owner, open_directory};
-use crate::sys::{Errno, On, describe, errno_of};
+use crate::sys::{self, Errno, On, describe, errno_of};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -75,4 +75,12 @@ pub fn list(root: &Path) -> Result<Vec<String>> {
         .collect();
     ids.sort_unstable();
     Ok(ids)
+}
+/// Says what can be done about a state directory that takes nothing more.
+pub(super) fn with_advice<T>(result: Result<T, sys::Error>) -> anyhow::Result<T> {
+    result.map_err(|error| match error.errno {
+        Errno::ENOSPC | Errno::EDQUOT | Errno::EROFS => anyhow::Error::from(error)
+            .context("the state directory takes nothing more: make room there, or choose another with --root"),
+        _ => error.into(),
+    })
 }

@@ -24,6 +24,7 @@ mod guest;
 mod interrupted;
 mod joined;
 mod leaks;
+mod limits;
 mod mounts;
 mod net_devices;
 mod newer;

@@ -217,7 +217,7 @@ fn long_lists_are_checked_in_time() {
     let runtime = own_engine!();
     let (schema, mut bundle) = (Schema::new(), Bundle::new());
     let base = bundle.spec.clone();
-    let length = 50_000;
+    let length = 20_000;
     for property in schema.0.iter().filter(|property| property.is_named()) {
         let pointer = property.pointer;
         let is_there = |below: &str| schema.0.iter().any(|other| other.pointer == below);

@@ -276,14 +276,29 @@ pub fn set_home(env: &mut Vec<String>, uid: u32) -> Result<()> {
     Ok(())
 }
 
+/// As much of it as is read: an image could have made it as long as it likes.
+const PASSWD_MAX: u64 = 16 << 20;
+
 fn home_of(passwd: &Path, uid: u32) -> Result<Option<String>> {
-    use std::io::ErrorKind::{InvalidData, IsADirectory, NotADirectory, NotFound};
-    let text = match std::fs::read_to_string(passwd) {
-        Ok(text) => text,
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    use std::io::Read;
+    use std::os::unix::fs::OpenOptionsExt;
+    // The image may have a pipe there, which would be waited for, or a device that has no end.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(passwd);
+    let read = opened.and_then(|file| {
+        let mut bytes = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(PASSWD_MAX).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    });
+    let text = match &read {
+        Ok(bytes) => String::from_utf8_lossy(bytes),
         // What the image is like: without a passwd file that can be read everybody is at home in the root.
-        Err(error) if matches!(error.kind(), InvalidData | IsADirectory | NotADirectory | NotFound) => return Ok(None),
-        Err(error) => match errno_of(&error) {
-            Errno::EACCES | Errno::ELOOP | Errno::ENXIO => return Ok(None),
+        Err(error) if matches!(error.kind(), IsADirectory | NotADirectory | NotFound) => return Ok(None),
+        Err(error) => match errno_of(error) {
+            Errno::EACCES | Errno::EAGAIN | Errno::ELOOP | Errno::ENXIO => return Ok(None),
             errno => return Ok(Err(errno).on("read", passwd.display())?),
         },
     };

@@ -1,0 +1,186 @@
+//! What a process of a container could get from the runtime that made it: its executable, its descriptors, its working
+//! directory, privileges beyond the container's.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::support::{Bundle, Container, Runtime, needs_root, own_engine};
+
+/// Looks for processes that run rtx and writes to what they run: at once, and when they have ended.
+const ATTACK: &str = r#"
+    while [ ! -e /stop ]; do
+        for p in /proc/[0-9]*; do
+            case "$(readlink $p/exe)" in *rtx*|*memfd*|*"/exe"*) ;; *) continue;; esac
+            echo seen >> /seen
+            ( exec 9< $p/exe || exit
+              for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+                  ( printf attacked > /proc/self/fd/9 ) 2>/dev/null && echo written >> /written
+                  usleep 20000
+              done ) 2>/dev/null &
+        done
+    done"#;
+
+/// A container with every privilege, and a copy of the runtime for it to overwrite.
+fn attacked(script: &str) -> (Runtime, PathBuf, Bundle) {
+    let mut runtime = Runtime::under_test();
+    let copy = runtime.scratch().join("rtx");
+    fs::copy(&runtime.program, &copy).expect("copy the runtime");
+    runtime.program = copy.clone();
+    let mut bundle = Bundle::shell(script);
+    bundle.set("/root/readonly", json!(false)).remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+    bundle.capabilities(&["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_SYS_RAWIO", "CAP_KILL"]);
+    (runtime, copy, bundle)
+}
+
+/// CVE-2019-5736: the container overwrites the runtime by way of the process that enters it.
+#[test]
+fn the_executable_is_not_overwritten() {
+    let _ = own_engine!();
+    let (runtime, copy, bundle) = attacked(ATTACK);
+    let before = fs::read(&copy).expect("read the runtime");
+    // What a container's program is, is the image's to say.
+    let script = bundle.make_file("rootfs/bin/evil", "#!/proc/self/exe\n");
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    for turn in 0..12 {
+        let words: &[&str] = match turn % 3 {
+            0 => &["/bin/evil"],
+            1 => &["/proc/self/exe", "--version"],
+            _ => &["/bin/true"],
+        };
+        let _ = container.exec(&[], words);
+        assert!(fs::read(&copy).expect("read the runtime") == before, "the runtime was overwritten");
+    }
+    // As long as rtx itself runs in there there is all the time to open it.
+    let exec = container.exec_call(&[], &["/proc/self/exe", "update", "--resources", "-", "none"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let running = exec.stdin(reader).start();
+    let seen = bundle.host("rootfs/seen");
+    crate::support::children::poll_until(std::time::Duration::from_secs(5), || seen.exists().then_some(()));
+    drop(writer);
+    running.wait();
+    bundle.make_file("rootfs/stop", "");
+    assert!(seen.exists(), "the attack has seen nothing to attack");
+    assert!(!bundle.host("rootfs/written").exists(), "the executable was written to");
+    assert!(fs::read(&copy).expect("read the runtime") == before, "the runtime was overwritten");
+    drop(container);
+    assert!(fs::read(&copy).expect("read the runtime") == before, "the runtime was overwritten");
+}
+
+/// CVE-2024-21626: a working directory that is a descriptor of the runtime's.
+#[test]
+fn the_working_directory_is_no_descriptor_of_the_runtime() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    for number in 3..24 {
+        let output =
+            container.exec(&["--cwd", &format!("/proc/self/fd/{number}")], &["cat", "../../../../etc/hostname"]);
+        assert!(output.code != 0, "exec in descriptor {number}: {}", output.stdout);
+    }
+    drop(container);
+    bundle.shell_payload("pwd; ls");
+    for number in 3..24 {
+        bundle.set("/process/cwd", json!(format!("/proc/self/fd/{number}")));
+        let container = Container::new(&runtime, &bundle);
+        assert!(container.run(&[]).code != 0, "run in descriptor {number}: {}", container.stdout());
+    }
+}
+
+/// The capabilities of a process that prints /proc/self/status.
+fn capabilities(status: &str) -> Vec<(&str, u64)> {
+    let fields = status.lines().filter_map(|line| line.strip_prefix("Cap")?.split_once(":\t"));
+    fields.map(|(set, mask)| (set, u64::from_str_radix(mask, 16).expect("a mask"))).collect()
+}
+
+/// CVE-2022-29162, CVE-2022-27650, CVE-2025-27612: what is inheritable outlives a change of user.
+#[test]
+fn nothing_is_inheritable_that_was_not_asked_for() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("cat /proc/self/status; exec sleep 600");
+    bundle.capabilities(&["CAP_KILL", "CAP_NET_BIND_SERVICE"]);
+    bundle.set("/process/capabilities/inheritable", json!([])).set("/process/capabilities/ambient", json!([]));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let of_container = (1u64 << 5) | (1 << 10);
+    let raw = 1 << 13;
+    let document = bundle.make_file("process.json", &{
+        let mut process = bundle.spec["process"].clone();
+        process["args"] = json!(["cat", "/proc/self/status"]);
+        process.as_object_mut().expect("a process").remove("capabilities");
+        process.to_string()
+    });
+    let document = document.display().to_string();
+    for (flags, words, most) in [
+        (&[][..], &["cat", "/proc/self/status"][..], of_container),
+        (&["--cap", "CAP_NET_RAW"], &["cat", "/proc/self/status"], of_container | raw),
+        (&["--user", "1000", "--cap", "CAP_NET_RAW"], &["cat", "/proc/self/status"], of_container | raw),
+        (&["--process", &document], &[], of_container),
+    ] {
+        let output = container.exec(flags, words).ok();
+        for (set, mask) in capabilities(&output.stdout) {
+            assert_eq!(mask & !most, 0, "{set} of exec {flags:?}");
+            assert!(!matches!(set, "Inh" | "Amb") || mask == 0, "{set} of exec {flags:?} is {mask:x}");
+        }
+    }
+    let spec: serde_json::Value = {
+        let directory = bundle.make_dir("made");
+        runtime.run(&["spec", "--bundle", &directory.display().to_string()]).ok();
+        serde_json::from_slice(&fs::read(directory.join("config.json")).expect("read")).expect("JSON")
+    };
+    let inheritable = spec["process"]["capabilities"]["inheritable"].as_array();
+    assert!(inheritable.is_none_or(Vec::is_empty), "a new configuration has inheritable capabilities");
+}
+
+/// CVE-2026-30892: a user that is not taken for another one.
+#[test]
+fn exec_has_the_user_that_was_given() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    for (user, ids) in
+        [("1", "1 0"), ("0", "0 0"), ("1:2", "1 2"), ("10", "10 0"), ("01", "1 0"), ("65534:65534", "65534 65534")]
+    {
+        let output = container.exec(&["--user", user], &["sh", "-c", "echo $(id -u) $(id -g)"]).ok();
+        assert_eq!(output.stdout.trim(), ids, "--user {user}");
+    }
+    for user in [
+        "",
+        ":",
+        "1:",
+        ":1",
+        "1:2:3",
+        "-1",
+        " 1",
+        "1 ",
+        "0x1",
+        "1e1",
+        "root",
+        "4294967296",
+        "18446744073709551617",
+        "1\n",
+    ] {
+        let output = container.exec(&["--user", user], &["id", "-u"]);
+        assert!(output.code != 0, "--user {user:?} is user {}", output.stdout.trim());
+    }
+}
+
+/// CVE-2025-52881, CVE-2025-62596: writes that are meant for the kernel go to what was mounted over its files.
+#[test]
+fn kernel_parameters_are_not_written_elsewhere() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("cat /proc/sys/kernel/hostname");
+    bundle.set("/hostname", json!("own-name"));
+    // A file of /proc may be bound over another one, which the bundle's author may do and which must not matter.
+    bundle.mount("/proc/sys/kernel/domainname", "bind", "/proc/sys/kernel/hostname", &["bind"]);
+    bundle.set("/linux/sysctl", json!({ "kernel.domainname": "other-name" }));
+    let container = Container::new(&runtime, &bundle);
+    let output = container.run(&[]);
+    assert!(output.code == 1 || output.stdout == "own-name\n", "{output:?}");
+}
