@@ -1,6 +1,7 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
 use super::barrier::{BARRIER, STARTING};
+use super::locks::{lock_holder, wait_for_lock};
 use super::root::make_root;
 use super::{Busy, NotFound, Record};
 use crate::sys::{Errno, On, errno_of};
@@ -322,21 +323,6 @@ impl StateDir {
             .on("rename", format_args!("{}/{temporary}", self.id))?;
         Ok(())
     }
-}
-
-fn wait_for_lock(file: &File) -> nix::Result<()> {
-    crate::sys::retry(|| file.lock().map_err(|error| errno_of(&error)))
-}
-
-/// The process that holds the lock of the directory with this inode (/proc/locks, proc_locks(5)).
-fn lock_holder(inode: u64) -> Option<i32> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
-        let is_it = file.rsplit(':').next().is_some_and(|number| number.parse() == Ok(inode));
-        if is_it { pid.parse().ok() } else { None }
-    })
 }
 
 fn remove_rest(directory: &File) -> Result<()> {
