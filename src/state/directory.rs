@@ -4,6 +4,7 @@ use super::barrier::{BARRIER, STARTING};
 use super::locks::{lock_holder, wait_for_lock};
 use super::root::make_root;
 use super::{Busy, NotFound, Record};
+use crate::sys::dir::{self, Entry};
 use crate::sys::{Errno, On, errno_of};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
@@ -325,17 +326,15 @@ impl StateDir {
     }
 }
 
-fn remove_rest(directory: &File) -> Result<()> {
-    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    for entry in std::fs::read_dir(path)?.flatten() {
-        let name = entry.file_name();
-        let flag = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => {
-                std::fs::remove_dir_all(entry.path())?;
-                continue;
-            }
-            _ => UnlinkatFlags::NoRemoveDir,
-        };
+fn remove_rest(directory: &impl AsFd) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+    for Entry { name, is_dir } in dir::entries(Path::new(&path)).on("read", &path)? {
+        let mut flag = UnlinkatFlags::NoRemoveDir;
+        if is_dir {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            remove_rest(&openat(directory, name.as_os_str(), flags, Mode::empty()).on("open", name.display())?)?;
+            flag = UnlinkatFlags::RemoveDir;
+        }
         unlinkat(directory, name.as_os_str(), flag).on("unlink", name.display())?;
     }
     Ok(())
