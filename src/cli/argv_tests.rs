@@ -122,6 +122,8 @@ fn the_command_lines_of_the_callers_parse() {
         "rtx engine list",
         "rtx --engine mock --config F check B",
         "rtx docs man D",
+        "rtx --root R gc --dry-run",
+        "rtx doctor -json",
     ] {
         parsed(line);
     }
@@ -179,6 +181,7 @@ fn mistakes_are_told_in_the_words_of_runc() {
         ("rtx exec", 1, "\"exec\" requires a minimum of 1 argument(s)"),
         ("rtx run a b", 1, "\"run\" requires at most 1 argument(s)"),
         ("rtx engine list x", 1, "\"engine list\" requires exactly 0 argument(s)"),
+        ("rtx gc c", 1, "\"gc\" requires exactly 0 argument(s)"),
         ("rtx engine", 1, "\"engine\" requires one of: list, schema"),
         ("rtx create --bundle", 1, "flag needs an argument: -bundle"),
         ("rtx list -f xml", 1, "invalid value for format: 'xml' is none of: table, json"),

@@ -1,8 +1,10 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
 use super::barrier::{BARRIER, STARTING};
+use super::locks::{lock_holder, wait_for_lock};
 use super::root::{make_root, with_advice};
 use super::{Busy, NotFound, Record};
+use crate::sys::dir::{self, Entry};
 use crate::sys::{Errno, On, errno_of};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
@@ -320,32 +322,15 @@ impl StateDir {
     }
 }
 
-fn wait_for_lock(file: &File) -> nix::Result<()> {
-    crate::sys::retry(|| file.lock().map_err(|error| errno_of(&error)))
-}
-
-/// The process that holds the lock of the directory with this inode (/proc/locks, proc_locks(5)).
-fn lock_holder(inode: u64) -> Option<i32> {
-    let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let fields: Vec<_> = line.split_ascii_whitespace().collect();
-        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else { return None };
-        let is_it = file.rsplit(':').next().is_some_and(|number| number.parse() == Ok(inode));
-        if is_it { pid.parse().ok() } else { None }
-    })
-}
-
-fn remove_rest(directory: &File) -> Result<()> {
-    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    for entry in std::fs::read_dir(path)?.flatten() {
-        let name = entry.file_name();
-        let flag = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => {
-                std::fs::remove_dir_all(entry.path())?;
-                continue;
-            }
-            _ => UnlinkatFlags::NoRemoveDir,
-        };
+fn remove_rest(directory: &impl AsFd) -> Result<()> {
+    let path = format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd());
+    for Entry { name, is_dir } in dir::entries(Path::new(&path)).on("read", &path)? {
+        let mut flag = UnlinkatFlags::NoRemoveDir;
+        if is_dir {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            remove_rest(&openat(directory, name.as_os_str(), flags, Mode::empty()).on("open", name.display())?)?;
+            flag = UnlinkatFlags::RemoveDir;
+        }
         unlinkat(directory, name.as_os_str(), flag).on("unlink", name.display())?;
     }
     Ok(())

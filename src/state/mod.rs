@@ -3,6 +3,7 @@
 mod barrier;
 mod directory;
 mod identity;
+mod locks;
 mod notify;
 mod record;
 mod remains;

@@ -4,10 +4,10 @@ use super::StateDir;
 use super::barrier::{BARRIER, STARTING};
 use super::directory::{CONFIG, RECORD, STAGED};
 use super::notify::NOTIFY;
-use crate::sys::{On, errno_of};
+use crate::sys::{On, dir, errno_of};
 use anyhow::Result;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 impl StateDir {
     /// Files of a command that was killed before it had put them in their place, in the directory of a container that is
@@ -33,8 +33,8 @@ impl StateDir {
 
     fn names(&self) -> Result<Vec<String>> {
         let path = format!("/proc/self/fd/{}", self.file().as_raw_fd());
-        let entries = std::fs::read_dir(path).map_err(|error| errno_of(&error)).on("read", self.id())?;
-        Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        let entries = dir::entries(Path::new(&path)).on("read", self.id())?;
+        Ok(entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect())
     }
 
     /// Whether a process has the directory open, other than this one: the command that attends the container, which runs
@@ -45,18 +45,17 @@ impl StateDir {
     pub fn is_open_elsewhere(&self) -> Result<bool> {
         use std::os::unix::fs::MetadataExt;
         let own = self.file().metadata().map_err(|error| errno_of(&error)).on("stat", self.id())?;
-        let processes = std::fs::read_dir("/proc").map_err(|error| errno_of(&error)).on("read", "/proc")?;
-        for process in processes.flatten() {
-            let is_process =
-                process.file_name().to_string_lossy().parse().is_ok_and(|pid: u32| pid != std::process::id());
-            if !is_process {
-                continue;
-            }
-            for file in std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+        let own_pid = std::process::id();
+        let is_it = |found: std::fs::Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
+        for process in dir::entries(Path::new("/proc")).on("read", "/proc")? {
+            let is_other =
+                process.name.to_str().and_then(|name| name.parse().ok()).is_some_and(|pid: u32| pid != own_pid);
+            let files = Path::new("/proc").join(&process.name).join("fd");
+            for file in if is_other { dir::entries(&files).unwrap_or_default() } else { Vec::new() } {
                 // The name alone says nothing in another mount namespace, and to follow every link could wait for a server.
-                let names_it = std::fs::read_link(file.path()).is_ok_and(|target: PathBuf| target.ends_with(self.id()));
-                let is_it = |found: std::fs::Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
-                if names_it && file.path().metadata().is_ok_and(is_it) {
+                let file = files.join(file.name);
+                let names_it = std::fs::read_link(&file).is_ok_and(|target| target.ends_with(self.id()));
+                if names_it && file.metadata().is_ok_and(is_it) {
                     return Ok(true);
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::StateDir;
 use super::directory::{check_owner, open_directory};
-use crate::sys::{self, Errno, On, describe, errno_of};
+use crate::sys::{self, Errno, On, describe, dir, errno_of};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -63,14 +63,14 @@ pub fn exists(root: &Path, id: &str) -> bool {
 /// # Errors
 /// Where the root cannot be read; a root that is not there holds none.
 pub fn list(root: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(root) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| errno_of(&error)).on("read", root.display())?,
+    let entries = match dir::entries(root) {
+        Err(Errno::ENOENT) => return Ok(Vec::new()),
+        other => other.on("read", root.display())?,
     };
     let mut ids: Vec<String> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .filter_map(|entry| entry.file_name().into_string().ok())
+        .into_iter()
+        .filter(|entry| entry.is_dir)
+        .filter_map(|entry| entry.name.into_string().ok())
         .filter(|name| !name.contains('@'))
         .collect();
     ids.sort_unstable();

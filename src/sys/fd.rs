@@ -120,16 +120,16 @@ pub fn lowest_free() -> nix::Result<RawFd> {
 }
 
 fn each_open(first: u32, mut visit: impl FnMut(RawFd)) -> nix::Result<()> {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+    let Ok(entries) = super::dir::entries(std::path::Path::new("/proc/self/fd")) else {
         // A container need not have a /proc. Numbers beyond the limit are from before it was lowered, if there are any.
         let (_, limit) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
         let end = i32::try_from(limit).unwrap_or(i32::MAX).min(1 << 20);
         (first as RawFd..end).filter(|number| is_open(*number)).for_each(visit);
         return Ok(());
     };
-    // Collected first: the descriptor of the listing is among them, and must not be closed while it is read.
-    let numbers: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    numbers.into_iter().filter(|number| *number >= first).for_each(|number| visit(number as RawFd));
+    // All have been read: the descriptor of the listing was among them, and is closed by now.
+    let numbers = entries.iter().filter_map(|entry| entry.name.to_str()?.parse::<u32>().ok());
+    numbers.filter(|number| *number >= first).for_each(|number| visit(number as RawFd));
     Ok(())
 }
 

@@ -9,6 +9,7 @@ pub mod bpf;
 pub mod caps;
 pub mod classic;
 pub mod clone;
+pub mod dir;
 pub mod fd;
 pub mod heap;
 pub mod memfd;

@@ -170,6 +170,9 @@ fn beside_creates_it_removes_nothing_of_theirs() {
     }
 }
 
+/// A name, and what is done to the state directory.
+type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
+
 /// Whatever is in its place, `delete --force` removes a container's state, and the id can be used again.
 #[test]
 fn delete_force_of_what_is_damaged() {
@@ -181,7 +184,7 @@ fn delete_force_of_what_is_damaged() {
         change(&mut value);
         std::fs::write(path, value.to_string()).expect("write the state");
     };
-    let damages: [(&str, &dyn Fn(&Path)); 14] = [
+    let damages: [Damage<'_>; 14] = [
         ("truncated", &|d| std::fs::write(d.join("state.json"), "{\"version\":1").expect("write")),
         ("empty", &|d| std::fs::write(d.join("state.json"), "").expect("write")),
         ("binary", &|d| std::fs::write(d.join("state.json"), [0xff; 4096]).expect("write")),

@@ -112,8 +112,8 @@ pub fn read(groups: &Groups) -> Stats {
 fn domains(directory: &Path) -> Vec<PathBuf> {
     let is_of_cache =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"mon_L3_"));
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries.map(|entry| entry.path()).filter(is_of_cache).collect();
+    let entries = crate::sys::dir::entries(directory).unwrap_or_default();
+    let mut found: Vec<_> = entries.iter().map(|entry| directory.join(&entry.name)).filter(is_of_cache).collect();
     found.sort();
     found
 }

@@ -127,9 +127,10 @@ pub fn damaged(root: &Path, remove: bool) -> Vec<PathBuf> {
         return Vec::new();
     }
     let is_key = |name: &str| name.len() == 2 * SEAL && name.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let names = std::fs::read_dir(&path).into_iter().flatten().flatten();
-    names
-        .filter_map(|entry| entry.file_name().into_string().ok())
+    let entries = crate::sys::dir::entries(&path).unwrap_or_default();
+    entries
+        .into_iter()
+        .filter_map(|entry| entry.name.into_string().ok())
         .filter(|name| is_key(name) && cached(&cache, name).is_none())
         .filter(|name| !remove || unlinkat(&cache, name.as_str(), UnlinkatFlags::NoRemoveDir).is_ok())
         .map(|name| path.join(name))

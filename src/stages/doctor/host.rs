@@ -7,14 +7,19 @@ use crate::engine::oci;
 use crate::stages::sealed;
 use crate::state;
 use crate::sys::{caps, describe, errno_of};
-use nix::fcntl::AT_FDCWD;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, PROC_SUPER_MAGIC, statfs};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, faccessat};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 const AREA: &str = "host";
+
+/// `SYSFS_MAGIC` (linux/magic.h).
+const SYSFS: FsType = FsType(0x6265_6572);
+/// File systems on which root may write everywhere, and nobody can make anything.
+const IN_NAME_ONLY: [FsType; 4] = [PROC_SUPER_MAGIC, SYSFS, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC];
 
 pub fn examine(subject: &Subject<'_>) -> Vec<Check> {
     let mut checks = vec![proc(), state_root(subject), room(subject), executable()];
@@ -52,6 +57,10 @@ fn state_root(subject: &Subject<'_>) -> Check {
     if flags.contains(FsFlags::ST_RDONLY) {
         let mend = format!("choose another with --root, or mount -o remount,rw what {} is on", there.display());
         return Check::missing(AREA, name, "on a read-only file system", (cost, mend)).fatal();
+    }
+    if statfs(there).is_ok_and(|stat| IN_NAME_ONLY.contains(&stat.filesystem_type())) {
+        let found = format!("{} is no place for files", there.display());
+        return Check::missing(AREA, name, found, (cost, "choose another with --root")).fatal();
     }
     if let Err(errno) = may {
         let mend = "choose another with --root, or set XDG_RUNTIME_DIR to a directory of this user's";

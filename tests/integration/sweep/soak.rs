@@ -50,8 +50,10 @@ impl Dice {
     }
 }
 
-/// Kinds of containers: a name and what makes it.
-const KINDS: [(&str, fn(&mut Bundle)); 6] = [
+/// A name, and what makes it of the default container.
+type Kind = (&'static str, fn(&mut Bundle));
+
+const KINDS: [Kind; 6] = [
     ("plain", |_| {}),
     ("short", |bundle| {
         bundle.shell_payload("sleep 0.05; exit 7");
@@ -82,7 +84,7 @@ struct Stage {
 
 impl Stage {
     fn new() -> Stage {
-        let bundle = |(_, change): &(&str, fn(&mut Bundle))| {
+        let bundle = |(_, change): &Kind| {
             let mut bundle = Bundle::shell("exec sleep 600");
             change(&mut bundle);
             bundle

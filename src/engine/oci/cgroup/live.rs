@@ -14,7 +14,7 @@ use super::create::OpenPlace;
 use super::limits::Setting;
 use super::placement::{Place, Placement};
 use super::{Unit, apply, file, limits};
-use crate::sys::process;
+use crate::sys::{dir, process};
 
 /// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -264,11 +264,9 @@ pub(super) fn tree(directory: &Path) -> Vec<PathBuf> {
     let mut found = vec![directory.to_owned()];
     let mut next = 0;
     while let Some(directory) = found.get(next) {
-        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let children: Vec<_> = entries
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .map(|entry| entry.path())
-            .collect();
+        let entries = dir::entries(directory).unwrap_or_default();
+        let children: Vec<_> =
+            entries.iter().filter(|entry| entry.is_dir).map(|entry| directory.join(&entry.name)).collect();
         found.extend(children);
         next += 1;
     }

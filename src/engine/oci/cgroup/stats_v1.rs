@@ -172,9 +172,9 @@ fn hugetlb(stats: &mut Stats, directory: &Path) {
 
 /// The page sizes that the directory has `hugetlb.SIZE` files of with this ending.
 pub fn page_sizes(directory: &Path, ending: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let entries = crate::sys::dir::entries(directory).unwrap_or_default();
     let size = |name: &str| Some(name.strip_prefix("hugetlb.")?.strip_suffix(ending)?.to_owned());
-    entries.filter_map(|entry| size(entry.file_name().to_str()?)).filter(|size| !size.contains('.')).collect()
+    entries.iter().filter_map(|entry| size(entry.name.to_str()?)).filter(|size| !size.contains('.')).collect()
 }
 
 #[cfg(test)]
