@@ -1,6 +1,7 @@
 //! A bundle: a directory with a `config.json` and a root file system (runtime-spec bundle.md).
 
-use crate::sys::{On, describe, errno_of};
+use crate::sys::path::canonical;
+use crate::sys::{Errno, On, describe, fd};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
@@ -26,11 +27,12 @@ impl Bundle {
     /// Every problem of the configuration at once.
     pub fn load(directory: &Path) -> Result<Self> {
         let directory = absolute(directory)?;
-        let raw = match std::fs::read(directory.join("config.json")) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        let file = directory.join("config.json");
+        let raw = match fd::read(&file) {
+            Err(Errno::ENOENT) => {
                 bail!("JSON specification file config.json not found in {}", directory.display())
             }
-            other => other.map_err(|error| errno_of(&error)).on("read", directory.join("config.json").display())?,
+            other => other.on("read", file.display())?,
         };
         Self::parse(directory, raw)
     }
@@ -52,7 +54,6 @@ impl Bundle {
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    std::fs::canonicalize(directory).map_err(|error| {
-        anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno_of(&error)))
-    })
+    canonical(directory)
+        .map_err(|errno| anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno)))
 }
