@@ -1,7 +1,8 @@
 //! A bundle: a directory with a `config.json` and a root file system (runtime-spec bundle.md).
 
 use super::json;
-use crate::sys::{self, Errno, describe, errno_of};
+use crate::sys::path::canonical;
+use crate::sys::{self, Errno, describe};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
@@ -53,7 +54,6 @@ impl Bundle {
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    std::fs::canonicalize(directory).map_err(|error| {
-        anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno_of(&error)))
-    })
+    canonical(directory)
+        .map_err(|errno| anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno)))
 }

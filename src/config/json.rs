@@ -2,17 +2,16 @@
 //! memory, and what it says is not open to two readings.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use nix::fcntl::OFlag;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
-use crate::sys::{On, errno_of};
+use crate::sys::{On, errno_of, fd};
 
 /// The longest document. The arguments and the environment of a program are at most 6 MiB (execve(2)).
 pub const LARGEST: u64 = 16 << 20;
@@ -40,9 +39,8 @@ pub fn read_stream(path: &Path) -> Result<Vec<u8>> {
 fn read_any(path: &Path, is_stream: bool) -> Result<Vec<u8>> {
     let name = path.display();
     // Opening a pipe waits for whoever writes to it, too.
-    let flags = if is_stream { libc::O_NOCTTY } else { libc::O_NOCTTY | libc::O_NONBLOCK };
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = opened.map_err(|error| errno_of(&error)).on("open", &name)?;
+    let flags = if is_stream { OFlag::O_NOCTTY } else { OFlag::O_NOCTTY | OFlag::O_NONBLOCK };
+    let file = std::fs::File::from(fd::open(path, flags).on("open", &name)?);
     let metadata = file.metadata().map_err(|error| errno_of(&error)).on("stat", &name)?;
     if metadata.is_dir() || !is_stream && !metadata.is_file() {
         bail!("{name} is no regular file: put the document there as one");

@@ -1,10 +1,9 @@
 //! What a process needs to join a container, whatever the engine: the way into its cgroups.
 
 use super::oci::cgroup::{self, Cgroup, Unit};
-use crate::sys::{Errno, On};
+use crate::sys::{Errno, On, fd};
 use anyhow::{Result, bail};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use std::os::fd::OwnedFd;
 
 /// What a process joins the container's cgroups by.
@@ -57,7 +56,7 @@ pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], warnings: &mut Vec<String>
             true => (directory, OFlag::O_PATH | OFlag::O_DIRECTORY),
             false => (directory.join("tasks"), OFlag::O_WRONLY),
         };
-        let open = match open(&path, flags | OFlag::O_CLOEXEC, Mode::empty()) {
+        let open = match fd::open(&path, flags) {
             // A rootless container may have no cgroup in this hierarchy.
             Err(Errno::ENOENT) if sub_cgroups.is_empty() => continue,
             other => other.on("open the cgroup", path.display())?,

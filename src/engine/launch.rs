@@ -5,12 +5,13 @@ use crate::config::envelope::{OciConfig, Starter};
 use crate::rpc::RpcClient;
 use crate::state::{Record, StateDir};
 use anyhow::{Context, Result};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 use serde_json::value::RawValue;
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// How a caller wants a container or a process launched: what the command line says beside the bundle.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +22,8 @@ pub struct LaunchOptions {
     pub foreground: bool,
     /// This command removes the container when that has ended.
     pub attended: bool,
+    /// This command starts what it has created.
+    pub starts: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub systemd_cgroup: bool,
@@ -75,7 +78,7 @@ pub struct SpawnRequest {
     /// A pid namespace to be born in.
     pub pid_namespace: Option<OwnedFd>,
     /// A cgroup v2 directory to be born in.
-    pub cgroup: Option<OwnedFd>,
+    pub cgroup: Option<Rc<OwnedFd>>,
     /// Processors to be born on: bit n of word n/64 is processor n.
     pub affinity: Option<Vec<u64>>,
 }
@@ -106,11 +109,34 @@ pub struct Container {
     pub state: StateDir,
     pub record: Record,
     spec: OnceCell<Spec>,
+    hooks: OnceCell<Hooks>,
 }
 
 impl Container {
     pub fn new(state: StateDir, record: Record) -> Self {
-        Self { state, record, spec: OnceCell::new() }
+        Self { state, record, spec: OnceCell::new(), hooks: OnceCell::new() }
+    }
+
+    /// With the hooks of its configuration, for the command that has just created it.
+    pub fn with_hooks(self, hooks: Hooks) -> Self {
+        Self { hooks: OnceCell::from(hooks), ..self }
+    }
+
+    /// The hooks of the saved configuration: what start and delete need of it.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub fn hooks(&self) -> Result<&Hooks> {
+        #[derive(serde::Deserialize)]
+        struct OnlyHooks {
+            hooks: Option<Hooks>,
+        }
+        if let Some(hooks) = self.hooks.get() {
+            return Ok(hooks);
+        }
+        let config: OnlyHooks = serde_json::from_slice(&self.state.config()?)
+            .with_context(|| format!("the configuration of container {:?} is damaged", self.record.id))?;
+        Ok(self.hooks.get_or_init(|| config.hooks.unwrap_or_default()))
     }
 
     /// The configuration that the container was created with, read once.

@@ -154,7 +154,7 @@ pub struct RootOperation {
     /// Where the root is on the host. The new mount is attached there too, as long as stage2 can reach it, because
     /// hooks look for the container's mounts at this path.
     pub path: String,
-    /// Propagation of the copy (`MS_*`).
+    /// Propagation that the copy is yet to get (`MS_*`), or 0.
     pub propagation: u64,
     /// Whether anything is mounted at all.
     pub mount: bool,

@@ -3,11 +3,9 @@
 
 use crate::sys::process::pidfd_open;
 use crate::sys::stat::Stat;
-use crate::sys::{self, On, errno_of};
+use crate::sys::{self, On, fd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 
 /// Of this boot (random(4), `/proc/sys/kernel/random/boot_id`).
@@ -21,9 +19,8 @@ impl BootId {
     pub fn current() -> nix::Result<Self> {
         // 36 characters and the end of the line: one read gets them all, and there is nothing to ask a size of.
         let mut text = [0; 64];
-        let mut read = || File::open("/proc/sys/kernel/random/boot_id").and_then(|mut file| file.read(&mut text));
-        match sys::retry(|| read().map_err(|error| errno_of(&error))) {
-            Ok(length) => Ok(Self(String::from_utf8_lossy(&text[..length]).trim().to_owned())),
+        match fd::read_line("/proc/sys/kernel/random/boot_id", &mut text) {
+            Ok(line) => Ok(Self(String::from_utf8_lossy(line).trim().to_owned())),
             // Where it is hidden, it always is.
             Err(Errno::ENOENT | Errno::EACCES) => Ok(Self(String::new())),
             Err(errno) => Err(errno),

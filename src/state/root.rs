@@ -23,8 +23,9 @@ pub fn is_rootless() -> bool {
         return true;
     }
     // The initial user namespace maps every id to itself.
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let mut fields = map.split_ascii_whitespace();
+    let mut map = [0; 64];
+    let map = crate::sys::fd::read_line("/proc/self/uid_map", &mut map).unwrap_or_default();
+    let mut fields = std::str::from_utf8(map).unwrap_or_default().split_ascii_whitespace();
     !(fields.next() == Some("0") && fields.next() == Some("0") && fields.next() == Some("4294967295"))
 }
 

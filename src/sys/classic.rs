@@ -19,10 +19,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The /proc that paths of descriptors are looked up in. Set where this API may be used at all.
-static PROC: OnceLock<OwnedFd> = OnceLock::new();
+static PROC: OnceLock<Arc<OwnedFd>> = OnceLock::new();
 static STAGING: Mutex<Option<Staging>> = Mutex::new(None);
 
 /// The tmpfs, on top of the root directory, and how many mounts wait in it.
@@ -33,7 +33,7 @@ struct Staging {
 }
 
 /// Allows this API from now on, in this mount namespace. `proc` is a checked /proc.
-pub fn allow(proc: OwnedFd) {
+pub fn allow(proc: Arc<OwnedFd>) {
     let _ = PROC.set(proc);
 }
 
@@ -48,7 +48,7 @@ pub fn has_staged() -> bool {
 }
 
 fn proc() -> nix::Result<&'static OwnedFd> {
-    PROC.get().ok_or(Errno::ENOSYS)
+    PROC.get().map(|proc| &**proc).ok_or(Errno::ENOSYS)
 }
 
 /// As [`super::mount::clone_tree`].
@@ -74,7 +74,7 @@ pub fn new_file_system(
 ) -> nix::Result<OwnedFd> {
     let read_only = libc::MS_RDONLY;
     // mount(2) has one flag for both, the file system and the mount.
-    let flags = superblock | Flags::default().with(attributes, attr::ATIME_MASK).0 & !read_only;
+    let flags = superblock | mount_flags(attributes) & !read_only;
     let data = Some(data).filter(|data| !data.is_empty());
     let tree =
         stage(true, |place| at_proc(|| mount(Some(source.unwrap_or("none")), place, Some(kind), ms(flags), data)))?;
@@ -201,6 +201,11 @@ const OPTIONS: &[(u64, u64, &[u8])] = &[
     (libc::MS_NODIRATIME, 0x80, b"nodiratime"),
     (NOSYMFOLLOW, attr::NOSYMFOLLOW, b"nosymfollow"),
 ];
+
+/// The flags that mount(2) takes for `MOUNT_ATTR_*`.
+pub fn mount_flags(attributes: u64) -> u64 {
+    Flags::default().with(attributes, attr::ATIME_MASK).0
+}
 
 impl Flags {
     /// Of the options field of mountinfo.

@@ -1,7 +1,51 @@
 //! Which descriptors live where: ownership of raw numbers, close-on-exec for what nobody asked to pass on.
 
 use super::check;
+use nix::NixPath;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// Opens a file that is there, close-on-exec. By openat(2): musl follows open(2) by a fcntl(2), for kernels that do not know
+/// O_CLOEXEC.
+///
+/// # Errors
+/// The kernel's.
+pub fn open(path: &(impl NixPath + ?Sized), flags: OFlag) -> nix::Result<OwnedFd> {
+    openat(AT_FDCWD, path, flags | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+/// Reads to the end, by read(2) alone: std asks for the size and the position first, which files of the kernel do not have.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_to_end(fd: impl AsFd) -> nix::Result<Vec<u8>> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        match super::retry(|| nix::unistd::read(&fd, &mut buffer))? {
+            0 => return Ok(bytes),
+            count => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+/// Reads a file to its end.
+///
+/// # Errors
+/// The kernel's.
+pub fn read(path: &(impl NixPath + ?Sized)) -> nix::Result<Vec<u8>> {
+    read_to_end(open(path, OFlag::O_RDONLY)?)
+}
+
+/// Reads a file of the kernel that is a line, which the kernel hands out whole.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_line<'b>(path: &(impl NixPath + ?Sized), buffer: &'b mut [u8]) -> nix::Result<&'b [u8]> {
+    let file = open(path, OFlag::O_RDONLY)?;
+    let length = super::retry(|| nix::unistd::read(&file, buffer))?;
+    Ok(&buffer[..length])
+}
 
 /// Takes a descriptor that a system call has just returned.
 pub(crate) fn own(result: libc::c_long) -> nix::Result<OwnedFd> {
@@ -107,7 +151,7 @@ pub fn keep_on_exec(fd: impl AsFd) -> nix::Result<()> {
 /// `EMFILE`, or `EINVAL` where the limit of open files is below `minimum`.
 pub fn duplicate_above(fd: impl AsFd, minimum: RawFd) -> nix::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an integer and returns a new descriptor.
-    own(libc::c_long::from(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) }))
+    own(unsafe { libc::syscall(libc::SYS_fcntl, fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) })
 }
 
 /// The number that the next descriptor will have.

@@ -6,11 +6,12 @@ use super::{Errno, check, errno_of, is_missing};
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `RESOLVE_*` of openat2(2).
@@ -27,6 +28,23 @@ struct OpenHow {
     flags: u64,
     mode: u64,
     resolve: u64,
+}
+
+/// realpath(3), into memory of the caller's: what the C library allocates for it musl would ask the kernel for, five calls
+/// for one name.
+///
+/// # Errors
+/// The kernel's, where the path leads nowhere.
+pub fn canonical(path: &Path) -> nix::Result<PathBuf> {
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
+    let mut buffer = [0u8; libc::PATH_MAX as usize];
+    // SAFETY: the path is NUL-terminated, and the buffer has the size that the function writes at most.
+    let found = unsafe { libc::realpath(path.as_ptr(), buffer.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return Err(Errno::last());
+    }
+    let found = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::ENAMETOOLONG)?;
+    Ok(PathBuf::from(OsStr::from_bytes(found.to_bytes())))
 }
 
 static MISSING: AtomicBool = AtomicBool::new(false);

@@ -342,24 +342,26 @@ pub fn set_io_priority(value: i32) -> nix::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, value) }).map(drop)
 }
 
-/// setgroups(2) with raw ids.
+/// setgroups(2) with raw ids, for a process with one thread: the C library's would block all signals around it, to tell the
+/// others.
 ///
 /// # Errors
 /// `EPERM` where the user namespace denies it.
 pub fn set_groups(groups: &[u32]) -> nix::Result<()> {
     // SAFETY: the pointer and the length describe one live slice.
-    check(libc::c_long::from(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) }).map(drop)
 }
 
-/// setresgid(2) and setresuid(2): the group first, because the user may not be allowed to afterwards.
+/// setresgid(2) and setresuid(2): the group first, because the user may not be allowed to afterwards. For a process with one
+/// thread, as [`set_groups`].
 ///
 /// # Errors
 /// `EINVAL` where the user namespace does not map the id.
 pub fn set_ids(uid: u32, gid: u32) -> nix::Result<()> {
     // SAFETY: the calls take only integers.
-    check(libc::c_long::from(unsafe { libc::setresgid(gid, gid, gid) }))?;
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) })?;
     // SAFETY: as above.
-    check(libc::c_long::from(unsafe { libc::setresuid(uid, uid, uid) })).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
 }
 
 /// setrlimit by number, through prlimit64(2).

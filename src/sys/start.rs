@@ -12,13 +12,16 @@ static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     // SAFETY: the C library calls `main` with `count` strings that live as long as the process.
     let value = |index: usize| OsStr::from_bytes(unsafe { CStr::from_ptr(*values.add(index)) }.to_bytes());
-    if count > 1 && value(1) == "init" {
-        rtx::sys::heap::is_to_stay();
-    }
     let _ = ARGUMENTS.set((0..count as usize).map(|index| value(index).to_owned()).collect());
-    open_standard_streams();
-    // SAFETY: an ignored signal runs no code. A broken pipe is an error like others; programs that rtx starts get the default.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    if count > 1 && value(1) == "init" {
+        // What follows here its parent, which is rtx, has seen to.
+        rtx::sys::heap::is_to_stay();
+    } else {
+        open_standard_streams();
+        // SAFETY: an ignored signal runs no code. A broken pipe is an error like others; programs that rtx starts get the
+        // default.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    }
     // Flushes the standard output, which a return would not.
     std::process::exit(rtx::sys::stack::with_room(run))
 }

@@ -1,8 +1,11 @@
 //! What /proc/PID/stat says about a process (proc_pid_stat(5)).
 
-use super::{Errno, errno_of};
+use super::{Errno, errno_of, fd};
 use std::fs::File;
 use std::io::Read;
+
+/// The kernel hands the line out whole, and it is shorter than that: fifty numbers and a name.
+const LINE: usize = 2048;
 
 /// Flag of a process that is on its way out (`PF_EXITING`, linux/sched.h); proc_pid_stat(5), field 9.
 const EXITING: u64 = 0x4;
@@ -25,8 +28,10 @@ impl Stat {
     /// # Errors
     /// The kernel's, which say nothing about the process.
     pub fn of(pid: i32) -> nix::Result<Option<Self>> {
-        let open = || File::open(format!("/proc/{pid}/stat")).map_err(|error| errno_of(&error));
-        match super::retry(open).and_then(Self::read) {
+        let mut line = [0; LINE];
+        let path = format!("/proc/{pid}/stat");
+        let read = super::retry(|| fd::read_line(path.as_str(), &mut line).map(<[u8]>::len));
+        match read.and_then(|length| Self::parse(&line[..length]).ok_or(Errno::ESRCH)) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::ENOENT | Errno::ESRCH) => Ok(None),
             Err(errno) => Err(errno),
@@ -38,8 +43,7 @@ impl Stat {
     /// # Errors
     /// `ESRCH` where the process that the file belongs to is gone.
     pub fn read(mut file: File) -> nix::Result<Self> {
-        // The kernel hands the line out whole, and it is shorter than that: fifty numbers and a name.
-        let mut line = [0; 2048];
+        let mut line = [0; LINE];
         let length = file.read(&mut line).map_err(|error| errno_of(&error))?;
         Self::parse(&line[..length]).ok_or(Errno::ESRCH)
     }

@@ -24,8 +24,9 @@ const CALLS: &[(&str, u32)] = &[
     ("faccessat2", 439),
     ("epoll_pwait2", 441),
     ("mount_setattr", 442),
+    ("open_tree_attr", 467),
 ];
-const MOUNT_API: &str = "open_tree move_mount fsopen fsconfig fsmount mount_setattr";
+const MOUNT_API: &str = "open_tree move_mount fsopen fsconfig fsmount mount_setattr open_tree_attr";
 
 fn all() -> String {
     CALLS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" ")
@@ -154,7 +155,7 @@ fn idmapped_mounts_are_refused() {
     bundle.bind("data", "/tmp", &["bind"]);
     let map = json!([{ "containerID": 0, "hostID": 1000, "size": 1 }]);
     bundle.set("/mounts/7/uidMappings", map.clone()).set("/mounts/7/gidMappings", map);
-    for names in ["mount_setattr", "open_tree", MOUNT_API] {
+    for names in ["mount_setattr open_tree_attr", "open_tree open_tree_attr", MOUNT_API] {
         let runtime = runtime_without(names, ENOSYS);
         Container::new(&runtime, &bundle).run(&[]).fails(1, "/mounts/7: ").fails(1, "idmapped mounts need");
     }
@@ -177,10 +178,11 @@ without! {
     no_faccessat2: "faccessat2 epoll_pwait2", ENOSYS;
     no_pidfd_open: "pidfd_open", ENOSYS;
     no_pidfd_send_signal: "pidfd_send_signal", ENOSYS;
-    no_open_tree: "open_tree", ENOSYS;
+    no_open_tree_attr: "open_tree_attr", ENOSYS EPERM;
+    no_open_tree: "open_tree open_tree_attr", ENOSYS;
     no_move_mount: "move_mount", ENOSYS;
     no_fsopen: "fsopen", ENOSYS;
-    no_mount_setattr: "mount_setattr", ENOSYS;
+    no_mount_setattr: "mount_setattr open_tree_attr", ENOSYS;
     no_mount_api: MOUNT_API, ENOSYS EPERM;
     no_pidfds: "pidfd_open pidfd_send_signal clone3", EPERM;
     nothing_new: &all(), ENOSYS EPERM;

@@ -50,7 +50,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     };
     let cgroup = entry.unified.take();
     engine.exec = Some(Plan { entry, seccomp: profile, resctrl: state.resctrl, keep_affinity: affinity.is_some() });
-    Ok(SpawnRequest { cgroup, affinity, ..SpawnRequest::default() })
+    Ok(SpawnRequest { cgroup: cgroup.map(std::rc::Rc::new), affinity, ..SpawnRequest::default() })
 }
 
 /// Asks stage2 to join.

@@ -268,13 +268,6 @@ fn prepare_root(
     if mount && !on_host {
         batch.push(Operation::Isolate { propagation: libc::MS_SLAVE | MS_REC });
     }
-    let tree = match host_tree {
-        None if mount && plan.clones() => {
-            Some(sources::clone_path(&launch.bundle.rootfs, true).context("invalid rootfs")?)
-        }
-        tree => tree,
-    };
-    let tree = tree.map(|tree| batch.fd(tree));
     // A slave hears of the host's later mounts and tells it nothing. Where the bundle asks for another propagation the
     // root starts without any, so that what is mounted in it while it is built stays in it.
     let wanted = propagation(spec).map(|flags| flags & !MS_REC);
@@ -282,8 +275,15 @@ fn prepare_root(
         None | Some(libc::MS_SLAVE) if !on_host => libc::MS_SLAVE,
         _ => libc::MS_PRIVATE,
     };
+    let (tree, propagation) = match host_tree {
+        None if mount && plan.clones() => {
+            (Some(sources::clone_root(&launch.bundle.rootfs, root_propagation).context("invalid rootfs")?), 0)
+        }
+        tree => (tree, root_propagation),
+    };
+    let tree = tree.map(|tree| batch.fd(tree));
     let path = launch.bundle.rootfs.display().to_string();
-    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation: root_propagation, mount, on_host }));
+    batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation, mount, on_host }));
     if mount {
         add_mounts(plan, engine, batch, rpc, wanted, init)?;
         prepare_dev(plan, batch)?;

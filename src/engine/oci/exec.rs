@@ -87,7 +87,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         resctrl: state.resctrl,
         keep_affinity: affinity.is_some(),
     });
-    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, affinity })
+    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup: cgroup.map(std::rc::Rc::new), affinity })
 }
 
 /// Asks stage2 to join.

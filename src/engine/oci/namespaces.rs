@@ -8,11 +8,10 @@
 
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
-use crate::sys::On;
 use crate::sys::process::{can_return_to_pid_namespace, die_with_parent};
+use crate::sys::{On, fd};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -240,7 +239,5 @@ fn id_map_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result
 }
 
 fn open_namespace(path: &PathBuf) -> Result<OwnedFd> {
-    open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())
-        .on("open the namespace", path.display())
-        .map_err(Into::into)
+    fd::open(path, OFlag::O_RDONLY | OFlag::O_NOCTTY).on("open the namespace", path.display()).map_err(Into::into)
 }

@@ -6,7 +6,7 @@ use super::mounts::Surroundings;
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::MountSource;
-use crate::sys::mount::{Attributes, clone_tree, clone_tree_nofollow, set_attributes};
+use crate::sys::mount::{Attributes, clone_tree, clone_tree_nofollow, clone_tree_with, set_attributes};
 use crate::sys::{Errno, On};
 use anyhow::{Result, bail};
 use nix::fcntl::AT_FDCWD;
@@ -97,21 +97,33 @@ pub fn clone_path(path: &Path, recursive: bool) -> Result<OwnedFd> {
     clone_source(path, recursive, false)
 }
 
+/// A detached clone of a root file system with all that is mounted in it, and this propagation (`MS_*`).
+///
+/// # Errors
+/// The kernel's, as `open PATH: …`.
+pub fn clone_root(path: &Path, propagation: u64) -> Result<OwnedFd> {
+    let attributes = Attributes { propagation, ..Attributes::default() };
+    Ok(clone_tree_with(AT_FDCWD, &c_string(path)?, true, attributes).on("open", path.display())?)
+}
+
 /// A detached clone of a cgroup's directory, which has no mounts in it, with all that the mount is to have.
 ///
 /// # Errors
 /// The kernel's, with the path.
 pub fn clone_cgroup(path: &Path, attributes: Attributes) -> Result<OwnedFd> {
-    let tree = clone_source(path, false, false)?;
-    set_attributes(&tree, attributes, false).on("set the mount options of", path.display())?;
-    Ok(tree)
+    let c_path = c_string(path)?;
+    Ok(clone_tree_with(AT_FDCWD, &c_path, false, attributes).on("open", path.display())?)
 }
 
 fn clone_source(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
-    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).on("open", path.display())?;
+    let c_path = c_string(path)?;
     let tree = match nofollow {
         true => clone_tree_nofollow(AT_FDCWD, &c_path, recursive),
         false => clone_tree(AT_FDCWD, &c_path, recursive),
     };
     Ok(tree.on("open", path.display())?)
+}
+
+fn c_string(path: &Path) -> Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL).on("open", path.display())?)
 }

@@ -66,17 +66,17 @@ fn write(open: &[OpenPlace], setting: &Setting) -> Result<Result<(), Errno>> {
     if setting.check_usage {
         check_usage(home, setting)?;
     }
-    let mut result = file::write(&home.dir, &setting.file, &setting.value);
+    let mut result = file::write(home.dir()?, &setting.file, &setting.value);
     if let (Err(Errno::ENOENT), Some((name, value))) = (result, &setting.otherwise) {
-        result = file::write(&home.dir, name, value);
+        result = file::write(home.dir()?, name, value);
     }
     if result == Err(Errno::ENOENT) && home.place.is_unified() {
         // Beside v1 hierarchies nobody else hands v2 controllers down; a pure v2 host may have lost one since create.
         let controller = setting.file.split('.').next().unwrap_or_default();
         enable(&home.place, &[controller])?;
-        result = file::write(&home.dir, &setting.file, &setting.value);
+        result = file::write(home.dir()?, &setting.file, &setting.value);
         if let (Err(Errno::ENOENT), Some((name, value))) = (result, &setting.otherwise) {
-            result = file::write(&home.dir, name, value);
+            result = file::write(home.dir()?, name, value);
         }
     }
     Ok(if setting.optional && result == Err(Errno::ENOENT) { Ok(()) } else { result })
@@ -94,7 +94,7 @@ fn check_usage(home: &OpenPlace, setting: &Setting) -> Result<()> {
 }
 
 fn number(home: &OpenPlace, name: &str) -> Option<u64> {
-    file::read(&home.dir, name).ok()?.trim().parse().ok()
+    file::read(home.dir().ok()?, name).ok()?.trim().parse().ok()
 }
 
 /// Says which property, file and value the kernel refused; for memory below its usage in the words that callers of runc
@@ -130,7 +130,7 @@ pub fn devices(placement: &Placement, open: &[OpenPlace], resources: &LinuxResou
         return ignore_if(placement.rootless, write_v1(home, &devices::v1_writes(&rules)?));
     }
     if let Some(home) = open.iter().find(|open| open.place.is_unified() && placement.is_pure_v2()) {
-        let attached = bpf::attach_device_program(home.dir.as_fd(), &devices::program(&rules));
+        let attached = bpf::attach_device_program(home.dir()?.as_fd(), &devices::program(&rules));
         let attached =
             attached.with_context(|| format!("attach the device rules to {}", home.place.directory().display()));
         return ignore_if(placement.rootless, attached);
@@ -168,7 +168,7 @@ fn write_v1(home: &OpenPlace, writes: &[devices::Write]) -> Result<()> {
         let path = || home.place.directory().join(name).display().to_string();
         let file = match slot {
             Some(file) => file,
-            None => slot.insert(file::open_for_write(&home.dir, name).with_context(|| format!("open {}", path()))?),
+            None => slot.insert(file::open_for_write(home.dir()?, name).with_context(|| format!("open {}", path()))?),
         };
         file::write_once(file, &write.rule)
             .with_context(|| format!("/linux/resources/devices: write {:?} to {}", write.rule, path()))?;

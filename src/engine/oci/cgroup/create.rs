@@ -1,9 +1,11 @@
 //! Making a container's cgroup directories, and undoing it unless the create is committed.
 
+use std::cell::OnceCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
@@ -16,10 +18,29 @@ use super::placement::{Place, Placement};
 use super::{apply, entry, file};
 use crate::sys::fd::close_together;
 
-/// A place and its open directory.
+/// A place and its directory, which is opened when something is to be done in it.
 pub struct OpenPlace {
     pub place: Place,
-    pub dir: OwnedFd,
+    dir: OnceCell<Rc<OwnedFd>>,
+}
+
+impl OpenPlace {
+    pub fn new(place: Place, dir: Option<OwnedFd>) -> Self {
+        Self { place, dir: dir.map_or_else(OnceCell::new, |dir| OnceCell::from(Rc::new(dir))) }
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> Result<&Rc<OwnedFd>, Errno> {
+        if let Some(dir) = self.dir.get() {
+            return Ok(dir);
+        }
+        let dir = file::open_dir(AT_FDCWD, self.place.directory())?;
+        Ok(self.dir.get_or_init(|| Rc::new(dir)))
+    }
+
+    fn open(&self) -> Result<&Rc<OwnedFd>> {
+        self.dir().with_context(|| format!("open {}", self.place.directory().display()))
+    }
 }
 
 /// The container's cgroups, made but not yet its own: dropping this removes them, and the parents made for them.
@@ -49,7 +70,7 @@ impl Created {
         for place in &placement.places {
             match created.make(place) {
                 Ok(dir) => {
-                    created.open.push(OpenPlace { place: place.clone(), dir });
+                    created.open.push(OpenPlace::new(place.clone(), dir));
                     created.placement.places.push(place.clone());
                 }
                 Err(error) if created.lenient && is_missing_privilege(&error) => {}
@@ -79,11 +100,9 @@ impl Created {
     }
 
     /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
-    pub fn unified_directory(&self) -> Result<Option<OwnedFd>> {
-        match self.open.iter().find(|open| open.place.is_unified()) {
-            Some(OpenPlace { dir, .. }) => Ok(Some(dir.try_clone().context("duplicate the cgroup directory")?)),
-            None => Ok(None),
-        }
+    pub fn unified_directory(&self) -> Result<Option<Rc<OwnedFd>>> {
+        let unified = self.open.iter().find(|open| open.place.is_unified());
+        unified.map(|open| open.open().cloned()).transpose()
     }
 
     /// The `tasks` file of every v1 hierarchy, write end, in joining order: the child writes `0` to each while it has
@@ -91,7 +110,12 @@ impl Created {
     pub fn task_files(&self) -> Result<Vec<OwnedFd>> {
         let mut files = Vec::with_capacity(self.open.len());
         for OpenPlace { place, dir } in self.open.iter().filter(|open| !open.place.is_unified()) {
-            match openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let file = match dir.get() {
+                Some(dir) => openat(dir, "tasks", flags, Mode::empty()),
+                None => openat(AT_FDCWD, &place.directory().join("tasks"), flags, Mode::empty()),
+            };
+            match file {
                 Ok(file) => files.push(file),
                 Err(Errno::EACCES | Errno::EPERM | Errno::EROFS) if self.lenient => {}
                 Err(errno) => {
@@ -105,9 +129,9 @@ impl Created {
     /// Moves a process into every cgroup. A process that does not make its way itself, as stage2 does by
     /// [`Self::task_files`].
     pub fn attach(&self, pid: i32) -> Result<()> {
-        for OpenPlace { place, dir } in &self.open {
-            file::write(dir, "cgroup.procs", &pid.to_string())
-                .with_context(|| format!("write {pid} to {}/cgroup.procs", place.directory().display()))?;
+        for open in &self.open {
+            file::write(open.open()?, "cgroup.procs", &pid.to_string())
+                .with_context(|| format!("write {pid} to {}/cgroup.procs", open.place.directory().display()))?;
         }
         Ok(())
     }
@@ -131,13 +155,13 @@ impl Created {
     }
 
     /// Makes one directory, with what its hierarchy needs before a process can join.
-    fn make(&mut self, place: &Place) -> Result<OwnedFd> {
+    fn make(&mut self, place: &Place) -> Result<Option<OwnedFd>> {
         let directory = place.directory();
         if self.placement.rootless && place.is_unified() {
             entry::check(place)?;
         }
         let (dir, existed) = self.open_directory(place, None)?;
-        if place.is_unified() {
+        if let Some(dir) = dir.as_ref().filter(|_| place.is_unified()) {
             if self.placement.places.is_empty() {
                 enable_all(place, dir.as_fd())?;
             }
@@ -149,10 +173,14 @@ impl Created {
         Ok(dir)
     }
 
-    /// Opens a directory, made where it was not there, which is told as well. At most this process may be in it.
-    pub(super) fn open_directory(&mut self, place: &Place, own: Option<i32>) -> Result<(OwnedFd, bool)> {
+    /// Opens a directory, made where it was not there, which is told as well. At most this process may be in it. One that was
+    /// made, and in which there is nothing to do, is not opened.
+    pub(super) fn open_directory(&mut self, place: &Place, own: Option<i32>) -> Result<(Option<OwnedFd>, bool)> {
         let directory = place.directory();
         let existed = self.make_directory(place, &directory)?;
+        if !existed && !place.is_unified() && !place.has("cpuset") {
+            return Ok((None, false));
+        }
         let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
         if existed && !self.placement.shared {
             refuse_if_in_use(dir.as_fd(), &directory, own)?;
@@ -161,7 +189,7 @@ impl Created {
             inherit_cpuset(dir.as_fd(), existed)
                 .with_context(|| format!("set the cpus and memory nodes of {}", directory.display()))?;
         }
-        Ok((dir, existed))
+        Ok((Some(dir), existed))
     }
 
     /// mkdir of the leaf, which is nearly always enough, and of the path to it where it is not. True if it was there.
@@ -199,7 +227,8 @@ impl Created {
 
     /// A cgroup that was there already and is frozen would hang the container before its first instruction.
     pub(super) fn check_not_frozen(&self) -> Result<()> {
-        for OpenPlace { place, dir } in self.open.iter().filter(|open| !self.made.contains(&open.place.directory())) {
+        for open in self.open.iter().filter(|open| !self.made.contains(&open.place.directory())) {
+            let (place, dir) = (&open.place, open.open()?);
             let frozen = if place.is_unified() {
                 file::read(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
             } else {
@@ -228,7 +257,8 @@ impl Drop for Created {
         };
         let ours = |_| self.placement.places.iter().filter(|place| is_ours(place)).cloned().collect();
         let places = (!self.committed).then_some(()).map(ours);
-        close_together(open.into_iter().map(|open| open.dir));
+        let open = open.into_iter().filter_map(|open| open.dir.into_inner());
+        close_together(open.filter_map(|dir| Rc::try_unwrap(dir).ok()));
         let Some(places) = places else { return };
         // An error has brought us here and is being reported; what cannot be removed is found by the next create or
         // delete of this id.
@@ -270,15 +300,15 @@ fn inherit_cpuset(dir: BorrowedFd, existed: bool) -> nix::Result<()> {
     if existed && !empty(dir, names[0])? && !empty(dir, names[1])? {
         return Ok(());
     }
-    let parent = file::open_dir(dir, OsStr::new(".."))?;
     for name in names {
         if existed && !empty(dir, name)? {
             continue;
         }
-        let mut value = file::read(&parent, name)?;
+        let of_parent = format!("../{name}");
+        let mut value = file::read_line(dir, &of_parent)?;
         if value.trim().is_empty() {
-            inherit_cpuset(parent.as_fd(), true)?;
-            value = file::read(&parent, name)?;
+            inherit_cpuset(file::open_dir(dir, OsStr::new(".."))?.as_fd(), true)?;
+            value = file::read_line(dir, &of_parent)?;
         }
         file::write(dir, name, value.trim())?;
     }

@@ -8,7 +8,6 @@ use nix::unistd::{Uid, fchownat};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
 use super::Created;
-use super::create::OpenPlace;
 
 /// What a kernel without a list of them lets a delegate have.
 const FILES: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
@@ -46,9 +45,9 @@ impl Created {
     /// # Errors
     /// The kernel's, by file.
     pub fn delegate(&self, uid: u32) -> Result<()> {
-        let Some(OpenPlace { place, dir }) = self.open.first().filter(|_| self.placement.is_pure_v2()) else {
-            return Ok(());
-        };
+        let Some(open) = self.open.first().filter(|_| self.placement.is_pure_v2()) else { return Ok(()) };
+        let place = &open.place;
+        let dir = open.dir().with_context(|| format!("open {}", place.directory().display()))?;
         let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
         let names = if listed.is_empty() { FILES } else { &listed };
         for name in names.lines().chain(["."]) {

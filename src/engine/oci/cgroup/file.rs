@@ -9,6 +9,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+use crate::sys::fd;
+
 /// Opens a cgroup directory for use with the `*at` calls. Relative to `base`; an absolute `path` ignores it.
 pub fn open_dir(base: impl AsFd, path: impl AsRef<Path>) -> Result<OwnedFd, Errno> {
     // O_RDONLY rather than O_PATH, because remove() and pids() list the directory through it.
@@ -22,19 +24,28 @@ pub fn open_dir(base: impl AsFd, path: impl AsRef<Path>) -> Result<OwnedFd, Errn
 
 /// Reads a cgroup file to its end.
 pub fn read(dir: impl AsFd, name: &str) -> Result<String, Errno> {
-    String::from_utf8(read_bytes(dir, name)?).map_err(|_| Errno::EINVAL)
+    read_bytes(dir, name).and_then(text)
 }
 
-/// Reads a file to its end, by read(2) alone: std would ask for the size first, which kernel files do not have.
+/// Reads a file to its end.
 pub fn read_bytes(dir: impl AsFd, name: &str) -> Result<Vec<u8>, Errno> {
-    let fd = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-    loop {
-        match nix::unistd::read(&fd, &mut buffer)? {
-            0 => return Ok(bytes),
-            count => bytes.extend_from_slice(&buffer[..count]),
-        }
+    fd::read_to_end(openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// Reads a cgroup file that is one line.
+pub fn read_line(dir: impl AsFd, name: &str) -> Result<String, Errno> {
+    let file = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut line = [0; 4096];
+    let length = nix::unistd::read(&file, &mut line)?;
+    // A longer one is not whole.
+    if length == line.len() {
+        return fd::read_to_end(file).map(|rest| [&line[..], &rest].concat()).and_then(text);
     }
+    text(line[..length].to_vec())
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, Errno> {
+    String::from_utf8(bytes).map_err(|_| Errno::EINVAL)
 }
 
 /// Opens a cgroup file for writing.

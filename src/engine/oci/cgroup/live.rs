@@ -129,7 +129,7 @@ impl Cgroup {
         let mut open = Vec::new();
         for place in &self.placement.places {
             match file::open_dir(AT_FDCWD, place.directory()) {
-                Ok(dir) => open.push(OpenPlace { place: place.clone(), dir }),
+                Ok(dir) => open.push(OpenPlace::new(place.clone(), Some(dir))),
                 Err(Errno::ENOENT) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("open {}", place.directory().display())),
             }

@@ -35,12 +35,12 @@ impl Created {
     /// of a controller that systemd leaves alone, a process that is still in there must not be taken for the container's.
     fn take(&mut self, place: &Place, pid: i32) -> Result<()> {
         let (dir, existed) = self.open_directory(place, Some(pid))?;
-        if place.is_unified() && !existed {
+        if let Some(dir) = dir.as_ref().filter(|_| place.is_unified() && !existed) {
             // systemd does not track processes in this hierarchy, and init joins only those of v1 by itself.
-            file::write(&dir, "cgroup.procs", &pid.to_string())
+            file::write(dir, "cgroup.procs", &pid.to_string())
                 .with_context(|| format!("write {pid} to {}/cgroup.procs", place.directory().display()))?;
         }
-        self.open.push(OpenPlace { place: place.clone(), dir });
+        self.open.push(OpenPlace::new(place.clone(), dir));
         Ok(())
     }
 }

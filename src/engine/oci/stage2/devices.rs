@@ -16,14 +16,10 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// The kernel's, with the path.
 pub fn make(root: &Root, devices: &[DeviceOperation], context: &mut Context) -> Result<()> {
-    let mut parent = None;
-    devices.iter().try_for_each(|device| make_one(root, device, &mut parent, context))
+    devices.iter().try_for_each(|device| make_one(root, device, context))
 }
 
-/// The directory of the node before, with its path: most are all in /dev.
-type Parent = Option<(String, OwnedFd)>;
-
-fn make_one(root: &Root, device: &DeviceOperation, last: &mut Parent, context: &mut Context) -> Result<()> {
+fn make_one(root: &Root, device: &DeviceOperation, context: &mut Context) -> Result<()> {
     let shown = format!("/{}", device.path);
     if let Some(index) = device.tree {
         let tree = context.take(index)?;
@@ -31,13 +27,11 @@ fn make_one(root: &Root, device: &DeviceOperation, last: &mut Parent, context: &
     }
     let (directory, name) = device.path.rsplit_once('/').unwrap_or(("", &device.path));
     let name = OsStr::new(name);
-    let parent = match last {
-        Some((path, fd)) if *path == directory => fd,
-        _ => &mut last.insert((directory.to_owned(), root.target(directory, Target::Directory)?)).1,
-    };
+    let parent = root.directory(directory)?;
+    let parent = &*parent;
     let kind = SFlag::from_bits_truncate(device.mode) & SFlag::S_IFMT;
     let mode = Mode::from_bits_truncate(device.mode);
-    match mknodat(&*parent, name, kind, mode, makedev(device.major.into(), device.minor.into())) {
+    match mknodat(parent, name, kind, mode, makedev(device.major.into(), device.minor.into())) {
         Ok(()) => own(parent, name, device).with_context(|| format!("device {shown}")),
         Err(Errno::EEXIST) => {
             if !is_that_device(parent, name, device, kind) {
@@ -82,9 +76,8 @@ fn attach(root: &Root, device: &DeviceOperation, tree: &OwnedFd) -> Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn standard_links(root: &Root) -> Result<()> {
-    let dev = root.target("dev", Target::Directory)?;
-    // What the image has under this name would not belong to this container's devpts.
-    let _ = unlinkat(&dev, "ptmx", UnlinkatFlags::NoRemoveDir);
+    let dev = root.directory("dev")?;
+    let dev = &*dev;
     let mut links = vec![
         ("pts/ptmx", "ptmx"),
         ("/proc/self/fd", "fd"),
@@ -96,7 +89,12 @@ pub fn standard_links(root: &Root) -> Result<()> {
         links.push(("/proc/kcore", "core"));
     }
     for (target, name) in links {
-        match symlinkat(target, &dev, name) {
+        match symlinkat(target, dev, name) {
+            Err(Errno::EEXIST) if name == "ptmx" => {
+                // What the image has under this name would not belong to this container's devpts.
+                let _ = unlinkat(dev, name, UnlinkatFlags::NoRemoveDir);
+                let _ = symlinkat(target, dev, name);
+            }
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => Err(errno).on("symlink", format_args!("/dev/{name}"))?,
         }

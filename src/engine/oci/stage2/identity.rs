@@ -4,13 +4,13 @@ use super::sysctl::write_proc;
 use crate::config::envelope::{ProcessPlan, SchedulerPlan};
 use crate::sys::caps::{self, CAP_SYS_ADMIN};
 use crate::sys::sched::{self, SchedulerAttributes};
-use crate::sys::{self, Errno, On, describe, errno_of, process};
+use crate::sys::{self, Errno, On, describe, errno_of, fd, process};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{AccessFlags, Gid, Uid, faccessat};
-use std::collections::hash_map::Entry;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::{BTreeMap, btree_map::Entry};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Takes the payload's identity. What is needed after it, to load a seccomp filter without no_new_privs, is kept in
@@ -18,7 +18,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// With what could not be set.
-pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, warnings: &mut Vec<String>) -> Result<()> {
+pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, streams: Option<Streams>, warnings: &mut Vec<String>) -> Result<()> {
     label(plan, proc)?;
     schedule(plan)?;
     for &(resource, soft, hard) in &plan.rlimits {
@@ -29,7 +29,7 @@ pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, warnings: &mut Vec<String>) ->
     if let Some(persona) = plan.personality {
         process::set_personality(persona).on("set", "the personality")?;
     }
-    own_standard_streams(plan)?;
+    own_standard_streams(plan, streams.unwrap_or_else(look_at_streams))?;
     // The user may be the only one who may enter the directory, or root the only one: try as both.
     let entered = enter_directory(&plan.cwd);
     take_ids(plan, warnings)?;
@@ -137,6 +137,10 @@ fn apparmor_hint(error: anyhow::Error, profile: &str) -> anyhow::Error {
 fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {
     if let Some(sets) = &plan.capabilities {
         caps::limit_bounding(sets.bounding).on("limit", "the capability bounding set")?;
+    }
+    // Only a change from user 0 to another takes capabilities away.
+    let keeps = plan.capabilities.is_some() && plan.uid != 0;
+    if keeps {
         process::set_keep_capabilities(true).on("keep", "capabilities")?;
     }
     match process::set_groups(&plan.additional_gids) {
@@ -148,16 +152,25 @@ fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {
         .on("become", format_args!("user {} and group {}", plan.uid, plan.gid))
         .context("the user namespace may not map these ids")?;
     let Some(sets) = &plan.capabilities else { return Ok(()) };
-    process::set_keep_capabilities(false).on("keep", "capabilities")?;
+    if keeps {
+        process::set_keep_capabilities(false).on("keep", "capabilities")?;
+    }
     let extra = if plan.seccomp.is_some() && !plan.no_new_privileges { 1 << CAP_SYS_ADMIN } else { 0 };
-    let (_, held) = caps::get().on("read", "capabilities")?;
-    let (effective, permitted) = ((sets.effective | extra) & held, (sets.permitted | extra) & held);
-    caps::set(effective, permitted, sets.inheritable).on("set", "capabilities").context(
-        "unable to apply caps: this host, or the user namespace, does not grant all that process.capabilities asks for",
-    )?;
-    let missing = sets.permitted & !held;
-    if missing != 0 {
-        bail!("unable to apply caps: operation not permitted: rtx itself does not have {}", names(missing));
+    let (effective, permitted) = (sets.effective | extra, sets.permitted | extra);
+    // Where all of it is held, which is nearly always so, nothing has to be asked.
+    if caps::set(effective, permitted, sets.inheritable).is_err() {
+        let (_, held) = caps::get().on("read", "capabilities")?;
+        caps::set(effective & held, permitted & held, sets.inheritable).on("set", "capabilities").context(
+            "unable to apply caps: this host, or the user namespace, does not grant all that process.capabilities asks for",
+        )?;
+        let missing = sets.permitted & !held;
+        if missing != 0 {
+            bail!("unable to apply caps: operation not permitted: rtx itself does not have {}", names(missing));
+        }
+    }
+    // What is not both permitted and inheritable has left the ambient set by itself (capabilities(7)).
+    if sets.ambient == 0 && permitted & sets.inheritable == 0 {
+        return Ok(());
     }
     let refused = caps::set_ambient(sets.ambient).on("set", "ambient capabilities")?;
     if refused != 0 {
@@ -198,15 +211,10 @@ fn verify_directory(cwd: &str) -> Result<()> {
 }
 
 /// Gives the standard streams to the user, so that it can open /dev/stdout again.
-fn own_standard_streams(plan: &ProcessPlan) -> Result<()> {
+fn own_standard_streams(plan: &ProcessPlan, found: Streams) -> Result<()> {
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-        let Ok(stat) = fstat(stream) else { continue };
-        let is_null = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
-            && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3);
-        if stat.st_uid == plan.uid || is_null {
-            continue;
-        }
+    for (stream, stat) in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().zip(found) {
+        let Some(stat) = stat.filter(|stat| stat.st_uid != plan.uid && !is_null(stat)) else { continue };
         match nix::unistd::fchown(stream, Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(stat.st_gid))) {
             // Streams that belong to somebody else, or to a file system that has no owners, stay theirs.
             Ok(()) | Err(Errno::EINVAL | Errno::EPERM | Errno::EROFS) => {}
@@ -216,38 +224,45 @@ fn own_standard_streams(plan: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
-/// Standard streams that are the host's /dev/null become the container's.
+/// What the standard streams are; `None` for one that cannot be looked at.
+pub type Streams = [Option<FileStat>; 3];
+
+fn look_at_streams() -> Streams {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(|stream| fstat(stream).ok())
+}
+
+fn is_null(stat: &FileStat) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+}
+
+/// Standard streams that are the host's /dev/null become the container's. Returns what they were found to be.
 ///
 /// # Errors
 /// The kernel's.
-pub fn reopen_null() -> Result<()> {
-    use nix::fcntl::{OFlag, open};
-    let is_null = |fd: BorrowedFd| {
-        fstat(fd).is_ok_and(|stat| {
-            SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
-                && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
-        })
-    };
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let streams = [is_null(stdin.as_fd()), is_null(stdout.as_fd()), is_null(stderr.as_fd())];
+pub fn reopen_null() -> Result<Streams> {
+    use nix::fcntl::OFlag;
+    let found = look_at_streams();
+    let streams = found.map(|stat| stat.is_some_and(|stat| is_null(&stat)));
     if !streams.contains(&true) {
-        return Ok(());
+        return Ok(found);
     }
-    let Ok(null) = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) else { return Ok(()) };
-    if !is_null(null.as_fd()) {
-        return Ok(());
+    let Ok(null) = fd::open("/dev/null", OFlag::O_RDWR) else { return Ok(found) };
+    if !fstat(&null).is_ok_and(|stat| is_null(&stat)) {
+        return Ok(found);
     }
     let replace: [fn(&OwnedFd) -> nix::Result<()>; 3] =
         [|fd| nix::unistd::dup2_stdin(fd), |fd| nix::unistd::dup2_stdout(fd), |fd| nix::unistd::dup2_stderr(fd)];
     for (replace, _) in replace.iter().zip(streams).filter(|(_, is_null)| *is_null) {
         replace(&null).on("dup", "/dev/null")?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Of several values for one variable the last counts: some programs would find the first, others the last.
 pub fn keep_last_of_each(env: &mut Vec<String>) {
-    let mut places = std::collections::HashMap::new();
+    let mut places = BTreeMap::new();
     let mut kept: Vec<String> = Vec::with_capacity(env.len());
     for entry in env.drain(..) {
         let name = entry.split('=').next().unwrap_or_default().to_owned();

@@ -1,6 +1,7 @@
 //! Masked and read-only paths (runtime-spec config-linux.md, Masked Paths and Readonly Paths).
 
 use super::root::{Root, is_directory};
+use crate::sys::fd::close_together;
 use crate::sys::mount::{self, Attributes, attr};
 use crate::sys::{Errno, On, path::resolve};
 use anyhow::{Result, bail};
@@ -15,8 +16,8 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// The kernel's, with the path.
 pub fn mask(root: &Root, paths: &[String], label: Option<&str>) -> Result<()> {
-    let mut empty: Option<OwnedFd> = None;
-    let mut null: Option<OwnedFd> = None;
+    let (mut empty, mut null) = (None, None);
+    let mut done = Vec::with_capacity(2 * paths.len() + 2);
     for path in paths {
         let Some(target) = root.find(path.trim_start_matches('/'))? else { continue };
         let mask = if is_directory(&target).on("stat", path)? {
@@ -26,20 +27,21 @@ pub fn mask(root: &Root, paths: &[String], label: Option<&str>) -> Result<()> {
                     let tree = empty_directory(label).on("make the mask for", path)?;
                     mount::attach(&tree, &target).on("mask", path)?;
                     empty = Some(tree);
+                    done.push(target);
                     continue;
                 }
             }
         } else {
-            if null.is_none() {
-                null = Some(null_device(root)?);
-            }
-            match &null {
-                Some(null) => mount::clone_tree(null, c"", false).on("clone the mask for", path)?,
-                None => continue,
-            }
+            let null = match &null {
+                Some(null) => null,
+                None => null.insert(null_device(root)?),
+            };
+            mount::clone_tree(null, c"", false).on("clone the mask for", path)?
         };
         mount::attach(&mask, &target).on("mask", path)?;
+        done.extend([target, mask]);
     }
+    close_together(done.into_iter().chain(empty).chain(null));
     Ok(())
 }
 
@@ -73,13 +75,15 @@ fn null_device(root: &Root) -> Result<OwnedFd> {
 /// # Errors
 /// The kernel's, with the path.
 pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
+    let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
+    let mut done = Vec::with_capacity(2 * paths.len());
     for path in paths {
         let Some(target) = root.find(path.trim_start_matches('/'))? else { continue };
-        let tree = mount::clone_tree(&target, c"", true).on("bind", path)?;
-        let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
-        mount::set_attributes(&tree, attributes, true).on("make read-only", path)?;
+        let tree = mount::clone_tree_with(&target, c"", true, attributes).on("make read-only", path)?;
         mount::attach(&tree, &target).on("make read-only", path)?;
+        done.extend([target, tree]);
     }
+    close_together(done);
     Ok(())
 }
 
@@ -89,6 +93,10 @@ pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
 /// The kernel's, with the path.
 pub fn change(root: &Root, paths: &[String], attributes: Attributes) -> Result<()> {
     for path in paths {
+        if path.is_empty() {
+            mount::set_attributes(root, attributes, false).on("make read-only", "/")?;
+            continue;
+        }
         let mount = match root.open_with(path, OFlag::O_PATH, 0) {
             Err(Errno::ENOENT) => continue,
             other => other.on("open", format_args!("/{path}"))?,

@@ -1,8 +1,13 @@
-//! A new file system by mount(2), for options that fsconfig(2) does not take: it cuts no value off, but refuses those of
-//! 256 bytes and more, which an overlay of many layers has.
+//! A new file system by mount(2), which is one call where fsopen(2) and its kin are six and more. It cannot say everything
+//! that they can, nor say as well what is wrong; but it takes options that fsconfig(2) does not, whose values have 256
+//! bytes and more, as an overlay of many layers has.
+//!
+//! The path of the descriptor is one in the host's /proc, which stage2 sees until it enters the container's root.
 
-use crate::rpc::operation::FileSystem;
+use crate::rpc::operation::{FileSystem, MountOperation};
 use crate::sys::On;
+use crate::sys::classic::mount_flags;
+use crate::sys::mount::{Attributes, attr};
 use anyhow::Result;
 use nix::mount::MsFlags;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,17 +20,38 @@ pub fn is_needed(data: &[(String, Option<String>)]) -> bool {
     data.iter().any(|(_, value)| value.as_ref().is_some_and(|value| value.len() >= VALUE_MAX))
 }
 
-/// Mounts onto the directory that `target` refers to. Attributes of the mount are left for later.
+/// Whether mount(2) can say all of this at once: no value is taken apart at a comma, and the file system is read-only if the
+/// mount is, for which mount(2) has one flag.
+pub fn suffices(operation: &MountOperation, file_system: &FileSystem, data: &[(String, Option<String>)]) -> bool {
+    let is_plain = |text: &str| !text.contains([',', '"', '\\']);
+    let is_readonly = operation.attributes.set & attr::RDONLY != 0;
+    !file_system.copy_up
+        && file_system.label.is_none()
+        && operation.recursive == Attributes::default()
+        && operation.propagation.is_empty()
+        && file_system.flags.iter().any(|flag| flag == "ro") == is_readonly
+        && data.iter().all(|(key, value)| is_plain(key) && value.as_deref().is_none_or(is_plain))
+}
+
+/// Mounts onto the directory that `target` refers to, with `MOUNT_ATTR_*` attributes.
 ///
 /// # Errors
 /// The kernel's.
-pub fn mount(target: &OwnedFd, file_system: &FileSystem, data: &[(String, Option<String>)]) -> Result<()> {
+pub fn mount(
+    target: &OwnedFd,
+    file_system: &FileSystem,
+    data: &[(String, Option<String>)],
+    attributes: u64,
+) -> Result<()> {
     let words: Vec<String> = data.iter().map(|(key, value)| word(key, value.as_deref())).collect();
-    let flags = file_system.flags.iter().fold(MsFlags::empty(), |flags, name| flags | flag(name));
+    let words = words.join(",");
+    let flags = MsFlags::from_bits_retain(mount_flags(attributes) as libc::c_ulong);
+    let flags = file_system.flags.iter().fold(flags, |flags, name| flags | flag(name));
     let path = format!("/proc/self/fd/{}", target.as_raw_fd());
-    let source = file_system.source.as_deref();
-    nix::mount::mount(source, path.as_str(), Some(file_system.kind.as_str()), flags, Some(words.join(",").as_str()))
-        .on("mount", format_args!("{} with the options {:?}", file_system.kind, words.join(",")))?;
+    let (source, kind) = (file_system.source.as_deref(), file_system.kind.as_str());
+    let data = Some(words.as_str()).filter(|words| !words.is_empty());
+    nix::mount::mount(source, path.as_str(), Some(kind), flags, data)
+        .on("mount", format_args!("{kind} with the options {words:?}"))?;
     Ok(())
 }
 

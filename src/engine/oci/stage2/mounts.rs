@@ -50,7 +50,7 @@ pub fn mount(root: &Root, operation: &MountOperation, context: &mut Context) -> 
                 }
                 bind(root, operation, tree, directory)
             }),
-        MountSource::FileSystem(file_system) => new_file_system(root, operation, file_system).map(drop),
+        MountSource::FileSystem(file_system) => mount_file_system(root, operation, file_system),
         MountSource::Existing { superblock_flags, data, bind } => {
             remount(root, operation, *superblock_flags, data, *bind)
         }
@@ -105,16 +105,37 @@ fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool)
     attach(&tree, &target, directory)
 }
 
+fn mount_file_system(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<()> {
+    let (target, data) = place(root, operation, file_system)?;
+    // What mount(2) refuses the longer way explains.
+    if mount2::suffices(operation, file_system, &data)
+        && mount2::mount(&target, file_system, &data, operation.attributes.set).is_ok()
+    {
+        return Ok(());
+    }
+    mount_at(root, operation, file_system, &target, &data).map(drop)
+}
+
 /// Makes and attaches a file system. Returns its root.
 pub(super) fn new_file_system(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<OwnedFd> {
+    let (target, data) = place(root, operation, file_system)?;
+    mount_at(root, operation, file_system, &target, &data)
+}
+
+/// The options of a file system, in order.
+type Data = Vec<(String, Option<String>)>;
+
+/// Where a new file system goes, and with what options.
+fn place(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<(OwnedFd, Data)> {
     let covers = covers_a_directory(root, operation, file_system);
-    let target = match file_system.kind.as_str() {
+    let (target, is_made) = match file_system.kind.as_str() {
         // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
         // leads to (CVE-2019-19921).
-        "proc" | "sysfs" => strict_target(root, &operation.destination)?,
-        _ => target(root, operation, Target::Directory)?,
+        "proc" | "sysfs" => (strict_target(root, &operation.destination)?, false),
+        _ => root.place(&operation.destination, Target::Directory, operation.nofollow)?,
     };
-    if file_system.kind != "proc" {
+    // In /proc nobody can make a directory.
+    if file_system.kind != "proc" && (!is_made || operation.destination == "proc") {
         protect_proc(&operation.destination, &target, &target)?;
     }
     let mut data = file_system.data.clone();
@@ -122,30 +143,37 @@ pub(super) fn new_file_system(root: &Root, operation: &MountOperation, file_syst
         let mode = fstat(&target).on("stat", format_args!("/{}", operation.destination))?.st_mode & 0o7777;
         data.insert(0, ("mode".into(), Some(format!("{mode:o}"))));
     }
-    if mount2::is_needed(&data) {
-        mount2::mount(&target, file_system, &data)?;
+    Ok((target, data))
+}
+
+fn mount_at(
+    root: &Root,
+    operation: &MountOperation,
+    file_system: &FileSystem,
+    target: &OwnedFd,
+    data: &[(String, Option<String>)],
+) -> Result<OwnedFd> {
+    if mount2::is_needed(data) {
+        mount2::mount(target, file_system, data, 0)?;
         // What is at the destination now is the new mount.
         let tree = root.target(&operation.destination, Target::Directory)?;
         dress(&tree, operation)?;
         return Ok(tree);
     }
-    let tree = file_system::make(file_system, &data, operation.attributes.set)?;
+    let tree = file_system::make(file_system, data, operation.attributes.set)?;
     if file_system.copy_up {
-        copy_up(&target, &tree).context("tmpcopyup")?;
+        copy_up(target, &tree).context("tmpcopyup")?;
     }
     if let Some(label) = &file_system.label {
         mount::set_selinux_label(&tree, &c_string(label)?).on("label", format_args!("/{}", operation.destination))?;
     }
     dress_further(&tree, operation)?;
-    attach(&tree, &target, true)?;
+    attach(&tree, target, true)?;
     Ok(tree)
 }
 
 fn target(root: &Root, operation: &MountOperation, kind: Target) -> Result<OwnedFd> {
-    match operation.nofollow {
-        true => root.target_nofollow(&operation.destination, kind),
-        false => root.target(&operation.destination, kind),
-    }
+    root.place(&operation.destination, kind, operation.nofollow).map(|(target, _)| target)
 }
 
 /// Whether a tmpfs has to take on the permissions of a directory of the image that it covers. One whose place had to be
@@ -158,6 +186,7 @@ fn covers_a_directory(root: &Root, operation: &MountOperation, file_system: &Fil
 
 fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    root.forget();
     match root.open_with(destination, flags, resolve::NO_SYMLINKS) {
         Ok(fd) => Ok(fd),
         Err(Errno::ENOENT) => {

@@ -17,9 +17,10 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Missing in the libc crate for some targets.
 const CLONE_NEWTIME: i32 = 0x80;
@@ -31,8 +32,10 @@ pub struct Payload {
     /// Where the host has the root, as long as stage2 sees the host: hooks start there.
     root_path: Option<PathBuf>,
     terminal: Option<OwnedFd>,
+    /// What the standard streams are, where that has been looked at.
+    streams: Option<identity::Streams>,
     /// Opened before the container's own /proc is the only one; closed before the payload's program is.
-    proc: Option<OwnedFd>,
+    proc: Arc<OwnedFd>,
     program: PathBuf,
     filter: Vec<u8>,
     preserve_fds: u32,
@@ -50,7 +53,8 @@ impl Payload {
             root: None,
             root_path: None,
             terminal: None,
-            proc: Some(sysctl::open_proc()?),
+            streams: None,
+            proc: Arc::new(sysctl::open_proc()?),
             program: PathBuf::new(),
             filter: Vec::new(),
             preserve_fds: request.starter.preserve_fds,
@@ -63,10 +67,6 @@ impl Payload {
             Some(root) => Ok(root),
             None => bail!("rtx asked for something in the root before it was opened"),
         }
-    }
-
-    fn proc(&self) -> Result<&OwnedFd> {
-        self.proc.as_ref().context("/proc is closed already")
     }
 }
 
@@ -82,7 +82,7 @@ impl Perform for Payload {
             Operation::Unshare { kinds } => unshare(kinds),
             Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
             Operation::EnterTimeNamespace { offsets } => {
-                let proc = self.proc()?;
+                let proc = &self.proc;
                 crate::trace::across_clocks(|| enter_time_namespace(proc, &offsets))
             }
             Operation::BecomeRoot => become_root(),
@@ -91,8 +91,7 @@ impl Perform for Payload {
             Operation::Domainname { name } => Ok(process::set_domainname(&name).on("setdomainname", name)?),
             Operation::Isolate { propagation } => {
                 isolate(propagation)?;
-                let proc = self.proc()?.try_clone().map_err(|error| crate::sys::errno_of(&error));
-                classic::allow(proc.on("duplicate", "/proc")?);
+                classic::allow(self.proc.clone());
                 Ok(())
             }
             Operation::OpenRoot(operation) => {
@@ -117,6 +116,7 @@ impl Perform for Payload {
             Operation::StandardLinks => devices::standard_links(self.root()?),
             Operation::OpenConsole(operation) => self.open_console(operation, context),
             Operation::RunHooks { point, hooks, state } => {
+                self.root()?.forget();
                 hooks::run(&point, &hooks, &state, self.root_path.as_deref().filter(|path| path.is_dir()))
             }
             Operation::EnterRoot { how, propagation } => {
@@ -124,7 +124,8 @@ impl Perform for Payload {
                 if let Some(propagation) = propagation {
                     isolate(propagation)?;
                 }
-                identity::reopen_null()
+                self.streams = Some(identity::reopen_null()?);
+                Ok(())
             }
             Operation::MakeReadonly { paths, attributes } => masks::change(self.root()?, &paths, attributes),
             Operation::MaskPaths { paths, label } => masks::mask(self.root()?, &paths, label.as_deref()),
@@ -246,9 +247,11 @@ impl Payload {
     /// All others are closed and not only marked: execve(2) looks the program up first, and through a directory of the
     /// host, by way of /proc/self/fd, a link in the image could name a program of the host (CVE-2024-21626).
     fn pass_descriptors(&mut self, caller: BorrowedFd) -> Result<()> {
-        self.root = None;
-        self.proc = None;
-        self.terminal = None;
+        // All together, and not each by its owner.
+        let own = [self.root.take().map(Root::into_fd), self.terminal.take()];
+        for fd in own.into_iter().flatten() {
+            let _ = fd.into_raw_fd();
+        }
         let inherited = 3..3 + (self.listen_fds + self.preserve_fds) as i32;
         let keep: Vec<i32> = inherited.clone().chain([caller.as_raw_fd()]).collect();
         fd::close_all_but(&keep).on("close_range", "")?;
@@ -269,16 +272,16 @@ impl PayloadOperations for Payload {
         }
         if let Some(terminal) = self.terminal.take() {
             console::adopt(&terminal)?;
+            self.streams = None;
         }
-        let proc = self.proc.as_ref().context("/proc is closed already")?;
-        identity::join_keyring(&self.config.process, proc)?;
+        identity::join_keyring(&self.config.process, &*self.proc)?;
         if self.config.process.seccomp.is_some() && self.filter.is_empty() {
             bail!("the seccomp program did not arrive");
         }
         let plan = &mut self.config.process;
         identity::keep_last_of_each(&mut plan.env);
         identity::set_home(&mut plan.env, plan.uid)?;
-        identity::adopt(plan, proc, &mut context.warnings)?;
+        identity::adopt(plan, &*self.proc, self.streams.take(), &mut context.warnings)?;
         let Some(program) = plan.args.first() else { bail!("args must not be empty") };
         self.program = program::find_program(program, &plan.env)?;
         process::unblock_signals().on("unblock", "signals")?;

@@ -6,15 +6,17 @@
 
 use crate::rpc::operation::{EnterRoot, RootOperation};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{Errno, On, path};
+use crate::sys::{Errno, On, fd, path};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{AT_FDCWD, OFlag, open, openat, readlinkat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use std::cell::RefCell;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 const SAFE: u64 = path::resolve::IN_ROOT | path::resolve::NO_MAGICLINKS;
 /// As the kernel has it for the symbolic links of one path (path_resolution(7)).
@@ -29,6 +31,14 @@ pub enum Target {
 
 pub struct Root {
     fd: OwnedFd,
+    /// The directory in which the last place was made, with its path: most are all in /dev.
+    last: RefCell<Option<(String, Rc<OwnedFd>)>>,
+}
+
+impl From<OwnedFd> for Root {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, last: RefCell::new(None) }
+    }
 }
 
 impl AsFd for Root {
@@ -45,31 +55,40 @@ impl Root {
     pub fn open(operation: &RootOperation, tree: Option<OwnedFd>) -> Result<Self> {
         let shown = &operation.path;
         if !operation.mount {
-            let fd =
-                open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
-            return Ok(Self { fd: fd.on("open the root file system", shown)? });
+            let fd = fd::open(operation.path.as_str(), OFlag::O_PATH | OFlag::O_DIRECTORY);
+            return Ok(Self::from(fd.on("open the root file system", shown)?));
         }
         let fd = match tree {
             Some(tree) => tree,
             None => mount::clone_tree(AT_FDCWD, &c_string(shown)?, true).on("open the root file system", shown)?,
         };
-        let propagation = Attributes { propagation: operation.propagation, ..Attributes::default() };
-        mount::set_attributes(&fd, propagation, true).on("set the propagation of the root file system", shown)?;
+        if operation.propagation != 0 {
+            let propagation = Attributes { propagation: operation.propagation, ..Attributes::default() };
+            mount::set_attributes(&fd, propagation, true).on("set the propagation of the root file system", shown)?;
+        }
+        if operation.on_host || mount::attach_at_path(&fd, &c_string(shown)?).is_err() {
+            Self::attach(&fd, operation)?;
+        }
+        Ok(Self::from(fd))
+    }
+
+    fn attach(fd: &OwnedFd, operation: &RootOperation) -> Result<()> {
+        let shown = &operation.path;
         // Where the path cannot be reached, because a mapped user may not search its parents, the root goes on top of
         // everything: nothing but a hook would have looked for it at its path.
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let place = match open(operation.path.as_str(), flags, Mode::empty()) {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let place = match fd::open(operation.path.as_str(), flags) {
             Ok(place) => place,
             Err(errno) if operation.on_host => Err(errno).on("open the root file system", shown)?,
-            Err(_) => open("/", flags, Mode::empty()).on("open", "/")?,
+            Err(_) => fd::open("/", flags).on("open", "/")?,
         };
-        mount::attach(&fd, &place).on("mount the root file system", shown)?;
+        mount::attach(fd, &place).on("mount the root file system", shown)?;
         if operation.on_host {
             // Attached below a shared mount it became one, and the others would get what is mounted on it.
             let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
-            mount::set_attributes(&fd, private, true).on("set the propagation of the root file system", shown)?;
+            mount::set_attributes(fd, private, true).on("set the propagation of the root file system", shown)?;
         }
-        Ok(Self { fd })
+        Ok(())
     }
 
     /// Makes the root `/`.
@@ -77,6 +96,7 @@ impl Root {
     /// # Errors
     /// `EINVAL` for a pivot from a ramfs, where `--no-pivot` helps.
     pub fn enter(&self, how: EnterRoot) -> Result<()> {
+        self.forget();
         nix::unistd::fchdir(&self.fd).on("chdir", "the root file system")?;
         match how {
             EnterRoot::Pivot => {
@@ -148,23 +168,61 @@ impl Root {
     /// # Errors
     /// The kernel's; `EROFS` where it is missing from a read-only file system.
     pub fn target(&self, path: &str, kind: Target) -> Result<OwnedFd> {
-        self.target_with(path, kind, OFlag::O_PATH)
+        self.place(path, kind, false).map(|(target, _)| target)
     }
 
-    /// As [`Self::target`], but a symbolic link at the end of the path is the place itself.
+    /// As [`Self::target`], and whether it had to be made. With `nofollow` a symbolic link at the end of the path is the
+    /// place itself.
     ///
     /// # Errors
     /// As [`Self::target`].
-    pub fn target_nofollow(&self, path: &str, kind: Target) -> Result<OwnedFd> {
-        self.target_with(path, kind, OFlag::O_PATH | OFlag::O_NOFOLLOW)
-    }
-
-    fn target_with(&self, path: &str, kind: Target, flags: OFlag) -> Result<OwnedFd> {
+    pub fn place(&self, path: &str, kind: Target, nofollow: bool) -> Result<(OwnedFd, bool)> {
+        if let Some(made) = self.make_beside_last(path, kind) {
+            return Ok((made, true));
+        }
+        let flags = if nofollow { OFlag::O_PATH | OFlag::O_NOFOLLOW } else { OFlag::O_PATH };
         match self.open_with(path, flags, 0) {
-            Ok(fd) => Ok(fd),
-            Err(Errno::ENOENT) => self.make(path, kind, 0o755),
+            Ok(fd) => {
+                // What is mounted on it may cover what was kept. Only what has just been made is sure not to.
+                self.forget();
+                Ok((fd, false))
+            }
+            Err(Errno::ENOENT) => Ok((self.make(path, kind, 0o755)?, true)),
             Err(errno) => Err(errno).on("open", format_args!("/{path}"))?,
         }
+    }
+
+    /// A directory, made where it is missing, and kept for what is made in it next.
+    ///
+    /// # Errors
+    /// As [`Self::target`].
+    pub fn directory(&self, path: &str) -> Result<Rc<OwnedFd>> {
+        if let Some((known, directory)) = self.last.borrow().as_ref()
+            && known == path
+        {
+            return Ok(directory.clone());
+        }
+        let directory = Rc::new(self.target(path, Target::Directory)?);
+        *self.last.borrow_mut() = Some((path.to_owned(), directory.clone()));
+        Ok(directory)
+    }
+
+    /// Where the directory is at hand, what is missing from it is made without being looked for first.
+    fn make_beside_last(&self, path: &str, kind: Target) -> Option<OwnedFd> {
+        let (above, name) = path.rsplit_once('/')?;
+        let last = self.last.borrow();
+        let (_, parent) = last.as_ref().filter(|(known, _)| known == above)?;
+        create_entry(parent, Path::new(name), kind, 0o755).ok()
+    }
+
+    /// Forgets the directory that was kept: something may be mounted on it, or on the way to it.
+    pub fn forget(&self) {
+        *self.last.borrow_mut() = None;
+    }
+
+    /// Gives the descriptor away.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
     }
 
     /// The directory that holds `path`, made where it is missing, and the last component.
@@ -191,6 +249,7 @@ impl Root {
             && let Ok(parent) = self.open_with(above, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)
             && let Ok(made) = create_entry(&parent, Path::new(name), kind, mode)
         {
+            *self.last.borrow_mut() = Some((above.to_owned(), Rc::new(parent)));
             return Ok(made);
         }
         self.make_all(path, kind, mode)
@@ -297,8 +356,8 @@ mod tests {
             let top = directory.join(round.to_string());
             std::fs::create_dir_all(&top).unwrap();
             let make = || {
-                let fd = open(&top, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
-                let made = Root { fd }.make("a/b/c", Target::Directory, 0o755).unwrap();
+                let fd = fd::open(&top, OFlag::O_PATH | OFlag::O_DIRECTORY).unwrap();
+                let made = Root::from(fd).make("a/b/c", Target::Directory, 0o755).unwrap();
                 fstat(&made).unwrap().st_ino
             };
             let made = std::thread::scope(|scope| {

@@ -1,10 +1,9 @@
 //! Kernel parameters of the container's namespaces (runtime-spec config-linux.md, Sysctl).
 
 use crate::sys::path::{openat2, resolve};
-use crate::sys::{On, errno_of};
+use crate::sys::{On, errno_of, fd};
 use anyhow::{Result, bail};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::fcntl::OFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::fs::File;
 use std::io::Write;
@@ -16,8 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// # Errors
 /// Where /proc is missing or of another type.
 pub fn open_proc() -> Result<OwnedFd> {
-    let proc =
-        open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc")?;
+    let proc = fd::open("/proc", OFlag::O_PATH | OFlag::O_DIRECTORY).on("open", "/proc")?;
     if fstatfs(&proc).on("statfs", "/proc")?.filesystem_type() != PROC_SUPER_MAGIC {
         bail!("/proc is not a proc file system");
     }
