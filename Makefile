@@ -70,8 +70,8 @@ test: test-needs build
 test-integrations: test-needs build
 	@contrib/build/packages $(CALLER_PACKAGES)
 	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test --test integration callers:: -- --test-threads 2
-	RTX_TEST_RUNTIME="$$(command -v runc)" $(CARGO_ENV) contrib/build/test --test integration podman:: -- --test-threads 2
-	RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test --test integration podman:: -- --test-threads 2
+	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME="$$(command -v runc)" $(CARGO_ENV) contrib/build/test --test integration podman:: -- --test-threads 2
+	RTX_TEST_CALLERS=1 RTX_TEST_RUNTIME=$(CURDIR)/$(RTX) $(CARGO_ENV) contrib/build/test --test integration podman:: -- --test-threads 2
 
 bench: build test-needs
 	contrib/bench/run $(RTX) $(ROUNDS)

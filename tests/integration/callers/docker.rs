@@ -264,8 +264,12 @@ fn stats_update_and_pause() {
     for site in sites!(DOCKER) {
         site.sh("docker run -d --name figures -m 64m --cpus 1 bb:1 sh -c 'while :; do :; done'").ok();
         let stats = "docker stats --no-stream --format '{{.CPUPerc}} {{.MemUsage}} {{.PIDs}}' figures";
-        let output = site.sh(stats).ok();
-        assert!(output.stdout.contains("/ 64MiB") && output.stdout.trim_end().ends_with(" 1"), "{output:?}");
+        // A daemon that is busy has no figures at first.
+        let output = site.sh(&format!(
+            "await '{} | tee $D/figures | grep -q \" / 64MiB 1$\"'; cat $D/figures",
+            stats.replace('\'', "\"")
+        ));
+        assert!(output.stdout.ends_with("/ 64MiB 1\n"), "{output:?}");
         site.sh("docker update --cpus 0.2 --memory 48m --memory-swap 96m --pids-limit 20 --cpu-shares 512 --cpuset-cpus 0 figures").ok();
         let output = site
             .sh("docker exec figures sh -c 'cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes \

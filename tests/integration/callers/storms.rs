@@ -78,7 +78,8 @@ fn long_outputs_of_docker() {
 #[test]
 fn long_outputs_of_containerd() {
     for site in sites!(CONTAINERD) {
-        let output = site.sh("c run --rm $R $I long sh -c 'seq 1000000' | md5sum; seq 1000000 | md5sum");
+        let output = site.sh("c run -d --log-uri file://$D/long.log $R $I long sh -c 'seq 1000000' && await '[ \"$(status long)\" = STOPPED ]'
+             c task delete long; c container rm long; md5sum < $D/long.log; seq 1000000 | md5sum");
         let sums: Vec<&str> = output.stdout.lines().collect();
         assert!(sums.len() == 2 && sums[0] == sums[1], "{output:?}");
         site.assert_gone("long");
