@@ -89,6 +89,9 @@ oomScoreAdj: 0
 failSwapOn: false
 resolvConf: $D/resolv.conf
 nodeStatusUpdateFrequency: 2s
+# On a disk that is nearly full, images that no container has at the moment would go; there is nowhere to pull them from.
+imageGCHighThresholdPercent: 100
+imageGCLowThresholdPercent: 99
 evictionHard: { memory.available: 1Mi, nodefs.available: 1Mi, imagefs.available: 1Mi }
 END
     for hierarchy in /sys/fs/cgroup/*/; do mkdir -p $hierarchy/$Y-$1 2> /dev/null || true; done
