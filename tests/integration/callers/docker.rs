@@ -279,8 +279,7 @@ fn stats_update_and_pause() {
         assert_eq!(output.stdout, "20000\n50331648\n100663296\n20\n512\n0\n", "{output:?}");
         site.sh("docker update --memory 1m figures").fails(1, "");
         let used = "awk '{ print $14 + $15 }' /proc/$(get figures Pid)/stat";
-        let output = site
-            .sh(&format!("pause figures; a=$({used}); sleep 0.5; [ $a = $({used}) ] && echo still"));
+        let output = site.sh(&format!("pause figures; a=$({used}); sleep 0.5; [ $a = $({used}) ] && echo still"));
         assert_eq!(output.stdout, "still\n", "{output:?}");
         site.sh("docker stop -t 1 figures").ok();
         assert_eq!(site.sh("get figures Status").stdout, "exited\n");
