@@ -118,15 +118,30 @@ fn few_descriptors() {
     assert_eq!(right, 1);
 }
 
+/// From too little for the program itself, where there is nobody who could say anything, up to enough.
 #[test]
 fn little_memory() {
     let runtime = own_engine!();
     let bundle = Bundle::shell("echo right");
-    // With less than the program itself takes there is nobody who could say anything.
-    let limits = (12..40).step_by(2).map(|mebi| words(&["prlimit", &format!("--as={}", mebi << 20)]));
-    let (right, told) = run_behind(&runtime, &bundle, limits);
-    let _ = writeln!(std::io::stderr(), "little memory: {right} right, {told} told");
-    assert!(right > 0);
+    let (mut begun, mut right) = (false, 0);
+    for quarter in 4..400 {
+        let container = Container::new(&runtime, &bundle);
+        let limit = format!("--as={}", quarter << 18);
+        let output = container.background("run", &[]).through(&["prlimit", &limit]).run();
+        // The kernel's word for a program that it cannot load, and the language's runtime's for one that lacks memory.
+        let is_unloadable = !begun && [137, 139].contains(&output.code);
+        let is_aborted = output.code == 134 && output.stderr.contains("memory");
+        if !is_unloadable && !is_aborted {
+            begun = true;
+            right += usize::from(right_or_told(&limit, &output, &container.stdout()));
+        }
+        let left = leftover::of(&container.id, bundle.path(), &runtime.root());
+        assert!(left.is_empty(), "{limit}: left {left:?}");
+        if right > 8 {
+            return;
+        }
+    }
+    panic!("100 MiB are not enough");
 }
 
 /// The container's own limit, down to less than a program can start with.
@@ -248,7 +263,7 @@ fn a_slow_state_directory() {
 #[test]
 fn more_arguments_than_the_kernel_takes() {
     let runtime = own_engine!();
-    for (count, length) in [(1, 200_000), (30_000, 100), (400_000, 2)] {
+    for (count, length) in [(1, 200_000), (30_000, 100)] {
         let mut bundle = Bundle::shell("echo right");
         let base = bundle.spec.clone();
         for pointer in ["/process/env", "/process/args"] {

@@ -21,6 +21,7 @@ mod fallbacks;
 mod fuzz;
 mod gc;
 mod guest;
+mod house;
 mod interrupted;
 mod joined;
 mod leaks;

@@ -163,12 +163,7 @@ pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Resul
         Some(created) => created.unified_directory()?,
         None => None,
     };
-    Ok(SpawnRequest {
-        namespaces: plan.namespaces.clone_flags(),
-        pid_namespace: plan.namespaces.pid_namespace()?,
-        cgroup,
-        affinity: None,
-    })
+    Ok(SpawnRequest { namespaces: plan.namespaces.clone_flags(), pid_namespace: None, cgroup, affinity: None })
 }
 
 /// The whole construction, in order.

@@ -13,7 +13,7 @@ use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
 use crate::sys::process::can_return_to_pid_namespace;
 use crate::sys::{On, errno_of};
 use anyhow::{Result, bail};
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{Capability, LinuxSeccomp, Spec};
 use std::os::fd::OwnedFd;
 
 /// How a process joins.
@@ -64,7 +64,10 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let pid = libc::CLONE_NEWPID;
     // Without privileges the right to join comes with the user namespace, which smaster never enters; and as root of
     // one that kept its maker's pid namespace, as rootless podman's, smaster could join but not return.
-    let moves = flags & pid != 0 && !can_return_to_pid_namespace();
+    // Nor may it where a process of the container could look into what is born there: until it has executed, that is this
+    // very program, and by /proc/PID/exe the host's file of it (CVE-2019-5736).
+    let is_seen = flags & libc::CLONE_NEWUSER == 0 && may_trace(spec);
+    let moves = flags & pid != 0 && (is_seen || !can_return_to_pid_namespace());
     // By the pidfd as well, and not by a path of /proc, which could be another process's by now.
     let pid_namespace = match flags & pid != 0 && !moves {
         true => Some(init.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "the pidfd of init")?),
@@ -88,6 +91,13 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         keep_affinity: affinity.is_some(),
     });
     Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup: cgroup.map(std::rc::Rc::new), affinity })
+}
+
+/// Whether a process of the container can have CAP_SYS_PTRACE, which opens even what is not dumpable.
+fn may_trace(spec: &Spec) -> bool {
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
+    bounding.is_some_and(|bounding| bounding.contains(&Capability::SysPtrace))
 }
 
 /// Asks stage2 to join.

@@ -3,12 +3,12 @@
 //! As a rule one clone3(2) makes all of them. Two kinds wait: a cgroup namespace shows the cgroup that its maker is in,
 //! so stage2 makes it after it has joined its own; time offsets are set in between, too. And where a user namespace is
 //! joined, or one is made while others are joined, order decides over privileges: stage2 then starts in the host's
-//! namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace is joined that
-//! smaster could not return from.
+//! namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace is joined: a process
+//! that is there already could look into what is born there before it has executed, and find this program's file.
 
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
-use crate::sys::process::{can_return_to_pid_namespace, die_with_parent};
+use crate::sys::process::die_with_parent;
 use crate::sys::{On, fd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
@@ -26,8 +26,6 @@ pub struct Plan {
     pub joined: Vec<(i32, PathBuf)>,
     pub uid_mappings: Vec<LinuxIdMapping>,
     pub gid_mappings: Vec<LinuxIdMapping>,
-    /// A pid namespace is joined, and smaster could not return from a visit to it.
-    no_return: bool,
     /// Lines of /proc/self/timens_offsets.
     pub time_offsets: Option<String>,
 }
@@ -64,7 +62,6 @@ impl Plan {
                 None => plan.new |= flag,
             }
         }
-        plan.no_return = plan.joins(libc::CLONE_NEWPID) && !can_return_to_pid_namespace();
         // The user namespace first: it is what gives the right to join the others.
         plan.joined.sort_by_key(|(flag, _)| *flag != libc::CLONE_NEWUSER);
         // Those of a namespace that is joined were fixed by its first process.
@@ -93,7 +90,7 @@ impl Plan {
     /// Whether stage2 starts in the host's namespaces and moves.
     pub fn moves(&self) -> bool {
         let user = libc::CLONE_NEWUSER;
-        self.joins(user) || self.makes(user) && !self.joined.is_empty() || self.no_return
+        self.joins(user) || self.makes(user) && !self.joined.is_empty() || self.joins(libc::CLONE_NEWPID)
     }
 
     /// What stage2 makes itself. In a new user namespace the IPC namespace too: the root of its message queues belongs
@@ -108,26 +105,12 @@ impl Plan {
         if self.moves() { 0 } else { (self.new & !self.late()) as u64 }
     }
 
-    /// The pid namespace that stage2 is born in, where smaster may enter it for that.
-    ///
-    /// # Errors
-    /// The kernel's, with the path.
-    pub fn pid_namespace(&self) -> Result<Option<OwnedFd>> {
-        match self.joined.iter().find(|(kind, _)| *kind == libc::CLONE_NEWPID && !self.moves()) {
-            Some((_, path)) => open_namespace(path).map(Some),
-            None => Ok(None),
-        }
-    }
-
     /// Joins what is joined. Whether a move follows, whose reply smaster has to read, is [`Self::moves`].
     ///
     /// # Errors
     /// The kernel's, with the path.
     pub fn join(&self, batch: &mut Batch) -> Result<()> {
         for (kind, path) in &self.joined {
-            if *kind == libc::CLONE_NEWPID && !self.moves() {
-                continue;
-            }
             let fd = batch.fd(open_namespace(path)?);
             batch.push(Operation::JoinNamespace { fd, kind: *kind, path: path.display().to_string() });
         }

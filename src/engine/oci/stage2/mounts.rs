@@ -100,7 +100,7 @@ pub(super) fn clone_host_path(path: &str, recursive: bool, nofollow: bool) -> Re
 
 fn bind(root: &Root, operation: &MountOperation, tree: OwnedFd, directory: bool) -> Result<()> {
     let target = target(root, operation, if directory { Target::Directory } else { Target::File })?;
-    protect_proc(&operation.destination, &target, &tree)?;
+    protect_proc(&operation.destination, &target, Some(tree.as_fd()))?;
     dress(&tree, operation)?;
     attach(&tree, &target, directory)
 }
@@ -136,7 +136,7 @@ fn place(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> R
     };
     // In /proc nobody can make a directory.
     if file_system.kind != "proc" && (!is_made || operation.destination == "proc") {
-        protect_proc(&operation.destination, &target, &target)?;
+        protect_proc(&operation.destination, &target, None)?;
     }
     let mut data = file_system.data.clone();
     if covers {
@@ -233,10 +233,10 @@ fn attach(tree: &OwnedFd, target: &OwnedFd, directory: bool) -> Result<()> {
     }
 }
 
-/// Refuses what would let a mount stand in for /proc, or inside it.
-fn protect_proc(destination: &str, target: impl AsFd, source: impl AsFd) -> Result<()> {
+/// Refuses what would let a mount stand in for /proc, or inside it. Without a source the mount is of another type.
+fn protect_proc(destination: &str, target: impl AsFd, source: Option<BorrowedFd>) -> Result<()> {
     let is_proc = |fd: BorrowedFd| Ok::<_, Errno>(fstatfs(fd)?.filesystem_type() == PROC_SUPER_MAGIC);
-    let source_is_proc = || is_proc(source.as_fd()).on("statfs", "the source");
+    let source_is_proc = || source.map_or(Ok(false), is_proc).on("statfs", "the source");
     if destination == "proc" {
         if !source_is_proc()? {
             bail!("/proc cannot be mounted because it is not of type proc");
