@@ -32,7 +32,7 @@ pub struct Cli {
 }
 
 /// Flags that stand before the command; all but `--rootless`, `--version` and `--criu` are taken after it as well.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Directory that holds the state of the containers [default: /run/rtx; $XDG_RUNTIME_DIR/rtx without privileges]
@@ -71,15 +71,17 @@ pub struct Globals {
 }
 
 /// Form of the lines in the `--log` file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
+    #[default]
     Text,
     Json,
 }
 
 /// Value of the global `--rootless`: whether cgroup permission errors are tolerated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Rootless {
+    #[default]
     Auto,
     Always,
     Never,

@@ -11,6 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, FromArgMatches, ValueHint};
 
 use super::args::Cli;
+use super::plain;
 use super::values::go_bool;
 
 /// Parses a full argument vector, the program's name included.
@@ -18,6 +19,13 @@ use super::values::go_bool;
 /// # Errors
 /// clap's error; `use_stderr()` tells a request for help from a mistake, for which see [`usage_error`].
 pub fn parse(argv: Vec<OsString>) -> Result<Cli, clap::Error> {
+    match plain::parse(&argv) {
+        Some(cli) => Ok(cli),
+        None => parse_all(argv),
+    }
+}
+
+fn parse_all(argv: Vec<OsString>) -> Result<Cli, clap::Error> {
     let definitions = Cli::command();
     let argv = normalise(&definitions, argv);
     Cli::from_arg_matches(&definitions.try_get_matches_from(argv)?)

@@ -96,6 +96,71 @@ fn an_argument_that_is_not_utf8_survives() {
     assert_eq!(normalise_argv(given)[1], OsString::from_vec(b"--root=/\xff".to_vec()));
 }
 
+/// What is understood without clap is what clap understands, and callers write little else.
+#[test]
+fn plain_command_lines_mean_what_clap_takes_them_for() {
+    for line in [
+        "rtx --root R --log-format=json --log L create --bundle B --pid-file P --console-socket S c",
+        "rtx --root=R --log L --log-format text --debug --systemd-cgroup create -b B --pidfd-socket=S c",
+        "rtx create --bundle B --pid-file P --no-pivot --no-new-keyring --preserve-fds 2 c",
+        "rtx create --root R --bundle B",
+        "rtx run --root R --bundle B -d --keep --no-subreaper c",
+        "rtx run --bundle A --bundle B --detach c",
+        "rtx run c",
+        "rtx exec --pid-file P --process F --detach --tty --console-socket S c",
+        "rtx exec -t -e A=1 --env=B=2=3 -u 0:0 --cwd / --preserve-fds=3 c sh -c --root x",
+        "rtx --debug exec -d -p F --pidfd-socket S c",
+        "rtx start --root R c",
+        "rtx state c",
+        "rtx kill c",
+        "rtx kill --all c 9",
+        "rtx kill -a c KILL",
+        "rtx delete c",
+        "rtx delete --force c",
+        "rtx delete -f c",
+    ] {
+        let plain = plain::parse(&words(line)).unwrap_or_else(|| panic!("{line} is not plain"));
+        let clap = parse_all(words(line)).unwrap_or_else(|err| panic!("{line}: {err}"));
+        assert_eq!(format!("{plain:?}"), format!("{clap:?}"), "{line}");
+    }
+}
+
+#[test]
+fn the_rest_is_left_to_clap() {
+    for line in [
+        "rtx",
+        "rtx --help",
+        "rtx -v",
+        "rtx list",
+        "rtx nosuch c",
+        "rtx run --help",
+        "rtx run -db D c",
+        "rtx run -bundle D c",
+        "rtx run --detach=true c",
+        "rtx run --bundle= c",
+        "rtx run --bundle -x c",
+        "rtx run --preserve-fds x c",
+        "rtx run c --bundle D",
+        "rtx run c d",
+        "rtx run -- c",
+        "rtx state",
+        "rtx state --force c",
+        "rtx state c d",
+        "rtx kill c -9",
+        "rtx kill c 9 --all",
+        "rtx exec",
+        "rtx exec c -t ls",
+        "rtx exec c -- ls",
+        "rtx --log-format xml state c",
+        "rtx --rootless true state c",
+        "rtx create --engine oci c",
+    ] {
+        assert!(plain::parse(&words(line)).is_none(), "{line}");
+    }
+    assert!(plain::parse(&["rtx", "run", "--bundle", "", "c"].map(OsString::from)).is_none());
+    assert!(plain::parse(&["rtx", "state", ""].map(OsString::from)).is_none());
+}
+
 #[test]
 fn the_command_lines_of_the_callers_parse() {
     for line in [

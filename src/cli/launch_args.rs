@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 
 /// What `create` and `run` have in common.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct LaunchArgs {
     /// Directory of the bundle [default: the working directory]
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -41,14 +41,14 @@ pub struct LaunchArgs {
 }
 
 /// `create [FLAGS] [ID]`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct CreateArgs {
     #[command(flatten)]
     pub launch: LaunchArgs,
 }
 
 /// `run [FLAGS] [ID]`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct RunArgs {
     #[command(flatten)]
     pub launch: LaunchArgs,
@@ -64,7 +64,7 @@ pub struct RunArgs {
 }
 
 /// `exec [FLAGS] ID [COMMAND ARGS...]`; the command may come from `--process` instead.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     override_usage = "rtx exec [OPTIONS] <ID> <COMMAND> [ARGS]...\n       rtx exec [OPTIONS] --process FILE <ID>"
 )]

@@ -22,6 +22,7 @@ mod launch_args;
 mod list;
 mod output;
 mod pause;
+mod plain;
 mod ps;
 mod report;
 mod restore;

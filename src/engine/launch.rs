@@ -22,8 +22,6 @@ pub struct LaunchOptions {
     pub foreground: bool,
     /// This command removes the container when that has ended.
     pub attended: bool,
-    /// This command starts what it has created.
-    pub starts: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub systemd_cgroup: bool,

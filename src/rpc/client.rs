@@ -74,13 +74,26 @@ impl RpcClient {
     /// # Errors
     /// stage2's own where it has given up.
     pub fn send(&mut self, batch: Batch) -> Result<()> {
+        self.send_as(Kind::Batch, batch)
+    }
+
+    /// As [`Self::send`], for a batch after which nothing has to be known before the next message goes out: stage2 answers it
+    /// only where it fails, and otherwise tells what there is to tell with its next answer.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_ahead(&mut self, batch: Batch) -> Result<()> {
+        self.send_as(Kind::Prelude, batch)
+    }
+
+    fn send_as(&mut self, kind: Kind, batch: Batch) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let fds: Vec<_> = batch.fds.iter().map(AsFd::as_fd).collect();
-        self.transmit(Kind::Batch, &batch.operations, &fds)?;
+        self.transmit(kind, &batch.operations, &fds)?;
         close_together(batch.fds);
-        self.outstanding += 1;
+        self.outstanding += usize::from(kind == Kind::Batch);
         Ok(())
     }
 

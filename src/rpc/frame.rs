@@ -30,13 +30,14 @@ pub enum Kind {
     Failed = 6,
     /// From stage2: the next call is execve(2) of the payload.
     Executing = 7,
+    /// A batch whose success is told with the answer to what follows it.
+    Prelude = 8,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Config, Self::Batch, Self::Finish, Self::Reply, Self::Start, Self::Failed, Self::Executing]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        use Kind::{Batch, Config, Executing, Failed, Finish, Prelude, Reply, Start};
+        [Config, Batch, Finish, Reply, Start, Failed, Executing, Prelude].into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 

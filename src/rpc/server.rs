@@ -51,11 +51,12 @@ impl Context {
     }
 }
 
-/// Serves until Finish has been received; its answer is the caller's to give with [`answer`].
+/// Serves until Finish has been received; its answer is the caller's to give with [`answer`], and with it what is returned.
 ///
 /// # Errors
 /// The first failure, after it has been reported to smaster; or that smaster is gone.
-pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<()> {
+pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<Context> {
+    let mut untold = Context::new(Vec::new());
     loop {
         let message = match frame::receive(socket) {
             Ok(Some(message)) => message,
@@ -63,24 +64,27 @@ pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<()> {
             Err(error) => {
                 let outcome = Err(error);
                 answer(socket, &outcome, Context::new(Vec::new()))?;
-                return outcome;
+                return outcome.map(|()| untold);
             }
         };
         // What it asked for before it died is not to be done: it died before this process could be told by a signal.
-        if message.kind == Kind::Batch && is_hung_up(socket).on("poll", "the socket to smaster")? {
+        if matches!(message.kind, Kind::Batch | Kind::Prelude)
+            && is_hung_up(socket).on("poll", "the socket to smaster")?
+        {
             bail!("smaster is gone");
         }
         match message.kind {
-            Kind::Finish => return Ok(()),
-            Kind::Batch => batch(socket, message, stage)?,
+            Kind::Finish => return Ok(untold),
+            Kind::Batch | Kind::Prelude => untold = batch(socket, message, stage, untold)?,
             other => bail!("rtx expected a batch and received {other:?}"),
         }
     }
 }
 
-fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform) -> Result<()> {
+/// Performs a batch. Returns what of this one and of those before it smaster has not been told yet.
+fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform, untold: Context) -> Result<Context> {
     let operations: Vec<Operation> = message.parse()?;
-    let mut context = Context::new(message.fds);
+    let mut context = Context { warnings: untold.warnings, returned: untold.returned, ..Context::new(message.fds) };
     let mut outcome = Ok(());
     for operation in operations {
         let mark = trace::span_of(|| operation.label());
@@ -90,6 +94,9 @@ fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform) -> Result<
             break;
         }
     }
+    if message.kind == Kind::Prelude && outcome.is_ok() {
+        return Ok(context);
+    }
     let has_moved = context.moved_to.is_some();
     if !(context.is_successor && outcome.is_ok()) {
         answer(socket, &outcome, context)?;
@@ -97,7 +104,7 @@ fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform) -> Result<
     if has_moved {
         std::process::exit(0);
     }
-    outcome
+    outcome.map(|()| Context::new(Vec::new()))
 }
 
 /// Tells smaster how a batch, or Finish, went.

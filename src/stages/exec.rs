@@ -111,6 +111,7 @@ fn join(live: &mut Live, exec: &mut ExecConfig, stage2: &mut Stage2) -> Result<O
     stage2.rpc.configure(&envelope, &[])?;
     live.engine.enter_container(exec, &mut stage2.init, &mut stage2.rpc)?;
     stage2.rpc.finish()?;
+    stage2.seal();
     let console = stage2.rpc.wait()?.pop();
     if let Some(listener) = exec.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
         let record = &live.container.record;

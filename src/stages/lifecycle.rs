@@ -104,8 +104,7 @@ pub fn start_and_notify(
 pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
     let _mark = trace::span("start");
     engine.start_container(container)?;
-    let spec = raw_hooks(container)?;
-    let hooks = hooks::operations(spec.poststart().as_ref());
+    let hooks = hooks::operations(container.hooks()?.poststart().as_ref());
     if hooks.is_empty() {
         return Ok(());
     }
@@ -116,17 +115,6 @@ pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperation
         let _ = engine.kill(container, libc::SIGKILL, true);
     }
     outcome
-}
-
-/// Only the hooks of the saved configuration: what start and delete need of it.
-fn raw_hooks(container: &Container) -> Result<oci_spec::runtime::Hooks> {
-    #[derive(serde::Deserialize)]
-    struct OnlyHooks {
-        hooks: Option<oci_spec::runtime::Hooks>,
-    }
-    let config: OnlyHooks = serde_json::from_slice(&container.state.config()?)
-        .with_context(|| format!("the configuration of container {:?} is damaged", container.record.id))?;
-    Ok(config.hooks.unwrap_or_default())
 }
 
 /// Runs the poststop hooks of a configuration.
@@ -280,8 +268,7 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<String>> {
-    let hooks =
-        raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
+    let hooks = live.container.hooks().map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
     let status = live.status();
     if !matches!(status, Ok(Status::Stopped)) {
         kill_and_wait(&mut live, status.ok())?;

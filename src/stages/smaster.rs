@@ -52,7 +52,9 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     let state = undo.state.take();
     drop(undo);
     let state = state.context("the state directory of the container is gone")?;
-    Ok(Created { container: engine::Container::new(state, record), engine, stage2, console, warnings })
+    let hooks = launch.bundle.spec.hooks().clone().unwrap_or_default();
+    let container = engine::Container::new(state, record).with_hooks(hooks);
+    Ok(Created { container, engine, stage2, console, warnings })
 }
 
 /// What a failed creation has to undo, in the order that needs nothing of what was undone before: the process first,
@@ -119,6 +121,8 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
         // --force` has to know whom to end; written meanwhile, it costs no time.
         state.stage_record(&record)?;
+        // Meanwhile stage2 is still at work.
+        stage2.seal();
         let mark = trace::span("wait for stage2");
         console = stage2.rpc.wait()?.pop();
         drop(mark);

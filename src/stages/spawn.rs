@@ -1,6 +1,6 @@
 //! From smaster to stage2: the socket between them, the sealed executable, the clone.
 
-use super::sealed;
+use super::sealed::{self, Executable};
 use crate::config::envelope::Sealed;
 use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
@@ -24,6 +24,7 @@ pub struct Stage2 {
     pub init: InitProcess,
     pub rpc: RpcClient,
     pub sealed: Sealed,
+    tree: Option<OwnedFd>,
     arena: Box<Arena>,
     released: bool,
 }
@@ -34,14 +35,18 @@ impl Stage2 {
     /// # Errors
     /// The kernel's, with what it means for the caller.
     pub fn spawn(request: &SpawnRequest, inherited: u32) -> Result<Self> {
-        let (executable, sealed) = sealed::open_executable()?;
+        let Executable { fd: executable, sealed, tree } = sealed::open_executable()?;
         if sealed != Sealed::ReadonlyMount {
             // Otherwise this has just been shown.
             mount::detect();
         }
         let (ours, theirs) = socket::pair().on("socketpair", "")?;
         // Above what the payload inherits: those descriptors keep their numbers.
-        let theirs = fd::duplicate_above(&theirs, 3 + inherited as i32).on("duplicate", "the socket to stage2")?;
+        let lowest = 3 + inherited as i32;
+        let theirs = match theirs.as_raw_fd() < lowest {
+            true => fd::duplicate_above(&theirs, lowest).on("duplicate", "the socket to stage2")?,
+            false => theirs,
+        };
         let number = theirs.as_raw_fd();
         let mut keep: Vec<i32> = (3..3 + inherited as i32).filter(|number| fd::is_open(*number)).collect();
         keep.push(number);
@@ -63,7 +68,8 @@ impl Stage2 {
             let child = if lacks_privilege { spawned.context(NEEDS_USER_NAMESPACE)? } else { spawned? };
             // From here on an error ends the child before the memory that it runs on is freed.
             let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
-            Ok(Self { init, rpc: RpcClient::new(ours, child.pid), sealed, arena: child.arena, released: false })
+            let rpc = RpcClient::new(ours, child.pid);
+            Ok(Self { init, rpc, sealed, tree, arena: child.arena, released: false })
         })
     }
 
@@ -85,6 +91,11 @@ impl Stage2 {
             (Ok(WaitStatus::Exited(_, code)), _) => error.context(format!("init exited with {code}")),
             _ => error,
         }
+    }
+
+    /// Takes the mount apart that the executable was opened through. Has to be called before the payload runs.
+    pub fn seal(&mut self) {
+        self.tree = None;
     }
 
     /// Lets stage2 live on without this process: its parent will be the caller's subreaper.

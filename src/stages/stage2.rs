@@ -34,8 +34,7 @@ fn become_payload(number: i32) -> Result<Infallible> {
     tell(&socket, fd::cloexec_from(3).on("close_range", ""))?;
     tell(&socket, process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG"))?;
     let (mut engine, barrier) = tell(&socket, receive_config(&socket))?;
-    server::serve(socket.as_fd(), &mut *engine)?;
-    let mut context = Context::new(Vec::new());
+    let mut context: Context = server::serve(socket.as_fd(), &mut *engine)?;
     // Before the filter, which need not allow it.
     tell(&socket, process::end_by_signals().on("sigaction", "SIGTERM"))?;
     let mark = trace::span("give up privileges");

@@ -73,7 +73,7 @@ impl Tracer {
 fn own_calls(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .filter(|line| !line.starts_with("+++") && !line.starts_with("---"))
-        .skip_while(|line| !line.starts_with("poll("))
+        .skip_while(|line| !line.starts_with("poll(") && !line.starts_with("close_range("))
         .take_while(|line| !line.starts_with("execve(") && !line.starts_with("accept"))
         // The second is what a debug build asks before it closes anything.
         .filter(|line| !MEMORY.contains(&name(line)) && !line.contains("F_GETFD"))

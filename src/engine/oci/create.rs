@@ -200,17 +200,29 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     enter_namespaces(plan, engine, launch, &mut batch)?;
     let tree = engine.root_tree.take();
     prepare_root(plan, engine, launch, (&mut batch, &mut *rpc), tree, init.pid)?;
+    let apply_limits = || match &engine.cgroup {
+        Some(created) => {
+            let _mark = trace::span("limits");
+            created.apply_limits(&plan.resources)
+        }
+        None => Ok(()),
+    };
+    let state = hooks::creation_state(creation.record, init_pid_in_container(plan))?;
+    // stage2 mounts while a filter is compiled. Where there is none, and no hook in between, one message says it all.
+    if plan.seccomp.is_none() && !plan.hooks.has_any_at_runtime() {
+        enter_root(plan, launch, &mut batch, &state)?;
+        rpc.send_ahead(batch)?;
+        drop(mark);
+        return apply_limits();
+    }
     rpc.send(batch)?;
     drop(mark);
-    if let Some(created) = &engine.cgroup {
-        let _mark = trace::span("limits");
-        created.apply_limits(&plan.resources)?;
-    }
+    apply_limits()?;
     plan.hooks.run_at_runtime(creation)?;
     let Some(Stage2 { rpc, .. }) = &mut creation.stage2 else { bail!("the oci engine needs a stage2") };
     let mut batch = Batch::default();
-    enter_root(plan, launch, &mut batch, &hooks::creation_state(creation.record, init_pid_in_container(plan))?)?;
-    rpc.send(batch)
+    enter_root(plan, launch, &mut batch, &state)?;
+    rpc.send_ahead(batch)
 }
 
 /// Sends a batch that ends with a move, and follows: the process that goes on as stage2 is another one.

@@ -52,12 +52,17 @@ impl CreationHooks {
         }
     }
 
+    /// Whether there is anything to run before the container's root is entered.
+    pub fn has_any_at_runtime(&self) -> bool {
+        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+
     /// prestart and createRuntime run in the host's namespaces, when the container's are there with all their mounts.
     ///
     /// # Errors
     /// What stage2 failed with until now; which hook failed.
     pub fn run_at_runtime(&self, creation: &mut Creation<'_>) -> Result<()> {
-        if self.prestart.is_empty() && self.create_runtime.is_empty() {
+        if !self.has_any_at_runtime() {
             return Ok(());
         }
         let Some(Stage2 { init, rpc }) = &mut creation.stage2 else { return Ok(()) };

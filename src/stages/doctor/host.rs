@@ -96,10 +96,10 @@ fn room(subject: &Subject<'_>) -> Check {
 /// CVE-2019-5736.
 fn executable() -> Check {
     let name = "protection of rtx's own file";
-    match sealed::open_executable() {
-        Ok((_, Sealed::ReadonlyMount)) => Check::ok(AREA, name, "a read-only mount that nobody else has"),
-        Ok((_, Sealed::NotWritable)) => Check::ok(AREA, name, "the file is another user's, and cannot be written to"),
-        Ok((_, Sealed::Memory)) => {
+    match sealed::open_executable().map(|executable| executable.sealed) {
+        Ok(Sealed::ReadonlyMount) => Check::ok(AREA, name, "a read-only mount that nobody else has"),
+        Ok(Sealed::NotWritable) => Check::ok(AREA, name, "the file is another user's, and cannot be written to"),
+        Ok(Sealed::Memory) => {
             let cost = "every create and exec copies rtx into memory, which takes milliseconds";
             let mend = "as root: boot Linux 5.12 or later; otherwise install rtx so that root owns it";
             Check::missing(AREA, name, "a copy in memory", (cost, mend))
