@@ -136,6 +136,14 @@ impl StateDir {
         }
     }
 
+    /// Opens the directory of a container to change it, if no other command does now.
+    ///
+    /// # Errors
+    /// As [`Self::open_locked_within`].
+    pub fn try_lock(root: &Path, id: &str) -> Result<Self> {
+        Self::open_locked_within(root, id, Duration::ZERO)
+    }
+
     /// Opens the directory of a container to look at it.
     ///
     /// # Errors
@@ -180,6 +188,11 @@ impl StateDir {
 
     pub(super) fn file(&self) -> &File {
         &self.directory
+    }
+
+    /// Tells directories apart that have had the same name.
+    pub fn inode(&self) -> u64 {
+        fstat(self.file()).map_or(0, |stat| stat.st_ino)
     }
 
     pub fn id(&self) -> &str {
@@ -297,7 +310,7 @@ impl StateDir {
         }
     }
 
-    fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
+    pub(super) fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
         // What is no file must not keep anybody waiting.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let fd = openat(self.file(), name, flags, Mode::empty())?;
@@ -314,7 +327,7 @@ impl StateDir {
         with_advice(written.on("write", format_args!("{}/{name}", self.id)))
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".{name}.new");
         self.write_new(&temporary, bytes)?;
         let renamed = renameat(self.file(), temporary.as_str(), self.file(), name);

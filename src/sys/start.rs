@@ -12,7 +12,7 @@ static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     // SAFETY: the C library calls `main` with `count` strings that live as long as the process.
     let value = |index: usize| OsStr::from_bytes(unsafe { CStr::from_ptr(*values.add(index)) }.to_bytes());
-    if count > 1 && value(1) == "init" {
+    if count > 1 && (value(1) == "init" || value(1) == "smaster") {
         rtx::sys::heap::is_to_stay();
     }
     let _ = ARGUMENTS.set((0..count as usize).map(|index| value(index).to_owned()).collect());
