@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use super::values::{DetachKeys, Optional, parse_interval, parse_keys, parse_patience, parse_optional, parse_optional_bytes, parse_rootless};
+use super::values::{
+    DetachKeys, Optional, parse_interval, parse_keys, parse_optional, parse_optional_bytes, parse_patience,
+    parse_rootless,
+};
 
 /// The parsed command line. Without a command, [`Globals::version`] asks for the version and its absence for the help.
 #[derive(Debug, Parser)]

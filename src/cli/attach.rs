@@ -88,7 +88,10 @@ fn show(message: Option<Message>) -> Result<bool> {
         Some(Message::Stdout(bytes)) => std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush()),
         Some(Message::Stderr(bytes)) => std::io::stderr().write_all(&bytes),
         Some(Message::Answer(Answer { lost: Some(bytes), .. })) => {
-            writeln!(std::io::stderr(), "rtx attach: {bytes} bytes were left out, which came faster than they were read")
+            writeln!(
+                std::io::stderr(),
+                "rtx attach: {bytes} bytes were left out, which came faster than they were read"
+            )
         }
         Some(Message::Answer(Answer { error: Some(error), .. })) => bail!("{error}"),
         Some(Message::Answer(_)) => Ok(()),

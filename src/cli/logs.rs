@@ -21,7 +21,10 @@ pub fn logs(context: &Context, args: LogsArgs) -> Result<i32> {
     let state = &live.container.state;
     let known = if live.container.record.supervised { view::known(state)? } else { None };
     let Some((supervision, _)) = known else {
-        bail!("the output of container {:?} went where its creator had it go: rtx keeps that of supervised ones", args.id)
+        bail!(
+            "the output of container {:?} went where its creator had it go: rtx keeps that of supervised ones",
+            args.id
+        )
     };
     let since = args.since.as_ref().map(|text| parse_moment(text, parse_interval(text).ok())).transpose();
     let since = since.map_err(|why| anyhow!("--since: {why}"))?;

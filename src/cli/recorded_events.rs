@@ -12,6 +12,7 @@ use chrono::{DateTime, FixedOffset};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -108,8 +109,8 @@ fn find_new(root: &Path, sources: &mut BTreeMap<(String, u64), Events>) -> Resul
         match state::StateDir::open(root, &id) {
             Ok(state) => {
                 let key = (id, state.inode());
-                if !sources.contains_key(&key) {
-                    sources.insert(key, state.events(0)?);
+                if let Entry::Vacant(place) = sources.entry(key) {
+                    place.insert(state.events(0)?);
                 }
             }
             Err(error) if error.is::<NotFound>() => {}

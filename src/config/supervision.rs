@@ -158,16 +158,20 @@ impl HealthCheck {
     /// # Errors
     /// Where it is not understood.
     pub fn read(annotations: Option<&HashMap<String, String>>) -> Result<Option<Self>> {
-        let Some(text) = annotations.and_then(|annotations| annotations.get(HEALTH_ANNOTATION)) else { return Ok(None) };
+        let Some(text) = annotations.and_then(|annotations| annotations.get(HEALTH_ANNOTATION)) else {
+            return Ok(None);
+        };
         let pointer = format!("/annotations/{HEALTH_ANNOTATION}");
         let check: Self = serde_json::from_str(text).with_context(|| format!("{pointer} is not a health check"))?;
         if check.exec.is_empty() {
             bail!("{pointer}: exec must name a program");
         }
         let day = 86_400.0;
-        for (name, value, least) in
-            [("interval", check.interval, 0.01), ("timeout", check.timeout, 0.01), ("startPeriod", check.start_period, 0.0)]
-        {
+        for (name, value, least) in [
+            ("interval", check.interval, 0.01),
+            ("timeout", check.timeout, 0.01),
+            ("startPeriod", check.start_period, 0.0),
+        ] {
             if !(least..=day).contains(&value) {
                 bail!("{pointer}: {name} must be between {least} and {day} seconds, not {value}");
             }
@@ -203,7 +207,8 @@ mod tests {
 
     #[test]
     fn an_annotation_is_read_strictly() {
-        let read = |text: &str| HealthCheck::read(Some(&HashMap::from([(HEALTH_ANNOTATION.to_owned(), text.to_owned())])));
+        let read =
+            |text: &str| HealthCheck::read(Some(&HashMap::from([(HEALTH_ANNOTATION.to_owned(), text.to_owned())])));
         let check = read(r#"{"exec":["true"],"interval":0.5,"retries":2}"#).unwrap().unwrap();
         assert_eq!((check.interval, check.timeout, check.retries), (0.5, 30.0, 2));
         for wrong in ["{}", r#"{"exec":[]}"#, r#"{"exec":["a"],"interval":0}"#, r#"{"exec":["a"],"every":1}"#, "x"] {

@@ -59,11 +59,13 @@ impl StateDir {
         let event = Event { seq: seq + 1, time: now(), kind: kind.to_owned(), id: self.id().to_owned(), data };
         let mut line = serde_json::to_vec(&event)?;
         line.push(b'\n');
-        file.write_all(&line).map_err(|error| {
-            // Half a line of a full disk would be read as none, and so would be what follows on it.
-            let _ = file.set_len(end);
-            errno_of(&error)
-        }).on("write", format_args!("{}/{EVENTS}", self.id()))?;
+        file.write_all(&line)
+            .map_err(|error| {
+                // Half a line of a full disk would be read as none, and so would be what follows on it.
+                let _ = file.set_len(end);
+                errno_of(&error)
+            })
+            .on("write", format_args!("{}/{EVENTS}", self.id()))?;
         Ok(())
     }
 

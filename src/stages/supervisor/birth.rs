@@ -1,9 +1,9 @@
 //! From a command to a smaster of its own: fork, make the container, execute anew.
 
 use super::settings::{SavedLaunch, Settings};
-use crate::config::supervision::OutputFormat;
 use super::streams::{self, Streams};
 use super::{Supervision, output};
+use crate::config::supervision::OutputFormat;
 use crate::engine::Container;
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::{Failure, Reply};
@@ -151,11 +151,8 @@ fn hand_over(
     frame::send(command, Kind::Reply, &told, &[])?;
 
     let (executable, _) = sealed::open_executable()?;
-    let inherited = Inherited {
-        command: command.as_raw_fd(),
-        listener: listener.as_raw_fd(),
-        streams: streams.numbers(),
-    };
+    let inherited =
+        Inherited { command: command.as_raw_fd(), listener: listener.as_raw_fd(), streams: streams.numbers() };
     for number in inherited.streams.into_iter().flatten().chain([inherited.command, inherited.listener]) {
         fd::keep_number_on_exec(number);
     }
@@ -164,7 +161,9 @@ fn hand_over(
     arguments.push(CString::new(serde_json::to_vec(&inherited)?)?);
     // For hooks and restarts; what was meant for the command alone stays behind.
     let environment = std::env::vars_os()
-        .filter(|(name, _)| !matches!(name.to_str(), Some("LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "NOTIFY_SOCKET")))
+        .filter(|(name, _)| {
+            !matches!(name.to_str(), Some("LISTEN_FDS" | "LISTEN_PID" | "LISTEN_FDNAMES" | "NOTIFY_SOCKET"))
+        })
         .filter_map(|(name, value)| {
             let mut entry = name.into_vec();
             entry.push(b'=');

@@ -31,7 +31,10 @@ impl Helper {
                 let number = crate::sys::fd::duplicate_above(&socket, 10)?;
                 crate::sys::fd::keep_on_exec(&number)?;
                 command.arg(number.as_raw_fd().to_string()).args(words);
-                command.stdin(Stdio::from(ends.stdin)).stdout(Stdio::from(ends.stdout)).stderr(Stdio::from(ends.stderr));
+                command
+                    .stdin(Stdio::from(ends.stdin))
+                    .stdout(Stdio::from(ends.stdout))
+                    .stderr(Stdio::from(ends.stderr));
                 return spawn(command);
             }
             None => command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()),

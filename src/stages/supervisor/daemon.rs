@@ -6,9 +6,9 @@ use super::child::Helper;
 use super::clients::{Clients, Wish};
 use super::health::Health;
 use super::output::{Output, Stream};
-use crate::config::supervision::RestartPolicy;
 use super::streams::{self, CHUNK, Streams};
 use super::{Settings, Supervision, again};
+use crate::config::supervision::RestartPolicy;
 use crate::engine::oci::cgroup::OomWatch;
 use crate::engine::{ExitStatus, InitProcess, Outcome};
 use crate::rpc::Reply;
@@ -36,7 +36,11 @@ enum Run {
     /// The time of its restart.
     Waiting(Instant),
     /// A restart, and what it has said.
-    Making { helper: Helper, socket: OwnedFd, reply: Option<(Reply, Vec<OwnedFd>)> },
+    Making {
+        helper: Helper,
+        socket: OwnedFd,
+        reply: Option<(Reply, Vec<OwnedFd>)>,
+    },
     Over,
 }
 
@@ -282,6 +286,8 @@ impl Smaster {
             Err(_) => None,
         };
         self.look_at_memory();
+        // The removal of its cgroup would pass for another shortage.
+        self.memory = None;
         self.drain();
         if let Some(health) = &mut self.health {
             health.stop();

@@ -208,8 +208,9 @@ pub fn parse_moment(text: &str, ago: Option<std::time::Duration>) -> Result<Date
     if let Some(ago) = ago.and_then(|ago| chrono::Duration::from_std(ago).ok()) {
         return Ok((chrono::Utc::now() - ago).fixed_offset());
     }
-    DateTime::parse_from_rfc3339(text)
-        .map_err(|_| format!("'{text}' is neither a time such as 2026-01-31T12:00:00Z nor how long ago it was, such as 10m"))
+    DateTime::parse_from_rfc3339(text).map_err(|_| {
+        format!("'{text}' is neither a time such as 2026-01-31T12:00:00Z nor how long ago it was, such as 10m")
+    })
 }
 
 /// That a file is not there is told in other words elsewhere.

@@ -22,7 +22,9 @@ const CONMON: [&str; 3] = ["_OCI_SYNCPIPE", "_OCI_STARTPIPE", "_OCI_ATTACHPIPE"]
 pub fn refuse(caller: Caller<'_>, options: &LaunchOptions, restarts: bool) -> Result<()> {
     const WHY: &str = "the caller is to watch the container itself: leave out --supervise";
     if caller.console_socket {
-        bail!("--supervise cannot be combined with --console-socket: smaster holds the terminal, which `rtx attach` shows");
+        bail!(
+            "--supervise cannot be combined with --console-socket: smaster holds the terminal, which `rtx attach` shows"
+        );
     }
     if caller.pidfd_socket {
         bail!("--supervise cannot be combined with --pidfd-socket: smaster is the one that waits for init");
@@ -35,7 +37,9 @@ pub fn refuse(caller: Caller<'_>, options: &LaunchOptions, restarts: bool) -> Re
     }
     let signal = process::parent_death_signal().on("prctl", "PR_GET_PDEATHSIG")?;
     if signal != 0 {
-        bail!("--supervise is not for a caller that set a parent-death signal ({signal}), which would end smaster: {WHY}");
+        bail!(
+            "--supervise is not for a caller that set a parent-death signal ({signal}), which would end smaster: {WHY}"
+        );
     }
     if restarts && options.preserve_fds + options.listen_fds > 0 {
         bail!("--restart cannot be combined with --preserve-fds or LISTEN_FDS: a restart could not pass them on again");

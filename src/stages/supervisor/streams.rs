@@ -55,6 +55,10 @@ pub fn make(terminal: bool, stdin: bool) -> Result<(Streams, Ends)> {
     }
     let output = |name: &str| -> Result<(OwnedFd, OwnedFd)> {
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).on("pipe", name)?;
+        // The program can read what it writes, so that the pipe has a reader for as long as there is a writer: a program
+        // whose smaster was killed would die of the next thing it prints.
+        let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+        let theirs = open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).on("open", name)?;
         // More than this user may have of it is no reason to fail.
         let _ = fcntl(&ours, FcntlArg::F_SETPIPE_SZ(PIPE));
         Ok((ours, theirs))

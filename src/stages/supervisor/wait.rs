@@ -88,7 +88,11 @@ fn look(
     let init = container.record.init.as_ref();
     match condition {
         Condition::Created => {
-            if container.record.complete { Ok(Look::Met) } else { Ok(Look::NotYet(None)) }
+            if container.record.complete {
+                Ok(Look::Met)
+            } else {
+                Ok(Look::NotYet(None))
+            }
         }
         Condition::Running if engine.status(container)? == Status::Running => Ok(Look::Met),
         Condition::Running if has_ended => bail!("container {id:?} has stopped"),
