@@ -314,7 +314,7 @@ pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<Strin
         raw_hooks(&live.container).map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
     let supervised = live.container.record.supervised;
     if supervised {
-        live.container.state.set_to_stop()?;
+        live.container.state.set_being_deleted()?;
     }
     let status = live.status();
     if !matches!(status, Ok(Status::Stopped)) {

@@ -136,14 +136,6 @@ impl StateDir {
         }
     }
 
-    /// Opens the directory of a container to change it, if no other command does now.
-    ///
-    /// # Errors
-    /// As [`Self::open_locked_within`].
-    pub fn try_lock(root: &Path, id: &str) -> Result<Self> {
-        Self::open_locked_within(root, id, Duration::ZERO)
-    }
-
     /// Opens the directory of a container to look at it.
     ///
     /// # Errors

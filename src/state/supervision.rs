@@ -17,6 +17,8 @@ const SOCKET: &str = "smaster.sock";
 const STARTED: &str = "started";
 /// The container is not to be restarted.
 const STOP: &str = "stop";
+/// The container is being deleted, by a command that has its lock.
+const DELETING: &str = "deleting";
 /// When it was first seen that smaster is gone although the container had not ended.
 const UNSUPERVISED: &str = "unsupervised";
 
@@ -164,6 +166,20 @@ impl StateDir {
     /// The kernel's.
     pub fn set_to_stop(&self) -> Result<()> {
         self.set_mark(STOP, true)
+    }
+
+    /// Whether a command that has the lock is deleting the container, and waits for smaster to end.
+    pub fn is_being_deleted(&self) -> bool {
+        self.mark(DELETING).is_some()
+    }
+
+    /// Notes that the container is being deleted, and is not to be restarted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_being_deleted(&self) -> Result<()> {
+        self.set_mark(STOP, true)?;
+        self.set_mark(DELETING, true)
     }
 
     /// Since when the container is known to be without its smaster. `true` where it was seen just now.

@@ -14,7 +14,7 @@ use crate::engine::{ExitStatus, InitProcess, Outcome};
 use crate::rpc::Reply;
 use crate::rpc::frame::{self, Kind};
 use crate::stages::lifecycle::Live;
-use crate::state::{End, Phase, StateDir, now};
+use crate::state::{Busy, End, Phase, StateDir, now};
 use crate::sys::{Errno, On, fd, process, socket, tty};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -28,6 +28,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+/// How long another command may have the lock of a container that has ended.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What smaster is waiting for.
 enum Run {
@@ -451,8 +455,7 @@ impl Smaster {
     /// The container has ended for good: what it held goes, its state stays until it is deleted.
     fn finish(&mut self) {
         self.memory = None;
-        // Another command that has the lock is about to delete it, and cleans up itself.
-        let locked = StateDir::try_lock(&self.root, self.state.id()).and_then(Live::with);
+        let locked = self.lock().and_then(Live::with);
         let cleaned = locked.and_then(|mut live| {
             live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
             self.supervision.cleaned = true;
@@ -466,6 +469,18 @@ impl Smaster {
         }
         if let Some(end) = &self.supervision.end {
             self.clients.tell_end(end);
+        }
+    }
+
+    /// The `start` of a program that ended at once may still have the lock; a command that deletes the container cleans up
+    /// itself.
+    fn lock(&self) -> Result<StateDir> {
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        loop {
+            match StateDir::open_locked_within(&self.root, self.state.id(), LOOK_AGAIN) {
+                Err(error) if error.is::<Busy>() && !self.state.is_being_deleted() && Instant::now() < deadline => {}
+                other => return other,
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod ci;
 mod death;
+mod embedded;
 mod events;
 mod life;
 mod output;
