@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+mod embed;
 pub mod engine;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -15,5 +16,21 @@ pub mod state;
 pub mod sys;
 pub mod trace;
 
+pub use embed::{Builder, Container, EventStream, Supervisor};
+
 /// The version of the OCI runtime-spec that rtx implements, as `features`, `state` and `spec` report it.
 pub const OCI_VERSION: &str = "1.3.0";
+
+/// What rtx calls itself for: stage2, `rtx init`, which becomes a container's first process, and smaster as a process of its
+/// own, `rtx smaster`. `None` for every other command line. A program that embeds rtx has to ask this before anything else:
+/// rtx executes the program that it is part of.
+pub fn called_by_itself(arguments: &[std::ffi::OsString]) -> Option<i32> {
+    match arguments.get(1)?.to_str()? {
+        "smaster" if arguments.get(2).is_some_and(|task| task == "call") => {
+            Some(embed::call(std::path::Path::new(arguments.get(3)?), arguments.get(5..)?))
+        }
+        "init" => Some(stages::stage2::main(&arguments[2..])),
+        "smaster" => Some(stages::supervisor::main(&arguments[2..])),
+        _ => None,
+    }
+}

@@ -12,8 +12,5 @@ static ALLOCATOR: rtx::sys::heap::Heap = rtx::sys::heap::Heap::new();
 
 fn run(arguments: Vec<OsString>) -> i32 {
     // stage2 never goes through the command line: its start is on the path of every container.
-    match arguments.get(1) {
-        Some(argument) if argument == "init" => rtx::stages::stage2::main(&arguments[2..]),
-        _ => rtx::cli::main(arguments),
-    }
+    rtx::called_by_itself(&arguments).unwrap_or_else(|| rtx::cli::main(arguments))
 }

@@ -270,7 +270,7 @@ fn flag_name(argument: &str) -> &str {
 fn argument_count(command: &str) -> String {
     let count = match command {
         "kill" => "a minimum of 1 and a maximum of 2",
-        "exec" | "ps" => "a minimum of 1",
+        "exec" | "ps" | "wait" => "a minimum of 1",
         "create" | "run" => "at most 1",
         "list" | "spec" | "gc" | "doctor" | "features" | "engine list" | "engine schema" => "exactly 0",
         _ => "exactly 1",

@@ -1,12 +1,15 @@
 //! `rtx create`: a container whose program waits for `start`.
 
 use super::args::CreateArgs;
-use super::{Context, launch};
-use crate::stages::{lifecycle, smaster};
+use super::{Context, launch, supervise};
+use crate::stages::{Mode, lifecycle, smaster};
 use anyhow::Result;
 
 pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
-    let prepared = launch::prepare(context, &args.launch, false)?;
+    if supervise::is_wanted(context, &args.launch, false)? {
+        return supervise::launch(context, &args.launch, false);
+    }
+    let prepared = launch::prepare(context, &args.launch, Mode::Handover)?;
     let id = prepared.launch.id.clone();
     let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);

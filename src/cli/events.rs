@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::args::EventsArgs;
-use super::output;
+use super::{output, recorded_events};
 use crate::engine::FeatureNotSupported;
 use crate::engine::oci::cgroup::OomWatch;
 use crate::stages::lifecycle::Live;
@@ -13,6 +13,9 @@ use nix::poll::{PollFd, PollTimeout, poll};
 use serde::Serialize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
+
+/// Between two reports.
+const INTERVAL: Duration = Duration::from_secs(5);
 
 /// One line.
 #[derive(Serialize)]
@@ -25,14 +28,20 @@ struct Event<'a> {
 }
 
 pub fn events(context: &Context, args: EventsArgs) -> Result<i32> {
-    let live = Live::open(&context.root, &args.id)?;
+    let Some(id) = &args.id else { return recorded_events::of_all(context, &args) };
+    let live = Live::open(&context.root, id)?;
+    // A supervised container has more to tell than what runc's callers ask for, which is there for the asking.
+    let asks_for_stats = args.stats || args.interval.is_some();
+    if args.follow || args.since.is_some() || live.container.record.supervised && !asks_for_stats {
+        return recorded_events::of_one(&args, live, id);
+    }
     if live.status()? == Status::Stopped {
         bail!("container not running");
     }
     if args.stats {
         print_stats(&live)?;
     } else {
-        follow(&live, args.interval)?;
+        follow(&live, args.interval.unwrap_or(INTERVAL))?;
     }
     Ok(0)
 }

@@ -7,8 +7,10 @@ use crate::config::{check, findings, json};
 use crate::engine::ExecConfig;
 use crate::stages::exec::{self, ExecOptions, Joined};
 use crate::stages::lifecycle::Live;
+use crate::state::StateDir;
 use anyhow::{Context as _, Result, bail};
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
+use serde_json::json;
 use std::path::Path;
 
 pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
@@ -21,6 +23,7 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
         Some(path) => read_process(path, &live, &args)?,
         None => process_from_flags(&live, &args)?,
     };
+    let words = if live.container.record.supervised { process.args().clone() } else { None };
     let exec = ExecConfig {
         process,
         options,
@@ -31,7 +34,14 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
         root: context.root.clone(),
         warnings: Vec::new(),
     };
+    let supervised = live.container.record.supervised;
+    let state = || StateDir::open(&context.root, &args.id);
+    let mut pid = 0;
     let mut joined = |joined: Joined| {
+        if supervised {
+            pid = joined.init.pid;
+            let _ = state()?.add_event("exec_started", &json!({ "pid": pid, "args": words }));
+        }
         context.warn(joined.warnings);
         let announcement = Announcement {
             console_socket: args.console_socket.as_deref(),
@@ -41,7 +51,16 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
         announcement.send(Some((joined.init.pid, &joined.init.pidfd)), joined.console)
     };
     let options = ExecOptions { detach: args.detach, no_subreaper: false, joined: &mut joined };
-    let status = exec::exec(live, exec, options)?;
+    let outcome = exec::exec(live, exec, options);
+    if supervised && pid != 0 && !(args.detach && outcome.is_ok()) {
+        // How a detached one ends is known to whoever inherits it.
+        let data = match &outcome {
+            Ok(status) => json!({ "pid": pid, "exitCode": status.map(|status| status.code()) }),
+            Err(error) => json!({ "pid": pid, "error": format!("{error:#}") }),
+        };
+        let _ = state().and_then(|state| state.add_event("exec_exited", &data));
+    }
+    let status = outcome?;
     Ok(status.map_or(0, |status| status.code()))
 }
 

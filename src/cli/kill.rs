@@ -2,20 +2,23 @@
 
 use super::Context;
 use super::args::KillArgs;
-use crate::stages::lifecycle;
+use crate::stages::{ending, lifecycle};
 use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use std::str::FromStr;
 
 pub fn kill(context: &Context, args: KillArgs) -> Result<i32> {
     let signal = parse(&args.signal)?;
-    lifecycle::kill(&context.root, &args.id, signal, args.all)?;
+    match args.timeout {
+        None => lifecycle::kill(&context.root, &args.id, signal, args.all)?,
+        Some(patience) => ending::kill_within(&context.root, &args.id, signal, args.all, patience)?,
+    }
     Ok(0)
 }
 
 /// A signal by number, or by name in either case with or without `SIG`; realtime signals as `RTMIN+N` and `RTMAX-N`
 /// (signal(7)).
-fn parse(text: &str) -> Result<i32> {
+pub(super) fn parse(text: &str) -> Result<i32> {
     let unknown = || anyhow::anyhow!("unknown signal {text:?}: give a number, or a name such as TERM or SIGKILL");
     if let Ok(number) = text.parse::<i32>() {
         // 0 sends nothing and asks whether the process is there (kill(2)).

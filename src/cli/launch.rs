@@ -3,6 +3,7 @@
 use super::announce::Announcement;
 use super::launch_args::LaunchArgs;
 use super::{Context, inherited, output};
+use crate::stages::Mode;
 use crate::stages::smaster::Created;
 use crate::stages::stage1::{self, Prepared, Request};
 use crate::sys::On;
@@ -13,11 +14,12 @@ use std::path::Path;
 ///
 /// # Errors
 /// Everything that is wrong with the request.
-pub fn prepare(context: &Context, args: &LaunchArgs, foreground: bool) -> Result<Prepared> {
+pub fn prepare(context: &Context, args: &LaunchArgs, mode: Mode) -> Result<Prepared> {
     let mut options = context.launch_options();
     inherited::count(context.inherited, args.preserve_fds, &mut options)?;
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
-    options.foreground = foreground;
+    options.foreground = mode == Mode::Foreground;
+    options.supervised = mode == Mode::Supervised;
     options.notify_socket = inherited::notify_socket();
     options.no_pivot = args.no_pivot;
     options.no_new_keyring = args.no_new_keyring;

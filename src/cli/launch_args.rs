@@ -1,8 +1,12 @@
 //! The flags of the commands that start a program: `create`, `run` and `exec`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueHint};
+
+use super::values::parse_bytes;
+use crate::config::supervision::{OutputFormat, RestartPolicy};
 
 /// What `create` and `run` have in common.
 #[derive(Debug, Default, Args)]
@@ -35,9 +39,37 @@ pub struct LaunchArgs {
     /// Agree to an engine that does not confine the container
     #[arg(long)]
     pub allow_unconfined: bool,
+    #[command(flatten)]
+    pub supervise: SuperviseArgs,
     /// Id of the container, unique under the root directory [default: a new ULID, which is printed]
     #[arg(value_name = "ID")]
     pub id: Option<String>,
+}
+
+/// What makes a container a supervised one, and how. The others need the first, or the configuration file.
+#[derive(Debug, Default, Args)]
+pub struct SuperviseArgs {
+    /// Leave a process behind that watches the container (see `wait`, `logs`, `attach`, `stop` and `events`)
+    #[arg(long)]
+    pub supervise: bool,
+    /// Make the container anew when it has ended: no, on-failure, on-failure:N or always
+    #[arg(long, value_name = "POLICY", value_parser = RestartPolicy::from_str)]
+    pub restart: Option<RestartPolicy>,
+    /// Keep standard input open for `attach`
+    #[arg(long, short)]
+    pub interactive: bool,
+    /// How the program's output is kept: k8s-file, json-lines, plain or none
+    #[arg(long, value_name = "FORMAT", value_parser = OutputFormat::from_str)]
+    pub output_format: Option<OutputFormat>,
+    /// Where the program's output is kept [default: with the state, until the container is deleted]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output_file: Option<PathBuf>,
+    /// Size after which a new file is begun [default: 16m]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub output_max_size: Option<i64>,
+    /// How many of these files are kept [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub output_max_files: Option<u32>,
 }
 
 /// `create [FLAGS] [ID]`.

@@ -5,6 +5,7 @@ use super::args::{Format, ListArgs};
 use super::output;
 use super::state_command::Shown;
 use crate::stages::lifecycle::Live;
+use crate::stages::supervisor::view::View;
 use crate::state::{self, NotFound, Record, Status};
 use anyhow::Result;
 use std::collections::HashMap;
@@ -17,16 +18,16 @@ const MIN_WIDTH: usize = 12;
 const PADDING: usize = 3;
 
 pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
-    let containers = containers(&context.root)?;
+    let mut containers = containers(&context.root)?;
     if args.quiet {
-        let ids: String = containers.iter().map(|(record, _)| format!("{}\n", record.id)).collect();
+        let ids: String = containers.iter().map(|(record, ..)| format!("{}\n", record.id)).collect();
         output::print(&ids)?;
         return Ok(0);
     }
     let mut names = Names::default();
     let mut shown = Vec::with_capacity(containers.len());
-    for (record, status) in &containers {
-        shown.push(Shown::new(record, *status, names.of(record.owner)));
+    for (record, status, view) in &mut containers {
+        shown.push(Shown::new(record, *status, names.of(record.owner), view.take()));
     }
     match args.format {
         Format::Json => output::print_json(&shown)?,
@@ -37,11 +38,15 @@ pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
 
 /// Every container that is there and can be read. What vanishes meanwhile is not there; what is damaged is told of, and
 /// does not hide the others.
-fn containers(root: &Path) -> Result<Vec<(Record, Status)>> {
+fn containers(root: &Path) -> Result<Vec<(Record, Status, Option<View>)>> {
     let mut containers = Vec::new();
     for id in state::list(root)? {
-        match Live::open(root, &id).and_then(|live| Ok((live.status()?, live.container.record))) {
-            Ok((status, record)) => containers.push((record, status)),
+        let look = |live: Live| {
+            let view = View::of(&live.container.state, &live.container.record)?;
+            Ok((live.status()?, view, live.container.record))
+        };
+        match Live::open(root, &id).and_then(look) {
+            Ok((status, view, record)) => containers.push((record, status, view)),
             Err(error) if error.is::<NotFound>() => {}
             Err(_) if !state::exists(root, &id) => {}
             Err(error) => eprintln!("rtx list: container {id:?} is left out: {error:#}"),

@@ -3,6 +3,7 @@
 mod announce;
 pub mod args;
 pub(crate) mod argv;
+mod attach;
 mod check;
 mod checkpoint;
 mod create;
@@ -20,20 +21,25 @@ mod kill;
 mod launch;
 mod launch_args;
 mod list;
+mod logs;
 mod output;
 mod pause;
 mod plain;
 mod ps;
+mod recorded_events;
 mod report;
 mod restore;
 mod run;
 mod spec;
 mod start;
 mod state_command;
+mod stop;
+mod supervise;
 mod timeline;
 mod update;
 pub(crate) mod values;
 pub mod version;
+mod wait;
 
 use crate::config::rtx_config::{self, RtxConfig};
 use crate::engine::LaunchOptions;
@@ -155,7 +161,11 @@ fn describe(command: &Command) -> (String, i32) {
         Command::Pause(args) => of("pause", &args.id),
         Command::Resume(args) => of("resume", &args.id),
         Command::Update(args) => of("update", &args.id),
-        Command::Events(args) => of("events", &args.id),
+        Command::Events(args) => of("events", args.id.as_deref().unwrap_or_default()),
+        Command::Stop(args) => of("stop", &args.id),
+        Command::Wait(args) => of("wait", &args.ids.join(" ")),
+        Command::Logs(args) => of("logs", &args.id),
+        Command::Attach(args) => of("attach", &args.id),
         Command::Spec(_) => "rtx spec".into(),
         Command::Gc(_) => "rtx gc".into(),
         Command::Doctor(_) => "rtx doctor".into(),
@@ -184,6 +194,10 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Ps(args) => ps::ps(context, args),
         Command::Update(args) => update::update(context, args),
         Command::Events(args) => events::events(context, args),
+        Command::Stop(args) => stop::stop(context, args),
+        Command::Wait(args) => wait::wait(context, args),
+        Command::Logs(args) => logs::logs(context, args),
+        Command::Attach(args) => attach::attach(context, args),
         Command::Pause(args) => pause::pause(context, args),
         Command::Resume(args) => pause::resume(context, args),
         Command::Spec(args) => spec::spec(args),

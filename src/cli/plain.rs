@@ -66,7 +66,7 @@ fn command(verb: &str, globals: &mut Globals, mut rest: Rest) -> Option<Command>
                 None => "SIGTERM".to_owned(),
             };
             done(rest)?;
-            Command::Kill(KillArgs { all, id, signal })
+            Command::Kill(KillArgs { all, id, signal, timeout: None })
         }
         "delete" => {
             let mut force = false;

@@ -1,13 +1,19 @@
 //! `rtx run`: create, start, and in the foreground wait and delete.
 
 use super::args::RunArgs;
-use super::{Context, launch};
+use super::{Context, launch, supervise};
 use crate::stages::foreground::{self, RunOptions};
-use crate::stages::{lifecycle, smaster};
+use crate::stages::{Mode, lifecycle, smaster};
 use anyhow::Result;
 
 pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
-    let mut prepared = launch::prepare(context, &args.launch, !args.detach)?;
+    if !args.detach {
+        supervise::check_flags(&args.launch.supervise)?;
+    } else if supervise::is_wanted(context, &args.launch, true)? {
+        return supervise::launch(context, &args.launch, true);
+    }
+    let mode = if args.detach { Mode::Handover } else { Mode::Foreground };
+    let mut prepared = launch::prepare(context, &args.launch, mode)?;
     prepared.launch.options.attended = !args.detach && !args.keep;
     if args.detach {
         return run_detached(context, &args, prepared);

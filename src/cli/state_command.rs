@@ -4,6 +4,7 @@ use super::Context;
 use super::args::IdArgs;
 use super::output;
 use crate::stages::lifecycle::Live;
+use crate::stages::supervisor::view::View;
 use crate::state::{Record, Status};
 use anyhow::Result;
 use serde::Serialize;
@@ -24,11 +25,14 @@ pub struct Shown<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: &'a BTreeMap<String, String>,
     pub owner: String,
+    /// Nothing for a container that is not supervised.
+    #[serde(flatten)]
+    pub supervision: Option<View>,
 }
 
 impl<'a> Shown<'a> {
     /// `owner` is empty in `state`, as runc has it, and a name in `list`.
-    pub fn new(record: &'a Record, status: Status, owner: String) -> Self {
+    pub fn new(record: &'a Record, status: Status, owner: String, supervision: Option<View>) -> Self {
         let is_alive = status != Status::Stopped;
         Self {
             oci_version: crate::OCI_VERSION,
@@ -40,6 +44,7 @@ impl<'a> Shown<'a> {
             created: &record.created,
             annotations: &record.annotations,
             owner,
+            supervision,
         }
     }
 }
@@ -47,7 +52,8 @@ impl<'a> Shown<'a> {
 pub fn state(context: &Context, args: IdArgs) -> Result<i32> {
     let live = Live::open(&context.root, &args.id)?;
     let status = live.status()?;
-    let shown = Shown::new(&live.container.record, status, String::new());
+    let supervision = View::of(&live.container.state, &live.container.record)?;
+    let shown = Shown::new(&live.container.record, status, String::new(), supervision);
     output::print_pretty(&shown)?;
     Ok(0)
 }

@@ -78,6 +78,33 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A duration as [`parse_interval`] has it, or a number of seconds; it may be zero.
+pub fn parse_patience(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) if text == "0s" => Ok(Duration::ZERO),
+        Err(_) => parse_interval(text),
+    }
+}
+
+/// The bytes that leave `attach`, one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetachKeys(pub Vec<u8>);
+
+/// Keys in the notation of docker and podman: `ctrl-p,ctrl-q`.
+pub fn parse_keys(text: &str) -> Result<DetachKeys, String> {
+    let key = |name: &str| match (name.as_bytes(), name.strip_prefix("ctrl-").map(str::as_bytes)) {
+        ([key], _) if key.is_ascii() => Ok(*key),
+        (_, Some([key @ b'a'..=b'z'])) => Ok(key - b'a' + 1),
+        (_, Some([key @ b'@'..=b'_'])) => Ok(key - b'@'),
+        _ => Err(format!("'{name}' is no key: give characters and ctrl-X, with commas between them")),
+    };
+    if text.is_empty() {
+        return Ok(DetachKeys(Vec::new()));
+    }
+    text.split(',').map(key).collect::<Result<_, _>>().map(DetachKeys)
+}
+
 /// The global `--rootless`: `auto`, or a truth value as Go's strconv.ParseBool takes it.
 pub fn parse_rootless(text: &str) -> Result<Rootless, String> {
     match (text, go_bool(text)) {
@@ -125,6 +152,16 @@ mod tests {
         for bad in ["", "0", "0s", "5", "s", "5 s", "-5s", "5x", "1e400h"] {
             assert!(parse_interval(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn keys_and_patience() {
+        assert_eq!(parse_keys("ctrl-p,ctrl-q"), Ok(DetachKeys(vec![16, 17])));
+        assert_eq!(parse_keys("a,ctrl-\\"), Ok(DetachKeys(vec![b'a', 28])));
+        assert!(parse_keys("ctrl-").is_err() && parse_keys("ctrl-p,").is_err());
+        assert_eq!(parse_patience("3"), Ok(Duration::from_secs(3)));
+        assert_eq!(parse_patience("0"), Ok(Duration::ZERO));
+        assert!(parse_patience("-1").is_err());
     }
 
     #[test]

@@ -14,4 +14,5 @@ pub mod number_list;
 pub mod resctrl;
 pub mod rtx_config;
 pub mod spec_template;
+pub mod supervision;
 pub mod update;

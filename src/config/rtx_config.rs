@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::supervision::{Backoff, OutputFormat};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -27,6 +28,53 @@ pub struct RtxConfig {
     pub allow_unconfined: bool,
     /// The state directory, where `--root` does not name one. Absolute.
     pub root: Option<PathBuf>,
+    /// Whether containers are supervised that no flag says it of.
+    pub supervise: Supervise,
+    /// How those are supervised that are.
+    pub supervision: SupervisionDefaults,
+}
+
+/// `supervise`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "Value")]
+pub enum Supervise {
+    /// Only with `--supervise`.
+    #[default]
+    Never,
+    /// Those of `run --detach`, unless the caller is one who watches them himself.
+    Auto,
+    /// Those of `run --detach` and of `create`.
+    Always,
+}
+
+impl TryFrom<Value> for Supervise {
+    type Error = String;
+
+    fn try_from(value: Value) -> Result<Self, String> {
+        match &value {
+            Value::Bool(false) => Ok(Self::Never),
+            Value::Bool(true) => Ok(Self::Always),
+            Value::String(text) if text == "auto" => Ok(Self::Auto),
+            _ => Err(format!("supervise is none of true, false and \"auto\": {value}")),
+        }
+    }
+}
+
+/// `supervision`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct SupervisionDefaults {
+    pub backoff: Backoff,
+    pub output: OutputDefaults,
+}
+
+/// `supervision.output`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct OutputDefaults {
+    pub format: Option<OutputFormat>,
+    pub max_size: Option<u64>,
+    pub max_files: Option<u32>,
 }
 
 /// Reads the configuration. A file named by `--config` must exist; without any file the defaults hold.
@@ -61,6 +109,7 @@ fn parse(path: &Path, text: &str) -> Result<RtxConfig> {
     if let Some(root) = config.root.as_ref().filter(|root| !root.is_absolute()) {
         anyhow::bail!("parse configuration {}: root {root:?} must be an absolute path", path.display());
     }
+    config.supervision.backoff.check().with_context(|| format!("parse configuration {}", path.display()))?;
     Ok(config)
 }
 
@@ -89,6 +138,38 @@ pub fn schema() -> Value {
                 "type": "string",
                 "pattern": "^/",
                 "description": "The state directory, where --root does not name one"
+            },
+            "supervise": {
+                "enum": [false, true, "auto"],
+                "description": "Whether containers are supervised without --supervise: those of run --detach and create; \"auto\": those of run --detach, but not under conmon or a shim",
+                "default": false
+            },
+            "supervision": {
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "backoff": {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "description": "The time before a restart; the first in a row does not wait",
+                        "properties": {
+                            "delay": { "type": "integer", "minimum": 0, "default": 500, "description": "Milliseconds before the second" },
+                            "factor": { "type": "number", "minimum": 1, "maximum": 100, "default": 1.5 },
+                            "jitter": { "type": "number", "minimum": 0, "maximum": 1, "default": 0.5 },
+                            "maxDelay": { "type": "integer", "minimum": 0, "default": 60000 },
+                            "resetAfter": { "type": "integer", "minimum": 0, "default": 10000, "description": "Milliseconds of a run after which it begins anew" }
+                        }
+                    },
+                    "output": {
+                        "type": "object",
+                        "additionalProperties": false,
+                        "properties": {
+                            "format": { "enum": ["k8s-file", "json-lines", "plain", "none"], "default": "k8s-file" },
+                            "maxSize": { "type": "integer", "minimum": 1, "default": 16777216, "description": "Bytes of a file" },
+                            "maxFiles": { "type": "integer", "minimum": 1, "default": 4 }
+                        }
+                    }
+                }
             }
         }
     })
@@ -104,12 +185,17 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = r#"{"engine":"mock","engines":{"mock":{"a":1}},"allowUnconfined":true,"root":"/r"}"#;
+        let text = r#"{"engine":"mock","engines":{"mock":{"a":1}},"allowUnconfined":true,"root":"/r",
+            "supervise":"auto","supervision":{"backoff":{"delay":1},"output":{"format":"plain","maxFiles":2}}}"#;
         let config = parse(Path::new("f"), text).unwrap();
         assert_eq!(config.engine.as_deref(), Some("mock"));
         assert_eq!(config.engines["mock"]["a"], 1);
         assert!(config.allow_unconfined);
         assert_eq!(config.root.as_deref(), Some(Path::new("/r")));
+        assert_eq!((config.supervise, config.supervision.backoff.delay), (Supervise::Auto, 1));
+        assert_eq!(config.supervision.output.format, Some(OutputFormat::Plain));
+        assert!(error(r#"{"supervise":"yes"}"#).contains("none of true, false and"));
+        assert!(error(r#"{"supervision":{"backoff":{"factor":0}}}"#).contains("factor"));
     }
 
     #[test]

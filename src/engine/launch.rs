@@ -22,6 +22,8 @@ pub struct LaunchOptions {
     pub foreground: bool,
     /// This command removes the container when that has ended.
     pub attended: bool,
+    /// smaster is to be a process of its own, which has the other end of a terminal.
+    pub supervised: bool,
     pub no_pivot: bool,
     pub no_new_keyring: bool,
     pub systemd_cgroup: bool,
@@ -35,6 +37,13 @@ pub struct LaunchOptions {
     pub allow_unconfined: bool,
     /// Whether a host's privileges are missing: another user than root, or a user namespace.
     pub rootless: bool,
+}
+
+impl LaunchOptions {
+    /// Whether rtx itself copies to and from the container's terminal.
+    pub fn relays(&self) -> bool {
+        self.foreground || self.supervised
+    }
 }
 
 /// A container that is about to be created. stage1 fills it; smaster only reads it.

@@ -58,6 +58,14 @@ pub trait EngineOperations {
     /// Whatever failed, here or in stage2.
     fn create_container(&mut self, creation: &mut Creation<'_>) -> Result<()>;
 
+    /// stage1: whether a smaster that is a process of its own may watch containers of this engine.
+    ///
+    /// # Errors
+    /// [`FeatureNotSupported`].
+    fn check_supervision(&self) -> Result<()> {
+        Err(self.unsupported("supervised containers (--supervise)"))
+    }
+
     /// smaster: everything has succeeded, from now on the container outlives this process.
     fn commit_container(&mut self) {}
 

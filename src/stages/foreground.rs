@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The signals that this command gets, held back from the moment it creates something until it can pass them on.
 pub struct Signals {
@@ -37,8 +37,15 @@ impl Signals {
         Ok(Self { fd: SignalFd::with_flags(&set, flags).on("signalfd", "")? })
     }
 
-    fn next(&self) -> Option<i32> {
+    /// The next signal that has come, if one has.
+    pub fn next(&self) -> Option<i32> {
         self.fd.read_signal().ok().flatten().map(|signal| signal.ssi_signo as i32)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

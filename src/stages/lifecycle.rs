@@ -2,16 +2,18 @@
 //! its lock while it changes something.
 
 use super::notify::NotifyProxy;
+use super::supervisor::view::{end_smaster, known, tell};
 use crate::engine::oci::hooks;
 use crate::engine::remains::{self, Unrecorded};
 use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::rpc::operation::HookOperation;
-use crate::state::{Busy, NotFound, ProcessIdentity, Record, StateDir, Status};
+use crate::state::{Busy, NotFound, Phase, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{Errno, On, process};
 use crate::trace;
 use anyhow::{Context, Result, bail};
 use nix::poll::{PollFd, PollTimeout, poll};
 use oci_spec::runtime::Spec;
+use serde_json::json;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -40,7 +42,9 @@ impl Live {
         Self::with(check_id(id).and_then(|()| StateDir::open_locked(root, id))?)
     }
 
-    fn with(state: StateDir) -> Result<Self> {
+    /// # Errors
+    /// A damaged record.
+    pub(super) fn with(state: StateDir) -> Result<Self> {
         let record = state.record()?;
         let engine = (table::find(&record.engine)?.make)();
         Ok(Self { container: Container::new(state, record), engine })
@@ -103,6 +107,23 @@ pub fn start_and_notify(
 /// Why the program could not be executed; where a poststart hook failed, the container has been killed.
 pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
     let _mark = trace::span("start");
+    if !container.record.supervised {
+        return start_and_run_hooks(container, engine);
+    }
+    // Before the program can have ended.
+    container.state.set_started(true)?;
+    let outcome = start_and_run_hooks(container, engine);
+    match &outcome {
+        Ok(()) => tell(container, "started", json!({ "pid": container.record.init.as_ref().map(|init| init.pid) })),
+        Err(error) => {
+            container.state.set_started(false)?;
+            tell(container, "failed_to_start", json!({ "error": format!("{error:#}") }));
+        }
+    }
+    outcome
+}
+
+fn start_and_run_hooks(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
     engine.start_container(container)?;
     let hooks = hooks::operations(container.hooks()?.poststart().as_ref());
     if hooks.is_empty() {
@@ -223,12 +244,21 @@ pub(super) fn delete_locked(
         }
         status if force => drop(status),
         status => match status? {
+            Status::Stopped if is_restarting(&live)? => bail!(
+                "cannot delete container {} that is not stopped: it is about to be restarted (see `rtx stop`)",
+                live.container.record.id
+            ),
             Status::Stopped | Status::Created => {}
             Status::Creating if live.container.record.init.is_none() => {}
             status => bail!("cannot delete container {} that is not stopped: {status}", live.container.record.id),
         },
     }
     delete_open(live, directory)
+}
+
+fn is_restarting(live: &Live) -> Result<bool> {
+    let known = if live.container.record.supervised { known(&live.container.state)? } else { None };
+    Ok(known.is_some_and(|(supervision, watched)| watched && supervision.phase == Phase::Restarting))
 }
 
 /// Opens a container to delete it. Another command that holds it, with a hook that hangs, is given some time, and with
@@ -269,11 +299,18 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
 /// What could not be removed.
 pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<String>> {
     let hooks = live.container.hooks().map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
+    let supervised = live.container.record.supervised;
+    if supervised {
+        live.container.state.set_being_deleted()?;
+    }
     let status = live.status();
     if !matches!(status, Ok(Status::Stopped)) {
         kill_and_wait(&mut live, status.ok())?;
     }
-    live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
+    if !supervised || !end_smaster(&live.container)? {
+        live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
+    }
+    tell(&live.container, "deleted", json!({}));
     let Live { container: Container { state, record, .. }, .. } = live;
     state.remove()?;
     Ok(poststop(&hooks, &record, directory).err().map(|error| format!("{error:#}")).into_iter().collect())
@@ -349,9 +386,11 @@ fn remove_damaged(root: &Path, state: StateDir, record: Option<&Record>) -> Resu
 pub fn pause(root: &Path, id: &str) -> Result<()> {
     let mut live = Live::open_locked(root, id)?;
     match live.status()? {
-        Status::Running | Status::Created => live.engine.pause(&mut live.container),
+        Status::Running | Status::Created => live.engine.pause(&mut live.container)?,
         status => bail!("container not running: it is {status}"),
     }
+    tell(&live.container, "paused", json!({}));
+    Ok(())
 }
 
 /// `resume`.
@@ -361,9 +400,11 @@ pub fn pause(root: &Path, id: &str) -> Result<()> {
 pub fn resume(root: &Path, id: &str) -> Result<()> {
     let mut live = Live::open_locked(root, id)?;
     match live.status()? {
-        Status::Paused => live.engine.resume(&mut live.container),
+        Status::Paused => live.engine.resume(&mut live.container)?,
         status => bail!("container not paused: it is {status}"),
     }
+    tell(&live.container, "resumed", json!({}));
+    Ok(())
 }
 
 /// Removes a container that this command made and let others change since. Where one of them has removed it, its id may

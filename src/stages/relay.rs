@@ -48,6 +48,11 @@ impl Terminal {
         Ok(())
     }
 
+    /// Rows and columns.
+    pub fn size(&self) -> Option<(u16, u16)> {
+        tty::size(&self.device).ok()
+    }
+
     /// Gives the container's terminal the size of this one.
     pub fn copy_size(&self, to: impl AsFd) {
         if let Ok((rows, columns)) = tty::size(&self.device) {

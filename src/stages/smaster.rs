@@ -29,11 +29,21 @@ pub struct Created {
 /// # Errors
 /// Whatever failed first.
 pub fn create(prepared: Prepared) -> Result<Created> {
-    let Prepared { mut launch, mut engine } = prepared;
     let _mark = trace::span("smaster: create");
+    let Prepared { launch, .. } = &prepared;
     super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
     let state = StateDir::create(&launch.root, &launch.id)?;
-    let mut undo = Undo { engine: &mut *engine, state: Some(state), stage2: None, committed: false };
+    create_in(prepared, state, false)
+}
+
+/// Makes the container in a state directory that is locked. Where that fails, the directory goes as well, unless it is to be
+/// kept.
+///
+/// # Errors
+/// Whatever failed first.
+pub(super) fn create_in(prepared: Prepared, state: StateDir, keep: bool) -> Result<Created> {
+    let Prepared { mut launch, mut engine } = prepared;
+    let mut undo = Undo { engine: &mut *engine, state: Some(state), stage2: None, committed: false, keep };
     let result = build(&mut undo, &mut launch);
     let (record, console, warnings) = match result {
         Ok(built) => built,
@@ -64,6 +74,8 @@ struct Undo<'a> {
     state: Option<StateDir>,
     stage2: Option<Stage2>,
     committed: bool,
+    /// The state directory is older than this creation.
+    keep: bool,
 }
 
 impl Drop for Undo<'_> {
@@ -74,7 +86,7 @@ impl Drop for Undo<'_> {
         let _mark = trace::span("undo");
         self.stage2 = None;
         let _ = self.engine.cleanup_container(Outcome::NotCreated);
-        if let Some(state) = self.state.take() {
+        if let Some(state) = self.state.take().filter(|_| !self.keep) {
             let _ = state.remove();
         }
     }
@@ -175,6 +187,7 @@ pub(super) fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
         attended: launch.options.attended,
         init: None,
         annotations: BTreeMap::from_iter(annotations),
+        supervised: launch.options.supervised,
         engine_state: launch.engine_state.clone(),
     }
 }

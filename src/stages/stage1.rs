@@ -36,10 +36,10 @@ pub struct Prepared {
 /// # Errors
 /// Everything that is wrong with the request. Nothing has been created then.
 pub fn prepare(request: Request<'_>) -> Result<Prepared> {
-    let id = match request.id {
+    let id = match &request.id {
         Some(id) => {
-            id::validate(&id)?;
-            id
+            id::validate(id)?;
+            id.clone()
         }
         None => id::generate(),
     };
@@ -51,6 +51,14 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     let mark = trace::span("read the bundle");
     let bundle = Bundle::load(request.bundle)?;
     drop(mark);
+    decide(id, bundle, request)
+}
+
+/// The rest, for a bundle that is at hand.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) fn decide(id: String, bundle: Bundle, request: Request<'_>) -> Result<Prepared> {
     let provider = choose_engine(request.engine, &bundle, request.config)?;
     let mut options = request.options;
     options.allow_unconfined |= request.config.allow_unconfined;
@@ -70,6 +78,9 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     let mut engine = (provider.make)();
     let _mark = trace::span("prepare_config");
     engine.prepare_config(&mut launch)?;
+    if launch.options.supervised {
+        engine.check_supervision()?;
+    }
     Ok(Prepared { launch, engine })
 }
 
@@ -90,7 +101,7 @@ fn check_terminal(bundle: &Bundle, options: &LaunchOptions) -> Result<()> {
 /// # Errors
 /// Where the flag is missing, or is there without a terminal.
 pub fn check_console_socket(terminal: bool, options: &LaunchOptions) -> Result<()> {
-    match (terminal, options.foreground, options.console_socket.is_some()) {
+    match (terminal, options.relays(), options.console_socket.is_some()) {
         (true, false, false) => {
             bail!("cannot allocate tty if rtx will detach without setting console socket: give --console-socket")
         }

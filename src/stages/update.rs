@@ -1,6 +1,7 @@
 //! `update`: changes the limits of a container that runs, and its configuration with them.
 
 use super::lifecycle::Live;
+use super::supervisor::view::tell;
 use crate::config::update;
 use crate::state::Status;
 use anyhow::{Context, Result, bail};
@@ -48,5 +49,6 @@ pub fn update(root: &Path, id: &str, request: &Value, rdt: Option<&LinuxIntelRdt
         }
     }
     live.container.state.replace_config(&serde_json::to_vec(&config)?)?;
+    tell(&live.container, "updated", request);
     Ok(update.warnings)
 }

@@ -182,6 +182,11 @@ impl StateDir {
         &self.directory
     }
 
+    /// Tells directories apart that have had the same name.
+    pub fn inode(&self) -> u64 {
+        fstat(self.file()).map_or(0, |stat| stat.st_ino)
+    }
+
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -297,7 +302,7 @@ impl StateDir {
         }
     }
 
-    fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
+    pub(super) fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
         // What is no file must not keep anybody waiting.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let fd = openat(self.file(), name, flags, Mode::empty())?;
@@ -314,7 +319,7 @@ impl StateDir {
         with_advice(written.on("write", format_args!("{}/{name}", self.id)))
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = format!(".{name}.new");
         self.write_new(&temporary, bytes)?;
         let renamed = renameat(self.file(), temporary.as_str(), self.file(), name);

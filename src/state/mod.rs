@@ -3,16 +3,20 @@
 mod barrier;
 mod directory;
 mod identity;
+mod journal;
 mod locks;
 mod notify;
 mod record;
 mod remains;
 mod root;
+mod supervision;
 
 pub use directory::StateDir;
 pub use identity::{BootId, Liveness, ProcessIdentity};
+pub use journal::{Event, Events};
 pub use record::{OciState, Record, Status};
 pub use root::{check_root, default_root, exists, is_abandoned, is_rootless, list};
+pub use supervision::{End, Phase, Supervision, now};
 
 use std::fmt;
 

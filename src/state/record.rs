@@ -57,6 +57,9 @@ pub struct Record {
     pub init: Option<ProcessIdentity>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Whether smaster is a process of its own; what that knows lies beside this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub supervised: bool,
     /// What the engine needs to find the container again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine_state: Option<Box<RawValue>>,

@@ -225,7 +225,7 @@ pub fn unshare(kinds: i32) -> nix::Result<()> {
 
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> nix::Result<()> {
     const NONE: libc::c_ulong = 0;
-    // SAFETY: the options used below take integers, or the address of a NUL-terminated string that outlives the call.
+    // SAFETY: the options used below take integers, or the address of a string or of a number that outlives the call.
     check(libc::c_long::from(unsafe { libc::prctl(option, value, NONE, NONE, NONE) })).map(drop)
 }
 
@@ -274,6 +274,30 @@ pub fn signal_description(signal: i32) -> String {
     // SAFETY: what strsignal returns is NUL-terminated and stays until the next call of this thread.
     let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
     text.to_string_lossy().to_lowercase()
+}
+
+/// The signal that this process gets when its parent dies (`PR_GET_PDEATHSIG`); 0 for none.
+///
+/// # Errors
+/// The kernel's.
+pub fn parent_death_signal() -> nix::Result<i32> {
+    let mut signal: libc::c_int = 0;
+    prctl(libc::PR_GET_PDEATHSIG, (&raw mut signal) as libc::c_ulong)?;
+    Ok(signal)
+}
+
+/// fork(2), for a process that has one thread: the child goes on with everything that this one has. Its pid in the parent,
+/// `None` in the child.
+///
+/// # Errors
+/// `EAGAIN`, `ENOMEM`; `EBUSY` where there are other threads, which the child would lack with what they have locked.
+pub fn fork() -> nix::Result<Option<i32>> {
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: with one thread no lock can be held by another.
+    let pid = check(libc::c_long::from(unsafe { libc::fork() }))?;
+    Ok((pid != 0).then_some(pid as i32))
 }
 
 /// Makes this process the parent of its orphaned descendants (`PR_SET_CHILD_SUBREAPER`).

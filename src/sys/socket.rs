@@ -59,9 +59,17 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> nix::Result<(usize, Vec<
 /// # Errors
 /// The kernel's; `EADDRINUSE` where the path exists.
 pub fn listener(path: &Path) -> nix::Result<OwnedFd> {
+    listener_of(path, 1)
+}
+
+/// As [`listener`], for as many that may wait to be accepted.
+///
+/// # Errors
+/// As [`listener`].
+pub fn listener_of(path: &Path, backlog: i32) -> nix::Result<OwnedFd> {
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    listen(&socket, Backlog::new(1)?)?;
+    listen(&socket, Backlog::new(backlog)?)?;
     Ok(socket)
 }
 
@@ -118,6 +126,14 @@ pub fn probe(path: &Path) -> nix::Result<()> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     retry(|| connect(socket.as_raw_fd(), &UnixAddr::new(path)?))
+}
+
+/// The user at the other end of a connection, as the kernel knows it (`SO_PEERCRED`).
+///
+/// # Errors
+/// The kernel's.
+pub fn peer_user(socket: &OwnedFd) -> nix::Result<u32> {
+    nix::sys::socket::getsockopt(socket, nix::sys::socket::sockopt::PeerCredentials).map(|peer| peer.uid())
 }
 
 /// Whether nobody has the other end any more, even if messages of his are still to be read.

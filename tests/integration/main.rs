@@ -41,6 +41,7 @@ mod service;
 mod shared_cgroup;
 mod shipped;
 mod slowed;
+mod supervised;
 mod support;
 mod sweep;
 mod systemd;

@@ -94,7 +94,7 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
     }
     if launch.oci_config.process.terminal {
         let size = launch.bundle.spec.process().as_ref().and_then(|process| process.console_size());
-        batch.push(process::open_console(size, false, launch.options.foreground));
+        batch.push(process::open_console(size, false, launch.options.relays()));
     }
     send(creation, batch)?;
     if let Some(created) = &engine.cgroup {

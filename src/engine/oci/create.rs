@@ -301,7 +301,7 @@ fn prepare_root(
     }
     if launch.oci_config.process.terminal {
         let size = spec.process().as_ref().and_then(|process| process.console_size());
-        batch.push(process::open_console(size, mount, launch.options.foreground));
+        batch.push(process::open_console(size, mount, launch.options.relays()));
     }
     let linux = spec.linux().as_ref();
     if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {

@@ -75,6 +75,10 @@ impl EngineOperations for OciEngine {
         create::create(self, creation)
     }
 
+    fn check_supervision(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn commit_container(&mut self) {
         if let Some(created) = self.cgroup.take() {
             created.commit();

@@ -1,0 +1,249 @@
+//! Reading what the program has printed from the files that smaster writes, as it stands or as it grows.
+
+use super::output::{Stream, paths, rotated};
+use crate::config::supervision::{OutputFormat, OutputSettings};
+use crate::sys::{Errno, On, errno_of};
+use anyhow::{Result, bail};
+use chrono::{DateTime, FixedOffset};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::Deserialize;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// One piece of output, as it was written at once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub stream: Stream,
+    /// Absent where only the bytes were kept.
+    pub time: Option<DateTime<FixedOffset>>,
+    /// With its newline, if it had one.
+    pub text: Vec<u8>,
+}
+
+/// Everything that is written down of the output of one container.
+pub struct Logs {
+    format: OutputFormat,
+    files: Vec<LogReader>,
+    inotify: Inotify,
+}
+
+impl Logs {
+    /// # Errors
+    /// Where nothing is written down; the kernel's.
+    pub fn open(settings: &OutputSettings) -> Result<Self> {
+        if settings.format == OutputFormat::None {
+            bail!("the container was created with --output-format none: nothing of its output is kept");
+        }
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).on("inotify_init", "")?;
+        let streams = [Stream::Stdout, Stream::Stderr];
+        let files: Vec<_> = paths(settings)
+            .into_iter()
+            .zip(streams)
+            .map(|(path, stream)| LogReader { path, stream, most: settings.max_files, file: None, rest: Vec::new() })
+            .collect();
+        if let Some(directory) = settings.file.parent() {
+            let kinds = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
+            inotify.add_watch(directory, kinds).on("inotify_add_watch", directory.display())?;
+        }
+        Ok(Self { format: settings.format, files, inotify })
+    }
+
+    /// What was written since the last call.
+    ///
+    /// # Errors
+    /// The kernel's; a line that is none.
+    pub fn read(&mut self, mut each: impl FnMut(Entry) -> Result<()>) -> Result<()> {
+        while self.inotify.read_events().is_ok() {}
+        let format = self.format;
+        self.files.iter_mut().try_for_each(|file| file.read(format, &mut each))
+    }
+}
+
+impl AsFd for Logs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
+struct LogReader {
+    path: PathBuf,
+    stream: Stream,
+    most: u32,
+    file: Option<File>,
+    /// The beginning of a line whose end is not written yet.
+    rest: Vec<u8>,
+}
+
+impl LogReader {
+    fn read(&mut self, format: OutputFormat, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
+        loop {
+            self.read_open(format, each)?;
+            let Some(next) = self.next_file()? else { return Ok(()) };
+            // What was added to the old one before it was left.
+            self.read_open(format, each)?;
+            self.file = Some(next);
+            self.rest.clear();
+        }
+    }
+
+    /// The file after the one that is open: the oldest, or the one that was begun when it was full.
+    fn next_file(&self) -> Result<Option<File>> {
+        let inode = |file: &File| file.metadata().map(|meta| meta.ino()).ok();
+        let open = self.file.as_ref().and_then(inode);
+        let mut newer = None;
+        for number in 0..self.most.max(1) {
+            let path = rotated(&self.path, number);
+            let file = match File::open(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                other => other.map_err(|error| errno_of(&error)).on("open", path.display())?,
+            };
+            if inode(&file) == open {
+                return Ok(newer);
+            }
+            newer = Some(file);
+        }
+        // What was open is gone, or nothing was.
+        Ok(newer)
+    }
+
+    fn read_open(&mut self, format: OutputFormat, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let length = match file.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other.map_err(|error| errno_of(&error)).on("read", self.path.display())?,
+            };
+            if length == 0 {
+                return Ok(());
+            }
+            if format == OutputFormat::Plain {
+                each(Entry { stream: self.stream, time: None, text: buffer[..length].to_vec() })?;
+                continue;
+            }
+            self.rest.extend_from_slice(&buffer[..length]);
+            let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
+            for line in self.rest[..=end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                let entry = if format == OutputFormat::K8sFile { parse_k8s(line) } else { parse_json(line) };
+                // Half a line of a smaster that was killed, or of a full disk.
+                entry.map_or(Ok(()), &mut *each)?;
+            }
+            self.rest.drain(..=end);
+        }
+    }
+}
+
+fn parse_k8s(line: &[u8]) -> Option<Entry> {
+    let mut fields = line.splitn(4, |byte| *byte == b' ');
+    let time = time(fields.next()?)?;
+    let stream = stream(fields.next()?)?;
+    let is_whole = fields.next()? == b"F";
+    let mut text = fields.next().unwrap_or_default().to_vec();
+    if is_whole {
+        text.push(b'\n');
+    }
+    Some(Entry { stream, time: Some(time), text })
+}
+
+fn parse_json(line: &[u8]) -> Option<Entry> {
+    #[derive(Deserialize)]
+    struct Line {
+        time: String,
+        stream: String,
+        log: String,
+    }
+    let line: Line = serde_json::from_slice(line).ok()?;
+    let (time, stream) = (time(line.time.as_bytes())?, stream(line.stream.as_bytes())?);
+    Some(Entry { stream, time: Some(time), text: line.log.into_bytes() })
+}
+
+fn time(text: &[u8]) -> Option<DateTime<FixedOffset>> {
+    DateTime::parse_from_rfc3339(std::str::from_utf8(text).ok()?).ok()
+}
+
+fn stream(text: &[u8]) -> Option<Stream> {
+    [Stream::Stdout, Stream::Stderr].into_iter().find(|stream| stream.name().as_bytes() == text)
+}
+
+/// Keeps the last lines of what goes through it.
+pub struct Tail {
+    lines: usize,
+    kept: std::collections::VecDeque<Entry>,
+    ends: usize,
+}
+
+impl Tail {
+    pub fn new(lines: usize) -> Self {
+        Self { lines, kept: std::collections::VecDeque::new(), ends: 0 }
+    }
+
+    /// Takes what was written at once, which may be many lines.
+    pub fn push(&mut self, entry: Entry) {
+        for line in entry.text.split_inclusive(|byte| *byte == b'\n') {
+            // The beginning of another line.
+            let begins = self.kept.back().is_none_or(|last| last.text.ends_with(b"\n"));
+            self.ends += usize::from(begins);
+            self.kept.push_back(Entry { stream: entry.stream, time: entry.time, text: line.to_vec() });
+        }
+        while self.ends > self.lines
+            && let Some(first) = self.kept.pop_front()
+        {
+            self.ends -= usize::from(first.text.ends_with(b"\n"));
+        }
+    }
+
+    pub fn into_entries(self) -> impl Iterator<Item = Entry> {
+        self.kept.into_iter()
+    }
+}
+
+/// A moment that is given as RFC 3339, or as a time before now such as `10m`.
+///
+/// # Errors
+/// Where it is neither.
+pub fn parse_moment(text: &str, ago: Option<std::time::Duration>) -> Result<DateTime<FixedOffset>, String> {
+    if let Some(ago) = ago.and_then(|ago| chrono::Duration::from_std(ago).ok()) {
+        return Ok((chrono::Utc::now() - ago).fixed_offset());
+    }
+    DateTime::parse_from_rfc3339(text).map_err(|_| {
+        format!("'{text}' is neither a time such as 2026-01-31T12:00:00Z nor how long ago it was, such as 10m")
+    })
+}
+
+/// That a file is not there is told in other words elsewhere.
+pub fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<crate::sys::Error>().is_some_and(|error| error.errno == Errno::ENOENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_read() {
+        let entry = parse_k8s(b"2026-01-31T12:00:00.5Z stderr F a b ").unwrap();
+        assert_eq!((entry.stream, entry.text.as_slice()), (Stream::Stderr, &b"a b \n"[..]));
+        assert_eq!(parse_k8s(b"2026-01-31T12:00:00.5Z stdout P ").unwrap().text, b"");
+        assert_eq!(parse_k8s(b"yesterday stdout F a"), None);
+        let entry = parse_json(br#"{"time":"2026-01-31T12:00:00Z","stream":"stdout","log":"a\n"}"#).unwrap();
+        assert_eq!((entry.stream, entry.text.as_slice()), (Stream::Stdout, &b"a\n"[..]));
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_whole() {
+        let entry = |text: &str| Entry { stream: Stream::Stdout, time: None, text: text.as_bytes().to_vec() };
+        let tail = |lines: usize, texts: &[&str]| {
+            let mut tail = Tail::new(lines);
+            texts.iter().for_each(|text| tail.push(entry(text)));
+            let bytes: Vec<u8> = tail.into_entries().flat_map(|entry| entry.text).collect();
+            String::from_utf8(bytes).unwrap()
+        };
+        assert_eq!(tail(2, &["a\n", "b\n", "c\n"]), "b\nc\n");
+        assert_eq!(tail(2, &["a\nb\nc\nd"]), "c\nd");
+        assert_eq!(tail(1, &["a\n", "b", "c", "d\n"]), "bcd\n");
+        assert_eq!(tail(0, &["a\n"]), "");
+    }
+}

@@ -1,0 +1,182 @@
+//! What the program prints, written down as it comes: in one of three forms, in files of a limited size. Readers read the
+//! files. A disk that is full costs output and never holds the program up.
+
+use crate::config::supervision::{OutputFormat, OutputSettings};
+use crate::state::now;
+use crate::sys::{Errno, On, errno_of};
+use anyhow::Result;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// How much is formatted before it is written.
+const AT_ONCE: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// Where the output goes.
+pub struct Output {
+    format: OutputFormat,
+    /// Standard error's is the second, where the form does not tell the streams apart.
+    files: Vec<LogFile>,
+    formatted: Vec<u8>,
+    /// Bytes that could not be written down.
+    pub lost: u64,
+}
+
+impl Output {
+    /// Opens the files.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(settings: &OutputSettings) -> Result<Self> {
+        let paths = paths(settings);
+        let files = paths.into_iter().map(|path| LogFile::open(path, settings)).collect::<Result<_>>()?;
+        Ok(Self { format: settings.format, files, formatted: Vec::new(), lost: 0 })
+    }
+
+    /// Nobody wants it, or it cannot be written.
+    pub fn nowhere() -> Self {
+        Self { format: OutputFormat::None, files: Vec::new(), formatted: Vec::new(), lost: 0 }
+    }
+
+    pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        match self.format {
+            OutputFormat::None => {}
+            OutputFormat::Plain => {
+                let index = usize::from(stream == Stream::Stderr);
+                for part in bytes.chunks(AT_ONCE) {
+                    self.lost += self.files[index].write(part, part.len());
+                }
+            }
+            OutputFormat::K8sFile | OutputFormat::JsonLines => self.write_lines(stream, bytes),
+        }
+    }
+
+    fn write_lines(&mut self, stream: Stream, bytes: &[u8]) {
+        let time = now();
+        let mut raw = 0;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            raw += line.len();
+            if self.format == OutputFormat::K8sFile {
+                let (tag, text) = line.strip_suffix(b"\n").map_or(("P", line), |text| ("F", text));
+                for part in [time.as_bytes(), b" ", stream.name().as_bytes(), b" ", tag.as_bytes(), b" ", text, b"\n"] {
+                    self.formatted.extend_from_slice(part);
+                }
+            } else {
+                let entry = serde_json::json!({
+                    "time": time, "stream": stream.name(), "log": String::from_utf8_lossy(line)
+                });
+                self.formatted.extend_from_slice(entry.to_string().as_bytes());
+                self.formatted.push(b'\n');
+            }
+            if self.formatted.len() >= AT_ONCE {
+                self.flush(std::mem::take(&mut raw));
+            }
+        }
+        self.flush(raw);
+    }
+
+    fn flush(&mut self, raw: usize) {
+        self.lost += self.files[0].write(&self.formatted, raw);
+        self.formatted.clear();
+        self.formatted.shrink_to(AT_ONCE);
+    }
+}
+
+/// The files of a setting: of both streams, or of each.
+pub fn paths(settings: &OutputSettings) -> Vec<PathBuf> {
+    match settings.format {
+        OutputFormat::None => Vec::new(),
+        OutputFormat::Plain => vec![settings.file.clone(), beside(&settings.file, "stderr")],
+        OutputFormat::K8sFile | OutputFormat::JsonLines => vec![settings.file.clone()],
+    }
+}
+
+/// The `number`th file before the newest.
+pub fn rotated(path: &Path, number: u32) -> PathBuf {
+    if number == 0 { path.to_owned() } else { beside(path, &number.to_string()) }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// One file that is followed by another when it is full.
+struct LogFile {
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    max_size: u64,
+    max_files: u32,
+}
+
+impl LogFile {
+    fn open(path: PathBuf, settings: &OutputSettings) -> Result<Self> {
+        let file = open(&path).on("open", path.display())?;
+        let size = file.metadata().map_or(0, |meta| meta.len());
+        Ok(Self { path, file: Some(file), size, max_size: settings.max_size, max_files: settings.max_files })
+    }
+
+    /// Writes what stands for `raw` bytes of output, all or nothing. Returns how many of them are lost.
+    fn write(&mut self, bytes: &[u8], raw: usize) -> u64 {
+        if bytes.is_empty() {
+            return 0;
+        }
+        if self.size > 0 && self.size + bytes.len() as u64 > self.max_size {
+            self.rotate();
+        }
+        if self.file.is_none() {
+            self.file = open(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return raw as u64 };
+        match file.write_all(bytes) {
+            Ok(()) => {
+                self.size += bytes.len() as u64;
+                0
+            }
+            Err(_) => {
+                // Half a line would spoil the next one as well.
+                let _ = file.set_len(self.size);
+                raw as u64
+            }
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.file = None;
+        for number in (1..self.max_files).rev() {
+            let _ = std::fs::rename(rotated(&self.path, number - 1), rotated(&self.path, number));
+        }
+        if self.max_files <= 1 {
+            let _ = std::fs::remove_file(&self.path);
+        }
+        self.file = open(&self.path).ok();
+        self.size = self.file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
+    }
+}
+
+fn open(path: &Path) -> Result<File, Errno> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = options.open(path).map_err(|error| errno_of(&error))?;
+    // A pipe or a device would make the program wait for whoever reads it.
+    if file.metadata().is_ok_and(|meta| meta.is_file()) { Ok(file) } else { Err(Errno::EINVAL) }
+}

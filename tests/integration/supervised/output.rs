@@ -1,0 +1,152 @@
+use super::{LONG, Supervised};
+use crate::support::children::poll_until;
+use crate::support::runtime::read_lossy;
+use crate::support::terminal::Terminal;
+use crate::support::{Bundle, Container, own_engine};
+use serde_json::json;
+
+#[test]
+fn streams_are_kept_apart_in_every_form() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo one; echo two >&2; printf three");
+    for form in ["k8s-file", "json-lines", "plain"] {
+        let container = Container::new(&runtime, &bundle);
+        let file = runtime.scratch().join(format!("log-{form}"));
+        container.supervise(&["--output-format", form, "--output-file", &file.display().to_string()]).ok();
+        assert_eq!(container.wait(), 0);
+        let logs = runtime.run(&["logs", &container.id]).ok();
+        assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("one\nthree", "two\n"), "{form}");
+        let line = read_lossy(&file).lines().next().unwrap_or_default().to_owned();
+        match form {
+            "k8s-file" => assert!(line.ends_with(" stdout F one"), "{line}"),
+            "json-lines" => {
+                assert!(line.contains(r#""log":"one\n""#) && line.contains(r#""stream":"stdout""#), "{line}")
+            }
+            _ => assert_eq!(line, "one"),
+        }
+        let timed = runtime.run(&["logs", "--timestamps", "--since", "1h", &container.id]);
+        match form {
+            "plain" => drop(timed.fails(1, "without times")),
+            _ => assert!(timed.ok().stdout.starts_with("20")),
+        }
+        container.delete(&[]).ok();
+        assert!(file.exists(), "a file of the caller's stays");
+    }
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--output-format", "none"]).ok();
+    container.wait();
+    runtime.run(&["logs", &container.id]).fails(1, "nothing of its output is kept");
+}
+
+#[test]
+fn nothing_is_lost_and_files_do_not_grow_without_end() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("head -c 30000000 /dev/zero | tr '\\0' x; echo; echo end");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--output-max-size", "-1"]).ok();
+    assert_eq!(container.wait(), 0);
+    let logs = runtime.run(&["logs", &container.id]).ok().stdout;
+    assert_eq!(logs.len(), 30_000_000 + "\nend\n".len());
+    assert!(logs.bytes().take(30_000_000).all(|byte| byte == b'x'));
+
+    let bundle = Bundle::shell("seq 1 20000");
+    let container = Container::new(&runtime, &bundle);
+    let file = runtime.scratch().join("rotated");
+    let name = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", file.display()));
+    let flags = ["--output-max-size", "256k", "--output-max-files", "3", "--output-file", &file.display().to_string()];
+    container.supervise(&flags).ok();
+    assert_eq!(container.wait(), 0);
+    for suffix in ["", ".1", ".2"] {
+        let size = name(suffix).metadata().expect("a log file").len();
+        assert!((1..=(256 + 128) * 1024).contains(&size), "{suffix}: {size}");
+    }
+    assert!(!name(".3").exists());
+    let logs = runtime.run(&["logs", &container.id]).ok().stdout;
+    let numbers: Vec<u32> = logs.lines().map(|line| line.parse().expect("a number")).collect();
+    assert!(numbers.windows(2).all(|two| two[0] + 1 == two[1]), "no gap");
+    assert_eq!((numbers.len() > 10_000, numbers.last()), (true, Some(&20_000)));
+    assert_eq!(runtime.run(&["logs", "--tail", "2", &container.id]).ok().stdout, "19999\n20000\n");
+}
+
+/// Who follows gets all of it, over rotations, and ends with the container.
+#[test]
+fn a_follower_sees_everything_and_one_that_does_not_read_holds_nobody_up() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("read go; seq 1 30000; echo end");
+    let container = Container::new(&runtime, &bundle);
+    let flags = ["--interactive", "--output-max-size", "512k", "--output-max-files", "20"];
+    container.supervise(&flags).ok();
+    let follower = runtime.invoke(&["logs", "--follow", &container.id]).start();
+    // A pipe that nobody reads.
+    let (_unread, full) = std::io::pipe().expect("make a pipe");
+    let stuck = runtime.invoke(&["logs", "--follow", &container.id]).stdout(full).start();
+    runtime.invoke(&["attach", &container.id]).input("go\n").run().ok();
+    assert_eq!(container.wait(), 0);
+    let seen = follower.wait_within(LONG).ok().stdout;
+    let wanted: String = (1..=30_000).map(|number| format!("{number}\n")).collect();
+    assert!(seen == wanted + "end\n", "{} bytes were seen", seen.len());
+    drop(_unread);
+    let _ = stuck.wait_within(LONG);
+}
+
+#[test]
+fn a_full_disk_costs_output_and_not_the_program() {
+    let runtime = own_engine!();
+    let runtime = runtime.wrapped(&["unshare", "-m", "--propagation", "private"]);
+    let disk = runtime.scratch().join("disk");
+    std::fs::create_dir(&disk).expect("make a directory");
+    let bundle = Bundle::shell("head -c 4000000 /dev/zero | tr '\\0' x; echo done >&2; exit 5");
+    let container = Container::new(&runtime, &bundle);
+    let file = disk.join("log").display().to_string();
+    let script = format!("mount -t tmpfs -o size=256k none '{}' && exec \"$@\"", disk.display());
+    let plain = runtime.copy();
+    let call = container.background("run", &["--detach", "--supervise", "--output-file", &file]);
+    call.through(&["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh"]).run().ok();
+    assert_eq!(container.wait(), 5);
+    assert!(container.shown()["outputLost"].as_u64().is_some_and(|lost| lost > 3_000_000), "{}", container.shown());
+    assert!(container.kinds().contains(&"output_lost".to_owned()));
+    drop(plain);
+}
+
+#[test]
+fn attach_types_and_shows_and_detaches() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("while read x; do echo got $x; echo err $x >&2; done; echo end; exit 5");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--interactive"]).ok();
+    // Detach keys are looked for wherever they come from.
+    let left = runtime.invoke(&["attach", "--detach-keys", "ctrl-a", &container.id]).input("a\n\u{1}b\n").run().ok();
+    assert!(!left.stdout.contains("got b"));
+    assert_eq!(container.status(), "running");
+    let output = runtime.invoke(&["attach", &container.id]).input("c\n").run();
+    output.clone().fails(5, "err c");
+    assert!(output.stdout.ends_with("got c\nend\n"), "{}", output.stdout);
+    runtime.run(&["attach", &container.id]).fails(1, "it has ended");
+    assert_eq!(runtime.run(&["logs", &container.id]).ok().stdout, "got a\ngot c\nend\n");
+}
+
+#[test]
+fn a_terminal_is_attached_to_with_its_size() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("tty; while read x; do stty size; done; exit 4");
+    bundle.set("/process/terminal", json!(true));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    let terminal = Terminal::open(31, 97);
+    let slave = || terminal.slave();
+    let attached = runtime.invoke(&["attach", &container.id]).stdin(slave()).stdout(slave()).stderr(slave()).start();
+    let shows = |text: &str| {
+        let seen = poll_until(LONG, || {
+            terminal.send("\r");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            terminal.text().contains(text).then_some(())
+        });
+        assert!(seen.is_some(), "{text} is not in {:?}", terminal.text());
+    };
+    shows("31 97");
+    // ctrl-p ctrl-q
+    terminal.send("\u{10}\u{11}");
+    assert_eq!(attached.wait_within(LONG).code, 0);
+    assert_eq!(container.status(), "running");
+    assert!(runtime.run(&["logs", &container.id]).ok().stdout.contains("/dev/pts/0\n"));
+}

@@ -1,0 +1,105 @@
+use super::{LONG, Supervised};
+use crate::support::children::poll_until;
+use crate::support::{Bundle, Container, own_engine};
+use serde_json::json;
+
+#[test]
+fn failures_are_repeated_as_often_as_asked() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("n=$(($(cat /n 2>/dev/null) + 1)); echo $n >/n; echo $n; exit 3");
+    bundle.set("/root/readonly", json!(false));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--restart", "on-failure:2"]).ok();
+    assert_eq!(container.wait(), 3);
+    let state = container.shown();
+    assert_eq!((&state["restarts"], &state["exitCode"]), (&json!(2), &json!(3)), "{state}");
+    assert_eq!(runtime.run(&["logs", &container.id]).ok().stdout, "1\n2\n3\n");
+    let once = ["started", "stopped", "restarting"];
+    let wanted = [&["created"], &once[..], &once[..], &once[..2]].concat();
+    assert_eq!(container.kinds(), wanted);
+    let delays: Vec<_> = container.events(&[]).iter().filter_map(|event| event["data"]["delayMs"].as_u64()).collect();
+    assert!(delays[0] == 0 && (250..=750).contains(&delays[1]), "{delays:?}");
+}
+
+#[test]
+fn success_is_not_repeated_and_with_always_it_is_until_it_is_stopped() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("exit 0");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--restart", "on-failure"]).ok();
+    assert_eq!(container.wait(), 0);
+    assert_eq!(container.shown()["restarts"], 0);
+
+    drop(container);
+    bundle.shell_payload("sleep 0.05");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--restart", "always"]).ok();
+    let again = || container.shown()["restarts"].as_u64().filter(|count| *count >= 2);
+    poll_until(LONG, again).expect("it is restarted again and again");
+    runtime.run(&["stop", &container.id]).ok();
+    container.wait();
+    assert_eq!(container.status(), "stopped");
+    assert!(!container.shown()["restarting"].as_bool().unwrap_or(false));
+    container.delete(&[]).ok();
+}
+
+/// While it waits for its restart it is neither gone nor there.
+#[test]
+fn one_that_waits_for_its_restart_is_not_just_deleted() {
+    let runtime = own_engine!();
+    let config = runtime.scratch().join("slow.json");
+    std::fs::write(&config, r#"{"supervision":{"backoff":{"delay":600000,"maxDelay":600000}}}"#).expect("write");
+    let slow = runtime.copy().with_flags(&["--config", &config.display().to_string()]);
+    let bundle = Bundle::shell("exit 1");
+    let container = Container::new(&slow, &bundle);
+    container.supervise(&["--restart", "always"]).ok();
+    let waits = || (container.kinds().iter().filter(|kind| *kind == "restarting").count() == 2).then_some(());
+    poll_until(LONG, waits).expect("it waits for its second restart");
+    container.delete(&[]).fails(1, "about to be restarted");
+    slow.run(&["stop", &container.id]).ok();
+    assert_eq!(container.wait(), 1);
+    container.delete(&[]).ok();
+    // And by force.
+    let container = Container::new(&slow, &bundle);
+    container.supervise(&["--restart", "always"]).ok();
+    poll_until(LONG, || (container.shown()["restarts"] == 1).then_some(())).expect("it is restarted");
+    container.delete(&["--force"]).ok();
+    assert!(!slow.root().join(&container.id).exists());
+}
+
+/// A restart that cannot be made is told of, and tried again.
+#[test]
+fn a_restart_that_fails_is_an_event() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("mv /bin/sh /bin/gone; exit 1");
+    bundle.set("/root/readonly", json!(false));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--restart", "on-failure:1"]).ok();
+    container.wait();
+    let events = container.events(&[]);
+    let failure = events.iter().find(|event| event["type"] == "failed_to_start").expect("it failed to start");
+    assert!(failure["data"]["error"].as_str().is_some_and(|text| text.contains("no such file")), "{failure}");
+    container.delete(&[]).ok();
+}
+
+#[test]
+fn health_is_looked_after() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("exec sleep 600");
+    bundle.set("/root/readonly", json!(false));
+    let check = r#"{"exec":["/bin/test","!","-e","/ill"],"interval":0.1,"retries":2}"#;
+    bundle.set("/annotations", json!({ "org.rtx.health": check }));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    let becomes = |status: &str| {
+        poll_until(LONG, || (container.shown()["health"] == status).then_some(())).expect(status);
+    };
+    becomes("healthy");
+    bundle.make_file("rootfs/ill", "");
+    becomes("unhealthy");
+    let told: Vec<_> = container.events(&[]).into_iter().filter(|event| event["type"] == "health").collect();
+    assert_eq!((&told[0]["data"]["status"], &told[1]["data"]["status"]), (&json!("healthy"), &json!("unhealthy")));
+    drop(container);
+    bundle.set("/annotations", json!({ "org.rtx.health": "{}" }));
+    Container::new(&runtime, &bundle).create_with(&["--supervise"]).fails(1, "/annotations/org.rtx.health");
+}
