@@ -82,7 +82,11 @@ impl Cgroup {
         let result = signal_below(&directory, signal);
         // A process frozen by v1 cannot even be killed; and whom we froze, we thaw.
         if froze || (was_frozen && signal == libc::SIGKILL) {
-            self.thaw()?;
+            match self.thaw() {
+                // They have ended, and whoever waited for that has removed their cgroup.
+                Err(_) if !directory.is_dir() => {}
+                thawed => thawed?,
+            }
         }
         result
     }
