@@ -19,8 +19,11 @@ use serde_json::{Value, json as value};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 
+/// Reads bytes, whatever they are.
+pub type Target = fn(&[u8]);
+
 /// What can be fuzzed.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("arguments", arguments),
     ("bundle", bundle),
     ("envelope", envelope),

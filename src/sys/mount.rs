@@ -414,8 +414,8 @@ fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<
 pub fn fsmount(context: &FileSystemContext, attributes: u64) -> nix::Result<OwnedFd> {
     const FSMOUNT_CLOEXEC: u32 = 1;
     match context {
-        // SAFETY: the call takes only integers.
         FileSystemContext::New(fd) => {
+            // SAFETY: the call takes only integers.
             own(unsafe { libc::syscall(libc::SYS_fsmount, fd.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32) })
         }
         FileSystemContext::Classic(options) => {

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
@@ -15,6 +16,8 @@ use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engin
 
 /// More than any of it may take.
 const MEMORY: &str = "--as=1073741824";
+/// How long it may take on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// What an error may say of it.
 const WORDS: usize = 64 << 10;
 
@@ -129,7 +132,7 @@ fn documents(right: &str) -> Vec<(String, Document)> {
 
 /// The words of a call, which ends with an error in words that are not too many.
 fn is_refused(runtime: &Runtime, words: &[&str]) -> Result<(), String> {
-    let output = runtime.invoke(words).through(&["prlimit", MEMORY]).run();
+    let output = runtime.invoke(words).through(&["prlimit", MEMORY]).start().wait_within(PATIENCE);
     let said = format!("{}{}", output.stdout, output.stderr);
     // As runc has it.
     let code = if words[0] == "exec" { 255 } else { 1 };
@@ -241,7 +244,8 @@ fn long_lists_are_checked_in_time() {
             bundle.spec = schema.with(&base, pointer, value);
             bundle.write();
             // The harness ends what takes too long.
-            let output = runtime.run(&["check", &bundle.path().display().to_string()]);
+            let call = runtime.invoke(&["check", &bundle.path().display().to_string()]);
+            let output = call.start().wait_within(PATIENCE);
             assert!(output.code < 2, "{pointer}: code {} {}", output.code, output.stderr);
         }
     }
