@@ -89,7 +89,7 @@ pub fn errors(name: &str) -> &'static [Errno] {
 /// What has gone wrong once, and is in every sample.
 pub fn is_known(place: &Place, errno: Option<Errno>, is_exec: bool) -> bool {
     match (place.name().as_str(), errno) {
-        ("flock" | "setsid", Some(_)) => true,
+        ("flock" | "setsid" | "accept4", Some(_)) => true,
         ("sendmsg" | "recvmsg", Some(errno)) => errno == Errno::NOMEM,
         ("openat", Some(errno)) => errno == Errno::MFILE,
         // The capabilities, which every command drops alike.

@@ -120,3 +120,25 @@ fn an_annotation_adds_documentation() {
     container.delete(&["--force"]).ok();
     assert_gone(&unit);
 }
+
+/// A scope says by itself whose it is: `gc` ends it when the state of its container is gone, and no other.
+#[test]
+fn gc_ends_the_scope_of_a_lost_directory() {
+    needs_systemd!();
+    let (runtime, elsewhere) = (runtime(), super::runtime());
+    let ((bundle, unit), (other, kept)) = (waiting(), waiting());
+    let (lost, there) = (Container::new(&runtime, &bundle), Container::new(&runtime, &other));
+    lost.run_detached(&[]).ok();
+    there.run_detached(&[]).ok();
+    fs::remove_dir_all(runtime.root().join(&lost.id)).expect("remove the directory");
+    // Another directory of state has nothing to do with it.
+    assert_eq!(elsewhere.run(&["gc"]).ok().stdout, "");
+    let planned = runtime.run(&["gc", "--dry-run"]).ok().stdout;
+    assert!(planned.contains(&format!("would be removed: scope {unit} of systemd")), "{planned}");
+    assert_eq!(property(&unit, "ActiveState"), "active");
+    let done = runtime.run(&["gc"]).ok().stdout;
+    assert_eq!(done, planned.replace("would be removed", "removed"));
+    assert_gone(&unit);
+    assert_eq!((there.status(), property(&kept, "ActiveState")), ("running".to_owned(), "active".to_owned()));
+    assert!(!runtime.root().join(&lost.id).exists());
+}
