@@ -11,7 +11,7 @@ use crate::support::runtime::find_program;
 use crate::support::{Runtime, needs_root, skip};
 
 /// Beside what is here, some of what is tried without systemd. The guest is a slow machine.
-const FILTERS: &[&str] = &["callers::systemd::", "callers::cri::a_life", "callers::cri::restart_after_out_of_memory"];
+const FILTERS: &[&str] = &["callers::systemd::", "callers::cri::a_life"];
 
 #[test]
 fn in_the_guest() {
