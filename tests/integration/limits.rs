@@ -129,7 +129,8 @@ fn little_memory() {
         let output = container.background("run", &[]).through(&["prlimit", &limit]).run();
         // The kernel's word for a program that it cannot load, and the language's runtime's for one that lacks memory.
         let is_unloadable = !begun && [137, 139].contains(&output.code);
-        let is_aborted = [127, 134].contains(&output.code) && output.stderr.contains("memory");
+        let says_so = ["memory", "allocate"].iter().any(|word| output.stderr.contains(word));
+        let is_aborted = [127, 134].contains(&output.code) && says_so;
         if !is_unloadable && !is_aborted {
             begun = true;
             right += usize::from(right_or_told(&limit, &output, &container.stdout()));
