@@ -107,24 +107,11 @@ pub fn start_and_notify(
 /// Why the program could not be executed; where a poststart hook failed, the container has been killed.
 pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
     let _mark = trace::span("start");
-    if !container.record.supervised {
-        return start_and_run_hooks(container, engine);
+    if container.record.supervised {
+        start_supervised(container, engine)?;
+    } else {
+        engine.start_container(container)?;
     }
-    // Before the program can have ended.
-    container.state.set_started(true)?;
-    let outcome = start_and_run_hooks(container, engine);
-    match &outcome {
-        Ok(()) => tell(container, "started", json!({ "pid": container.record.init.as_ref().map(|init| init.pid) })),
-        Err(error) => {
-            container.state.set_started(false)?;
-            tell(container, "failed_to_start", json!({ "error": format!("{error:#}") }));
-        }
-    }
-    outcome
-}
-
-fn start_and_run_hooks(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
-    engine.start_container(container)?;
     let hooks = hooks::operations(container.hooks()?.poststart().as_ref());
     if hooks.is_empty() {
         return Ok(());
@@ -135,6 +122,23 @@ fn start_and_run_hooks(container: &mut Container, engine: &mut dyn EngineOperati
     if outcome.is_err() {
         let _ = engine.kill(container, libc::SIGKILL, true);
     }
+    outcome
+}
+
+/// The program may have ended before this command has said that it was started, and that is to be told first: smaster waits
+/// for it.
+fn start_supervised(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
+    container.state.set_being_started(true)?;
+    container.state.set_started(true)?;
+    let outcome = engine.start_container(container);
+    match &outcome {
+        Ok(()) => tell(container, "started", json!({ "pid": container.record.init.as_ref().map(|init| init.pid) })),
+        Err(error) => {
+            container.state.set_started(false)?;
+            tell(container, "failed_to_start", json!({ "error": format!("{error:#}") }));
+        }
+    }
+    container.state.set_being_started(false)?;
     outcome
 }
 

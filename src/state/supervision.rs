@@ -15,6 +15,8 @@ const SUPERVISION: &str = "supervisor.json";
 const SOCKET: &str = "smaster.sock";
 /// When the program was started.
 const STARTED: &str = "started";
+/// A command is about to start it, and has not said yet what came of that.
+const BEING_STARTED: &str = "starting";
 /// The container is not to be restarted.
 const STOP: &str = "stop";
 /// The container is being deleted, by a command that has its lock.
@@ -153,6 +155,19 @@ impl StateDir {
     /// The kernel's.
     pub fn set_started(&self, started: bool) -> Result<()> {
         self.set_mark(STARTED, started)
+    }
+
+    /// Whether a command starts the program and has not said yet what came of that; one that was killed never will.
+    pub fn is_being_started(&self) -> bool {
+        self.mark(BEING_STARTED).is_some()
+    }
+
+    /// Notes that the program is being started, or that what came of it is among the events.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_being_started(&self, being_started: bool) -> Result<()> {
+        self.set_mark(BEING_STARTED, being_started)
     }
 
     /// Whether the container is not to be restarted.

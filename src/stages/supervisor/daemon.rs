@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 
 /// How long another command may have the lock of a container that has ended.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a command may take to say that it has started what has ended already.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What smaster is waiting for.
@@ -490,6 +492,10 @@ impl Smaster {
     }
 
     fn tell(&self, kind: &str, data: impl serde::Serialize) {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while self.state.is_being_started() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let _ = self.state.add_event(kind, &data);
     }
 }
