@@ -7,8 +7,10 @@ use crate::stages::foreground::Signals;
 use crate::stages::lifecycle::Live;
 use crate::stages::relay::Terminal;
 use crate::stages::supervisor::protocol::{Answer, Connection, Message, Request, Verb};
+use crate::stages::supervisor::view;
 use crate::stages::supervisor::wait::{self, Condition, Waited};
-use crate::sys::{Errno, On, errno_of, retry};
+use crate::state::Phase;
+use crate::sys::{Errno, On, errno_of, process, retry};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::isatty;
@@ -100,7 +102,21 @@ fn show(message: Option<Message>) -> Result<bool> {
     Ok(true)
 }
 
+/// The connection has ended, and by that either the container or its smaster.
 fn ended(root: &Path, id: &str) -> Result<i32> {
+    let live = Live::open(root, id)?;
+    if let Some((supervision, _)) = view::known(&live.container.state)?
+        && let Ok(smaster) = supervision.smaster.open()
+    {
+        let mut fds = [PollFd::new(smaster.as_fd(), process::end_events())];
+        while !process::has_ended(&smaster, fds[0].revents()) {
+            retry(|| poll(&mut fds, process::end_timeout(PollTimeout::NONE))).on("poll", "smaster")?;
+        }
+    }
+    let known = view::known(&live.container.state)?;
+    if known.is_none_or(|(supervision, _)| supervision.phase != Phase::Ended) {
+        bail!("the smaster of container {id:?} was killed: nobody holds the streams of the program any more");
+    }
     match wait::wait(root, id, Condition::Stopped, None)? {
         Waited::Ended(code) => Ok(code),
         Waited::Met | Waited::TimedOut => Ok(0),
