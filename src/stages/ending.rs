@@ -50,8 +50,8 @@ pub fn stop(root: &Path, id: &str, signal: i32, patience: Duration) -> Result<()
             Err(error) if live.status()? != Status::Stopped => return Err(error),
             _ => {}
         }
-    } else if live.status()? != Status::Stopped {
-        // An engine without processes.
+    } else if !live.container.record.supervised && live.status()? != Status::Stopped {
+        // An engine without processes. A supervised container without one is being restarted, which ends below.
         lifecycle::kill(root, id, signal, false)?;
     }
     if live.container.record.supervised && view::known(&live.container.state)?.is_some_and(|(_, watched)| watched) {
