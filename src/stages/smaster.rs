@@ -6,7 +6,7 @@ use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::seccomp_listener;
 use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
 use crate::state::{ProcessIdentity, Record, StateDir, Status};
-use crate::sys::On;
+use crate::sys::{On, heap};
 use crate::trace;
 use anyhow::{Context, Result};
 use serde_json::value::RawValue;
@@ -32,6 +32,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     let _mark = trace::span("smaster: create");
     let Prepared { launch, .. } = &prepared;
     super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
+    heap::reserve().on("reserve", "memory to make a container with")?;
     let state = StateDir::create(&launch.root, &launch.id)?;
     create_in(prepared, state, false)
 }

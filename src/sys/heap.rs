@@ -4,7 +4,7 @@
 use dlmalloc::{Allocator, Dlmalloc};
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static STAYS: AtomicBool = AtomicBool::new(false);
@@ -12,6 +12,33 @@ static STAYS: AtomicBool = AtomicBool::new(false);
 /// From here on memory is taken as it is touched.
 pub fn is_to_stay() {
     STAYS.store(true, Ordering::Relaxed);
+}
+
+/// Address space that is given back when there is no other.
+static RESERVE: AtomicPtr<libc::c_void> = AtomicPtr::new(null_mut());
+/// What a command needs at most from when it begins to make something until that is complete, or undone.
+const RESERVED: usize = 1 << 20;
+
+/// Sees to it that this process will not be ended for want of memory while it makes what it would leave behind. Nothing is
+/// touched: it is room under RLIMIT_AS.
+///
+/// # Errors
+/// `ENOMEM` where there is not as much now.
+pub fn reserve() -> nix::Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+    let base = unsafe { libc::mmap(null_mut(), RESERVED, libc::PROT_NONE, flags, -1, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(nix::errno::Errno::last());
+    }
+    give_back(RESERVE.swap(base, Ordering::Relaxed));
+    Ok(())
+}
+
+/// Whether there was anything to give back.
+fn give_back(reserve: *mut libc::c_void) -> bool {
+    // SAFETY: a mapping of `reserve`, which nobody uses.
+    !reserve.is_null() && unsafe { libc::munmap(reserve, RESERVED) == 0 }
 }
 
 /// The kernel's, for dlmalloc.
@@ -27,7 +54,11 @@ unsafe impl Allocator for Pages {
         let populate = if at_once { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let base = unsafe { libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let map = || unsafe { libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let mut base = map();
+        if base == libc::MAP_FAILED && give_back(RESERVE.swap(null_mut(), Ordering::Relaxed)) {
+            base = map();
+        }
         if base == libc::MAP_FAILED { (null_mut(), 0, 0) } else { (base.cast(), size, 0) }
     }
 

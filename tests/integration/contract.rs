@@ -195,8 +195,13 @@ fn a_signal_to_a_run_reaches_the_program() {
         // The program inside is process 1 of its namespace, which a signal without a handler does not end.
         let running = call.through(&["timeout", "--signal=KILL", "20"]).start();
         becomes(&container, "running");
-        // libcontainer's start returns a while after its container shows as running, and fails if it has ended by then.
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        if subject.provider.name == "libcontainer" {
+            // Its start returns a while after the program has begun, and fails if that has ended by then.
+            let command = format!("/proc/{}/comm", container.state().expect("a state")["pid"]);
+            let has_begun = || (std::fs::read_to_string(&command).ok()?.trim() == "sleep").then_some(());
+            poll_until(LIMIT, has_begun).expect("the program to begin");
+            std::thread::sleep(std::time::Duration::from_secs(2));
+        }
         container.kill("KILL").ok();
         assert_eq!(running.wait().code, 137);
         assert_eq!(container.status(), "");

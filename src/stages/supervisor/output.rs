@@ -34,6 +34,8 @@ pub struct Output {
     /// Standard error's is the second, where the form does not tell the streams apart.
     files: Vec<LogFile>,
     formatted: Vec<u8>,
+    /// Which streams are in the middle of a line.
+    cut: [bool; 2],
     /// Bytes that could not be written down.
     pub lost: u64,
 }
@@ -46,12 +48,12 @@ impl Output {
     pub fn open(settings: &OutputSettings) -> Result<Self> {
         let paths = paths(settings);
         let files = paths.into_iter().map(|path| LogFile::open(path, settings)).collect::<Result<_>>()?;
-        Ok(Self { format: settings.format, files, formatted: Vec::new(), lost: 0 })
+        Ok(Self { format: settings.format, files, formatted: Vec::new(), cut: [false; 2], lost: 0 })
     }
 
     /// Nobody wants it, or it cannot be written.
     pub fn nowhere() -> Self {
-        Self { format: OutputFormat::None, files: Vec::new(), formatted: Vec::new(), lost: 0 }
+        Self { format: OutputFormat::None, files: Vec::new(), formatted: Vec::new(), cut: [false; 2], lost: 0 }
     }
 
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
@@ -60,7 +62,7 @@ impl Output {
             OutputFormat::Plain => {
                 let index = usize::from(stream == Stream::Stderr);
                 for part in bytes.chunks(AT_ONCE) {
-                    self.lost += self.files[index].write(part, part.len());
+                    self.lost += self.files[index].write(part, part.len(), true);
                 }
             }
             OutputFormat::K8sFile | OutputFormat::JsonLines => self.write_lines(stream, bytes),
@@ -70,6 +72,7 @@ impl Output {
     fn write_lines(&mut self, stream: Stream, bytes: &[u8]) {
         let time = now();
         let mut raw = 0;
+        let mut ends_line = self.cut == [false; 2];
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
             raw += line.len();
             if self.format == OutputFormat::K8sFile {
@@ -84,15 +87,18 @@ impl Output {
                 self.formatted.extend_from_slice(entry.to_string().as_bytes());
                 self.formatted.push(b'\n');
             }
+            self.cut[usize::from(stream == Stream::Stderr)] = !line.ends_with(b"\n");
             if self.formatted.len() >= AT_ONCE {
-                self.flush(std::mem::take(&mut raw));
+                self.flush(std::mem::take(&mut raw), ends_line);
+                ends_line = self.cut == [false; 2];
             }
         }
-        self.flush(raw);
+        self.flush(raw, ends_line);
     }
 
-    fn flush(&mut self, raw: usize) {
-        self.lost += self.files[0].write(&self.formatted, raw);
+    /// `ends_line`: what was written before ends where a line does.
+    fn flush(&mut self, raw: usize, ends_line: bool) {
+        self.lost += self.files[0].write(&self.formatted, raw, ends_line);
         self.formatted.clear();
         self.formatted.shrink_to(AT_ONCE);
     }
@@ -135,12 +141,14 @@ impl LogFile {
         Ok(Self { path, file: Some(file), size, max_size: settings.max_size, max_files: settings.max_files })
     }
 
-    /// Writes what stands for `raw` bytes of output, all or nothing. Returns how many of them are lost.
-    fn write(&mut self, bytes: &[u8], raw: usize) -> u64 {
+    /// Writes what stands for `raw` bytes of output, all or nothing. Returns how many of them are lost. Another file is begun
+    /// where a line ends, as long as none is endless: the older one is removed some time, and with it what a line began with.
+    fn write(&mut self, bytes: &[u8], raw: usize, ends_line: bool) -> u64 {
         if bytes.is_empty() {
             return 0;
         }
-        if self.size > 0 && self.size + bytes.len() as u64 > self.max_size {
+        let size = self.size + bytes.len() as u64;
+        if self.size > 0 && size > self.max_size && (ends_line || size / 2 > self.max_size) {
             self.rotate();
         }
         if self.file.is_none() {
