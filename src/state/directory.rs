@@ -5,13 +5,13 @@ use super::locks::{lock_holder, wait_for_lock};
 use super::root::{make_root, with_advice};
 use super::{Busy, NotFound, Record};
 use crate::sys::dir::{self, Entry};
-use crate::sys::{Errno, On, errno_of};
+use crate::sys::{Errno, On, errno_of, fd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -305,10 +305,7 @@ impl StateDir {
     pub(super) fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
         // What is no file must not keep anybody waiting.
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let fd = openat(self.file(), name, flags, Mode::empty())?;
-        let mut bytes = Vec::new();
-        File::from(fd).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
-        Ok(bytes)
+        fd::read_to_end(openat(self.file(), name, flags, Mode::empty())?)
     }
 
     fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::sys::{self, On, fd};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 /// Of this boot (random(4), `/proc/sys/kernel/random/boot_id`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,10 +18,15 @@ impl BootId {
     /// # Errors
     /// The kernel's: another boot's name would make every process another one.
     pub fn current() -> nix::Result<Self> {
+        // `list` asks for each container.
+        static CURRENT: OnceLock<BootId> = OnceLock::new();
+        if let Some(known) = CURRENT.get() {
+            return Ok(known.clone());
+        }
         // 36 characters and the end of the line: one read gets them all, and there is nothing to ask a size of.
         let mut text = [0; 64];
         match fd::read_line("/proc/sys/kernel/random/boot_id", &mut text) {
-            Ok(line) => Ok(Self(String::from_utf8_lossy(line).trim().to_owned())),
+            Ok(line) => Ok(CURRENT.get_or_init(|| Self(String::from_utf8_lossy(line).trim().to_owned())).clone()),
             // Where it is hidden, it always is.
             Err(Errno::ENOENT | Errno::EACCES) => Ok(Self(String::new())),
             Err(errno) => Err(errno),
