@@ -1,7 +1,7 @@
 //! The caller's terminal and the container's: bytes, window size, and the raw mode that is undone whatever happens.
 
 use crate::sys::{Errno, On, tty};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
@@ -30,7 +30,11 @@ impl Terminal {
             }
         }
         let device = open("/dev/tty", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty());
-        Ok(Self { device: device.on("open", "/dev/tty")?, before: None })
+        let device = device.on("open", "/dev/tty").context(
+            "the program is to have a terminal (/process/terminal), and this command has none: \
+             set it to false, or give --console-socket with `create` or --detach",
+        )?;
+        Ok(Self { device, before: None })
     }
 
     /// Hands every key to the container, until this value is dropped.

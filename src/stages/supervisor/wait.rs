@@ -9,7 +9,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How often a container without processes is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +54,12 @@ pub fn wait(root: &Path, id: &str, condition: Condition, deadline: Option<Instan
         }
         let mut fds = vec![PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
         fds.extend(watched.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), process::end_events())));
-        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
-            let left = deadline.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        // Of an engine without processes nothing tells when the time of a container is over.
+        let is_timed = container.record.complete && container.record.init.is_none();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let next = left.into_iter().chain(is_timed.then_some(LOOK_AGAIN)).min();
+        let timeout = next.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
         });
         retry(|| poll(&mut fds, process::end_timeout(timeout))).on("poll", id)?;
         if container.state.is_removed() {

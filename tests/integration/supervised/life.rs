@@ -83,6 +83,17 @@ fn what_is_not_supervised_is_waited_for_without_a_code() {
     assert!(!runtime.root().join(&container.id).join("events.jsonl").exists());
 }
 
+/// There is nothing that would tell of its end.
+#[test]
+fn what_has_no_process_is_waited_for() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::new();
+    bundle.set("/annotations", json!({ "org.rtx.engine": "mock", "org.rtx.mock.duration": "300" }));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    runtime.run(&["wait", "--timeout", "60s", &container.id]).fails(1, "only who started it knows how");
+}
+
 #[test]
 fn smaster_is_small_and_holds_nothing_of_its_caller() {
     let runtime = own_engine!();
