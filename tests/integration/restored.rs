@@ -274,13 +274,18 @@ fn script(text: &str) -> String {
     text.into_owned()
 }
 
+/// podman takes no path of more than 50 characters, a socket none of more than 107, and how long the bundle's is depends on
+/// where this repository is.
+fn short_directory() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("rtx-").tempdir_in("/run").expect("make a directory")
+}
+
 #[test]
 fn podman_saves_and_restores() {
     let runtime = runtime!();
     needs_caller!("podman");
     let bundle = counting();
-    // podman takes no path of more than 50 characters, and the bundle's depends on where this repository is.
-    let places = tempfile::Builder::new().prefix("rtx-").tempdir_in("/run").expect("make a directory for podman");
+    let places = short_directory();
     let text = script(&format!(
         "p() {{ podman --log-level error --root {dir}/root --runroot {dir}/run --storage-driver vfs --runtime {rtx} \
              --cgroup-manager cgroupfs --events-backend file --network-config-dir {dir}/net \"$@\"; }}
@@ -304,6 +309,7 @@ fn containerd_saves() {
     let runtime = runtime!();
     needs_caller!("ctr");
     let bundle = counting();
+    let places = short_directory();
     let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
     let config = bundle.make_file("containerd.toml", config).display().to_string();
     script(&format!(
@@ -319,7 +325,7 @@ fn containerd_saves() {
          until c task ls | grep -q 'saved.*STOPPED'; do sleep 0.3; done
          c task delete saved || true
          c container delete saved",
-        dir = bundle.make_dir("containerd").display(),
+        dir = places.path().display(),
         rtx = runtime.program.display(),
         rootfs = bundle.rootfs().display(),
         images = bundle.make_dir("images").display(),
