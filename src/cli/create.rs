@@ -3,7 +3,7 @@
 use super::args::CreateArgs;
 use super::{Context, launch, supervise};
 use crate::stages::{Mode, lifecycle, smaster};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
     if supervise::is_wanted(context, &args.launch, false)? {
@@ -23,7 +23,7 @@ pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
         stage2.release();
     }
     if args.launch.id.is_none() {
-        launch::print_id(&id)?;
+        launch::print_id(&id).context("the container is there")?;
     }
     Ok(0)
 }

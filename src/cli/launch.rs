@@ -64,5 +64,5 @@ pub fn announce(args: &LaunchArgs, created: &Created) -> Result<()> {
 /// # Errors
 /// Where standard output cannot be written to; the error tells the id in its place.
 pub fn print_id(id: &str) -> Result<()> {
-    output::print(&format!("{id}\n")).with_context(|| format!("container {id} is there, but its id cannot be printed"))
+    output::print(&format!("{id}\n")).with_context(|| format!("the id {id} of the new container cannot be printed"))
 }

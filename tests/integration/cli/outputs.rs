@@ -260,3 +260,30 @@ fn an_id_is_made_when_none_is_given() {
         crate::support::children::wait_orphan(pid, std::time::Duration::from_secs(5));
     }
 }
+
+/// What cannot be told must not be lost either: `create` leaves the container and says so, `run` removes it.
+#[test]
+fn an_id_that_cannot_be_printed() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    if !runtime.is_rtx() {
+        skip!("the runtime under test is not rtx");
+    }
+    bundle.write();
+    let path = bundle.path().display().to_string();
+    for (words, stays) in
+        [(&["create", "--bundle", &*path][..], true), (&["run", "--detach", "--bundle", &path][..], false)]
+    {
+        let call = runtime.invoke(words).through_shell("exec \"$@\" >/dev/full");
+        let output = call.run().fails(1, "no space left on device");
+        assert_eq!(output.stderr.contains("the container is there"), stays, "{}", output.stderr);
+        let listed = runtime.run(&["list", "--quiet"]).ok().stdout;
+        assert_eq!(!listed.is_empty(), stays, "{listed}");
+        for id in listed.lines() {
+            assert!(output.stderr.contains(id), "{}", output.stderr);
+            let pid = parse(&runtime.run(&["state", id]).ok().stdout)["pid"].as_i64().expect("a pid");
+            runtime.run(&["delete", "--force", id]).ok();
+            crate::support::children::wait_orphan(pid as i32, std::time::Duration::from_secs(5));
+        }
+    }
+}
