@@ -15,6 +15,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
     let mode = if args.detach { Mode::Handover } else { Mode::Foreground };
     let mut prepared = launch::prepare(context, &args.launch, mode)?;
     prepared.launch.options.attended = !args.detach && !args.keep;
+    prepared.launch.options.started_at_once = true;
     if args.detach {
         return run_detached(context, &args, prepared);
     }
@@ -38,7 +39,8 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
         // Before the payload can write to the same stream.
         .and_then(|()| if args.launch.id.is_none() { launch::print_id(&id) } else { Ok(()) })
         .and_then(|()| {
-            lifecycle::start_and_notify(&mut created.container, &mut *created.engine, notify_socket.as_deref())
+            let smaster::Created { container, engine, stage2, .. } = &mut created;
+            lifecycle::start_and_notify(container, &mut **engine, stage2.as_mut(), notify_socket.as_deref())
         });
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;

@@ -39,8 +39,11 @@ pub struct Starter {
     pub sealed: Sealed,
     /// The ids of a new user namespace are not mapped before the first batch arrives.
     pub new_user_namespace: bool,
-    /// The listening end of the start barrier; absent for a process that is to run at once.
+    /// The listening end of the start barrier; absent for a process that its creator starts.
     pub barrier: Option<FdIndex>,
+    /// Whether its creator says when: otherwise a process without a barrier runs at once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub awaits_start: bool,
     /// oom_score_adj(5), written first because it may need a privilege that is given up soon.
     pub oom_score_adj: Option<i32>,
     /// Descriptors from 3 upwards that the payload keeps.

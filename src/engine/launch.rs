@@ -22,6 +22,8 @@ pub struct LaunchOptions {
     pub foreground: bool,
     /// This command removes the container when that has ended.
     pub attended: bool,
+    /// This command starts the container as soon as it is complete, and nobody else does.
+    pub started_at_once: bool,
     /// smaster is to be a process of its own, which has the other end of a terminal.
     pub supervised: bool,
     pub no_pivot: bool,
@@ -127,6 +129,15 @@ impl Container {
     /// With the hooks of its configuration, for the command that has just created it.
     pub fn with_hooks(self, hooks: Hooks) -> Self {
         Self { hooks: OnceCell::from(hooks), ..self }
+    }
+
+    /// Locks its state again, as [`StateDir::lock_again`] does. What is known of the configuration stays known.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn lock_again(self) -> Result<Option<Self>> {
+        let Self { state, record, spec, hooks } = self;
+        Ok(state.lock_again()?.map(|state| Self { state, record, spec, hooks }))
     }
 
     /// The hooks of the saved configuration: what start and delete need of it.

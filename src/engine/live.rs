@@ -7,7 +7,6 @@ use super::oci::network::{self, Returning};
 use super::oci::{resctrl, resctrl_stats};
 use super::{Container, ExitStatus, InitProcess};
 use crate::rpc::client;
-use crate::rpc::frame::{self, Kind};
 use crate::state::{Liveness, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
@@ -286,11 +285,6 @@ pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
     }
 }
 
-fn is_hang_up(error: &anyhow::Error) -> bool {
-    let errno = error.downcast_ref::<crate::sys::Error>().map(|error| error.errno);
-    matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET))
-}
-
 /// Tells a stage2 that waits at its start barrier to go on, and waits until it has executed its program.
 ///
 /// # Errors
@@ -304,11 +298,7 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
         Err(Errno::ECONNREFUSED) => bail!("cannot start an already running container"),
         other => other.on("connect to", format_args!("the start barrier of {}", container.record.id))?,
     };
-    match frame::send(&barrier, Kind::Start, &(), &[]) {
-        // It was killed when the connection was made already.
-        Err(error) if is_hang_up(&error) => return Err(client::Stage2Died.into()),
-        sent => sent?,
-    }
+    client::send_start(&barrier)?;
     let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat().ok().flatten());
     container.state.remove_barrier();
     outcome

@@ -179,6 +179,15 @@ impl RpcClient {
         wait_executed(&self.socket, look)
     }
 
+    /// Tells a stage2 that waits for this process to execute the payload. `look` as for [`wait_executed`].
+    ///
+    /// # Errors
+    /// As [`wait_executed`].
+    pub fn start(&mut self, look: impl FnOnce() -> Option<Stat>) -> Result<()> {
+        send_start(&self.socket)?;
+        wait_executed(&self.socket, look)
+    }
+
     /// What went differently than asked for, so far.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
@@ -187,8 +196,7 @@ impl RpcClient {
     fn transmit(&mut self, kind: Kind, body: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
         let Err(error) = frame::send(&self.socket, kind, body, fds) else { return Ok(()) };
         // Only of a stage2 that has gone there is something to be heard: one that lives waits for this message.
-        let errno = error.downcast_ref::<crate::sys::Error>().map(|error| error.errno);
-        if !matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET)) {
+        if !is_hang_up(&error) {
             return Err(error);
         }
         // What it said before tells more than the broken pipe does.
@@ -247,6 +255,22 @@ pub fn wait_executed(socket: impl AsFd, look: impl FnOnce() -> Option<Stat>) -> 
         None => is_executing,
     };
     if has_executed { Ok(()) } else { Err(Stage2Died.into()) }
+}
+
+/// Tells a stage2 that waits for it to execute the payload.
+///
+/// # Errors
+/// [`Stage2Died`] where it was killed meanwhile; the kernel's.
+pub fn send_start(socket: impl AsFd) -> Result<()> {
+    match frame::send(socket, Kind::Start, &(), &[]) {
+        Err(error) if is_hang_up(&error) => Err(Stage2Died.into()),
+        sent => sent,
+    }
+}
+
+fn is_hang_up(error: &anyhow::Error) -> bool {
+    let errno = error.downcast_ref::<crate::sys::Error>().map(|error| error.errno);
+    matches!(errno, Some(Errno::EPIPE | Errno::ECONNRESET))
 }
 
 /// What stage2 calls itself from the start to execve(2), which gives it the program's name: by that one sees of a process

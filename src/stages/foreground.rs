@@ -105,7 +105,7 @@ fn started(
     let notify = NotifyProxy::bind(&created.container.state, notify_socket)?;
     created.container.state.unlock();
     let mut relay = relay(created.console.take(), terminal)?;
-    lifecycle::start_created(&mut created.container, &mut *created.engine)?;
+    lifecycle::start_created(&mut created.container, &mut *created.engine, created.stage2.as_mut())?;
     let Some(stage2) = &mut created.stage2 else {
         return created.engine.monitor_container(&created.container, None);
     };

@@ -2,6 +2,7 @@
 //! its lock while it changes something.
 
 use super::notify::NotifyProxy;
+use super::spawn::Stage2;
 use super::supervisor::view::{end_smaster, known, tell};
 use crate::engine::oci::hooks;
 use crate::engine::remains::{self, Unrecorded};
@@ -79,7 +80,7 @@ pub fn start(root: &Path, id: &str, notify_socket: Option<&OsStr>) -> Result<()>
         Status::Creating => bail!("cannot start a container that is still being created"),
         Status::Paused => bail!("cannot start a paused container: resume it first"),
     }
-    start_and_notify(&mut live.container, &mut *live.engine, notify_socket)
+    start_and_notify(&mut live.container, &mut *live.engine, None, notify_socket)
 }
 
 /// The start of a container that this command then leaves alone: with a NOTIFY_SOCKET not before it is ready.
@@ -89,28 +90,34 @@ pub fn start(root: &Path, id: &str, notify_socket: Option<&OsStr>) -> Result<()>
 pub fn start_and_notify(
     container: &mut Container,
     engine: &mut dyn EngineOperations,
+    stage2: Option<&mut Stage2>,
     notify_socket: Option<&OsStr>,
 ) -> Result<()> {
     let Some(proxy) = NotifyProxy::bind(&container.state, notify_socket)? else {
-        return start_created(container, engine);
+        return start_created(container, engine, stage2);
     };
-    let Some(init) = container.record.init.clone() else { return start_created(container, engine) };
+    let Some(init) = container.record.init.clone() else { return start_created(container, engine, stage2) };
     let pidfd = init.open().on("open", format_args!("init of {}", container.record.id))?;
-    start_created(container, engine)?;
+    start_created(container, engine, stage2)?;
     container.state.unlock();
     proxy.wait(pidfd.as_fd(), init.pid)
 }
 
-/// The start itself, for a container whose state is known.
+/// The start itself, for a container whose state is known. `stage2` is there where this command has made it: one that
+/// waits for its creator has no barrier.
 ///
 /// # Errors
 /// Why the program could not be executed; where a poststart hook failed, the container has been killed.
-pub fn start_created(container: &mut Container, engine: &mut dyn EngineOperations) -> Result<()> {
+pub fn start_created(
+    container: &mut Container,
+    engine: &mut dyn EngineOperations,
+    stage2: Option<&mut Stage2>,
+) -> Result<()> {
     let _mark = trace::span("start");
-    if container.record.supervised {
-        start_supervised(container, engine)?;
-    } else {
-        engine.start_container(container)?;
+    match stage2.filter(|stage2| stage2.awaits_start) {
+        Some(stage2) => stage2.start()?,
+        None if container.record.supervised => start_supervised(container, engine)?,
+        None => engine.start_container(container)?,
     }
     let hooks = hooks::operations(container.hooks()?.poststart().as_ref());
     if hooks.is_empty() {
@@ -417,11 +424,7 @@ pub fn resume(root: &Path, id: &str) -> Result<()> {
 /// # Errors
 /// What could not be removed.
 pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>) -> Result<Vec<String>> {
-    let Container { state, record, .. } = container;
-    match state.lock_again()? {
-        Some(state) => destroy(Container::new(state, record), engine),
-        None => Ok(Vec::new()),
-    }
+    container.lock_again()?.map_or(Ok(Vec::new()), |container| destroy(container, engine))
 }
 
 /// Removes a container that this command made. Returns what its poststop hooks failed with.

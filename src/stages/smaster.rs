@@ -5,7 +5,7 @@ use super::stage1::Prepared;
 use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::seccomp_listener;
 use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
-use crate::state::{ProcessIdentity, Record, StateDir, Status};
+use crate::state::{AlreadyExists, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{On, heap};
 use crate::trace;
 use anyhow::{Context, Result};
@@ -31,9 +31,14 @@ pub struct Created {
 pub fn create(prepared: Prepared) -> Result<Created> {
     let _mark = trace::span("smaster: create");
     let Prepared { launch, .. } = &prepared;
-    super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
     heap::reserve().on("reserve", "memory to make a container with")?;
-    let state = StateDir::create(&launch.root, &launch.id)?;
+    let state = match StateDir::create(&launch.root, &launch.id) {
+        Err(error) if error.is::<AlreadyExists>() => {
+            super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
+            StateDir::create(&launch.root, &launch.id)?
+        }
+        other => other?,
+    };
     create_in(prepared, state, false)
 }
 
@@ -104,15 +109,17 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let request = engine.prepare_spawn(launch)?;
     drop(mark);
     let mut record = new_record(launch, engine.name());
-    state.write_record(&record)?;
+    let mut recording = state.begin_record(&record)?;
     if let Some(request) = &request {
         let inherited = launch.options.preserve_fds + launch.options.listen_fds;
         let mark = trace::span("spawn stage2");
         let spawned = stage2.insert(Stage2::spawn(request, inherited)?);
         drop(mark);
         launch.starter.sealed = spawned.sealed;
-        let barrier = state.make_barrier()?;
-        configure(spawned, launch, engine.name(), &record, &barrier)?;
+        // What runs first in the container may take its time, and meanwhile it has not started.
+        spawned.awaits_start = launch.options.started_at_once && launch.oci_config.start_container.is_empty();
+        let barrier = if spawned.awaits_start { None } else { Some(state.make_barrier()?) };
+        configure(spawned, launch, engine.name(), &record, barrier.as_ref())?;
     }
     let mut creation = Creation {
         launch,
@@ -130,10 +137,9 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         stage2.rpc.finish()?;
         let pid = stage2.init.pid;
         record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
-        record.complete = true;
         // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
         // --force` has to know whom to end; written meanwhile, it costs no time.
-        state.stage_record(&record)?;
+        recording.add(&record)?;
         // Meanwhile stage2 is still at work.
         stage2.seal();
         let mark = trace::span("wait for stage2");
@@ -144,11 +150,9 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
             seccomp_listener::hand_over(listener, &record, container, &stage2.init, &mut stage2.rpc)?;
         }
         warnings.append(&mut stage2.rpc.take_warnings());
-        state.publish_record()?;
-    } else {
-        record.complete = true;
-        state.write_record(&record)?;
     }
+    record.complete = true;
+    recording.add(&record)?;
     Ok((record, console, warnings))
 }
 
@@ -157,10 +161,11 @@ fn configure(
     launch: &LaunchConfig,
     engine_name: &str,
     record: &Record,
-    barrier: &OwnedFd,
+    barrier: Option<&OwnedFd>,
 ) -> Result<()> {
     let mut starter = launch.starter.clone();
-    starter.barrier = Some(0);
+    starter.barrier = barrier.map(|_| 0);
+    starter.awaits_start = stage2.awaits_start;
     starter.timeline = trace::is_on();
     let state = serde_json::to_string(&record.oci_state(Status::Created, 0))?;
     let envelope = Envelope {
@@ -171,7 +176,7 @@ fn configure(
         oci_config: launch.oci_config.clone(),
         engine_config: RawValue::from_string(launch.engine_config.to_string())?,
     };
-    stage2.rpc.configure(&envelope, &[barrier.as_fd()])
+    stage2.rpc.configure(&envelope, barrier.map(AsFd::as_fd).as_slice())
 }
 
 pub(super) fn new_record(launch: &LaunchConfig, engine: &str) -> Record {

@@ -6,6 +6,7 @@ use crate::engine::{InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::{Stage2Died, Stage2Ended};
 use crate::sys::clone::{self, Arena, Command};
+use crate::sys::stat::Stat;
 use crate::sys::{Errno, On, fd, mount, process, sched, socket};
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
@@ -24,6 +25,8 @@ pub struct Stage2 {
     pub init: InitProcess,
     pub rpc: RpcClient,
     pub sealed: Sealed,
+    /// It is told by this process when to execute its program; otherwise it waits at the start barrier.
+    pub awaits_start: bool,
     tree: Option<OwnedFd>,
     arena: Box<Arena>,
     released: bool,
@@ -69,7 +72,7 @@ impl Stage2 {
             // From here on an error ends the child before the memory that it runs on is freed.
             let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
             let rpc = RpcClient::new(ours, child.pid);
-            Ok(Self { init, rpc, sealed, tree, arena: child.arena, released: false })
+            Ok(Self { init, rpc, sealed, awaits_start: false, tree, arena: child.arena, released: false })
         })
     }
 
@@ -96,6 +99,15 @@ impl Stage2 {
     /// Takes the mount apart that the executable was opened through. Has to be called before the payload runs.
     pub fn seal(&mut self) {
         self.tree = None;
+    }
+
+    /// Tells stage2 to execute its program, and waits until it has.
+    ///
+    /// # Errors
+    /// Why it could not; [`Stage2Died`].
+    pub fn start(&mut self) -> Result<()> {
+        let pid = self.init.pid;
+        self.rpc.start(|| Stat::of(pid).ok().flatten())
     }
 
     /// Lets stage2 live on without this process: its parent will be the caller's subreaper.

@@ -4,6 +4,7 @@ use crate::config::bundle::Bundle;
 use crate::config::rtx_config::RtxConfig;
 use crate::config::{envelope, id};
 use crate::engine::{self, EngineOperations, LaunchConfig, LaunchOptions, table};
+use crate::state::AlreadyExists;
 use crate::trace;
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     };
     // An id in use is what the caller has to know first, whatever the bundle is like.
     if crate::state::exists(&request.root, &id) && !crate::state::is_abandoned(&request.root, &id) {
-        bail!("container with given ID already exists: {id}");
+        return Err(AlreadyExists { id }.into());
     }
     let _mark = trace::span("stage1: prepare");
     let mark = trace::span("read the bundle");

@@ -1,4 +1,4 @@
-//! stage2: the process that serves smaster until Finish, waits at the start barrier, and becomes the payload.
+//! stage2: the process that serves smaster until Finish, waits to be started, and becomes the payload.
 
 use super::sealed;
 use crate::config::envelope::{Envelope, Sealed, VERSION};
@@ -33,7 +33,7 @@ fn become_payload(number: i32) -> Result<Infallible> {
     // First of all: nothing that leaked into this process reaches the payload, whatever happens (CVE-2024-21626).
     tell(&socket, fd::cloexec_from(3).on("close_range", ""))?;
     tell(&socket, process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG"))?;
-    let (mut engine, barrier) = tell(&socket, receive_config(&socket))?;
+    let (mut engine, start) = tell(&socket, receive_config(&socket))?;
     let mut context: Context = server::serve(socket.as_fd(), &mut *engine)?;
     // Before the filter, which need not allow it.
     tell(&socket, process::end_by_signals().on("sigaction", "SIGTERM"))?;
@@ -45,12 +45,13 @@ fn become_payload(number: i32) -> Result<Infallible> {
     server::answer(socket.as_fd(), &outcome, context)?;
     outcome?;
     tell(&socket, engine.confine(socket.as_fd()))?;
-    let caller = match barrier {
-        Some(barrier) => {
+    let caller = match start {
+        Start::Barrier(barrier) => {
             drop(socket);
             wait_at(&barrier).map_err(|error| end_with(barrier, error))?
         }
-        None => socket,
+        Start::Creator => wait_for(socket)?,
+        Start::AtOnce => socket,
     };
     let Err(error) = engine.start_process(caller.as_fd());
     match frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]) {
@@ -77,7 +78,16 @@ fn tell<T>(socket: &OwnedFd, outcome: Result<T, impl Into<anyhow::Error>>) -> Re
     })
 }
 
-type Configured = (Box<dyn PayloadOperations>, Option<OwnedFd>);
+/// When the program is executed.
+enum Start {
+    /// When somebody says so at the start barrier, to which this is the listening end.
+    Barrier(OwnedFd),
+    /// When smaster says so.
+    Creator,
+    AtOnce,
+}
+
+type Configured = (Box<dyn PayloadOperations>, Start);
 
 fn receive_config(socket: &OwnedFd) -> Result<Configured> {
     let Some(Frame { kind: Kind::Config, body, mut fds }) = frame::receive(socket)? else {
@@ -104,17 +114,26 @@ fn receive_config(socket: &OwnedFd) -> Result<Configured> {
     if envelope.starter.sealed != Sealed::ReadonlyMount {
         mount::detect();
     }
-    let barrier = match envelope.starter.barrier {
-        Some(0) if !fds.is_empty() => Some(fds.remove(0)),
+    let start = match envelope.starter.barrier {
+        Some(0) if !fds.is_empty() => Start::Barrier(fds.remove(0)),
         Some(index) => bail!("rtx init was to find the start barrier at index {index}, where it is not"),
-        None => None,
+        None if envelope.starter.awaits_start => Start::Creator,
+        None => Start::AtOnce,
     };
     let provider = table::find(&envelope.engine_name)?;
     let Some(make_payload) = provider.make_payload else {
         bail!("engine {:?} has no stage2", provider.name);
     };
     let Envelope { common, starter, oci_config, .. } = envelope;
-    Ok((make_payload(PayloadRequest { common, starter, oci_config, fds })?, barrier))
+    Ok((make_payload(PayloadRequest { common, starter, oci_config, fds })?, start))
+}
+
+/// Waits until smaster says so. Where smaster has ended there is nobody left who could: so does this process.
+fn wait_for(socket: OwnedFd) -> Result<OwnedFd> {
+    match frame::receive(&socket) {
+        Ok(Some(Frame { kind: Kind::Start, .. })) => Ok(socket),
+        other => Err(end_with(socket, other.err().unwrap_or_else(|| anyhow::anyhow!("rtx init was not started")))),
+    }
 }
 
 /// Waits until `rtx start` says so. Whoever connects and says something else, or nothing, is let go.

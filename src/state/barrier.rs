@@ -65,8 +65,9 @@ impl StateDir {
 
     /// Removes the start barrier: the container has been started.
     pub fn remove_barrier(&self) {
-        for name in [STARTING, BARRIER] {
-            let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
+        // It has one name at a time.
+        if unlinkat(self.file(), STARTING, UnlinkatFlags::NoRemoveDir).is_err() {
+            let _ = unlinkat(self.file(), BARRIER, UnlinkatFlags::NoRemoveDir);
         }
     }
 }

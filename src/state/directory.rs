@@ -1,14 +1,13 @@
 //! The state directory of one container: made, locked, read and removed through its descriptor.
 
-use super::barrier::{BARRIER, STARTING};
 use super::locks::{lock_holder, wait_for_lock};
 use super::root::{make_root, with_advice};
-use super::{Busy, NotFound, Record};
+use super::{AlreadyExists, Busy, NotFound};
 use crate::sys::dir::{self, Entry};
 use crate::sys::{Errno, On, errno_of, fd};
-use anyhow::{Context, Result, bail};
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
-use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
+use anyhow::{Result, bail};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -17,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(super) const RECORD: &str = "state.json";
-pub(super) const STAGED: &str = ".state.json.staged";
 pub(super) const CONFIG: &str = "config.json";
 
 /// The open state directory of a container. Commands that change the container hold its lock.
@@ -39,7 +37,7 @@ impl StateDir {
     /// Makes the directory of a new container and locks it.
     ///
     /// # Errors
-    /// `container with given ID already exists`; or the kernel's.
+    /// [`AlreadyExists`]; or the kernel's.
     pub fn create(root: &Path, id: &str) -> Result<Self> {
         let parent = match open_directory(root) {
             Err(Errno::ENOENT) => {
@@ -52,34 +50,19 @@ impl StateDir {
         check_owner(&parent, root)?;
         loop {
             match mkdirat(&parent, id, Mode::S_IRWXU) {
-                Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
+                Err(Errno::EEXIST) => return Err(AlreadyExists { id: id.to_owned() }.into()),
                 other => with_advice(other.on("mkdir", root.join(id).display()))?,
             }
-            match Self::lock_new(&parent, root, id) {
+            match lock_new(&parent, root, id) {
+                Ok(Some(directory)) => return Ok(Self { id: id.to_owned(), parent, directory, is_locked: true }),
                 // Before it was locked, who looks for what a killed create left has taken it for that and removed it.
-                Err(error) if error.is::<NotFound>() => {}
+                Ok(None) => {}
                 Err(error) => {
                     // Still empty, or else another's by now, and it stays.
                     let _ = unlinkat(&parent, id, UnlinkatFlags::RemoveDir);
                     return Err(error);
                 }
-                made => return made,
             }
-        }
-    }
-
-    /// Locks a directory that was just made. By now it may have been removed, and another create's be in its place.
-    fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Self> {
-        let parent = parent.try_clone().map_err(|error| errno_of(&error)).on("duplicate", root.display())?;
-        let state = Self::lock(parent, root, id)?;
-        if state.is_empty()? { Ok(state) } else { bail!("container with given ID already exists: {id}") }
-    }
-
-    /// Whether nobody has begun to make a container here: its configuration is the first thing that is kept.
-    fn is_empty(&self) -> Result<bool> {
-        match fstatat(self.file(), CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => Ok(true),
-            other => Ok(other.map(|_| false).on("look for", format_args!("{}/{CONFIG}", self.id))?),
         }
     }
 
@@ -197,68 +180,6 @@ impl StateDir {
         PathBuf::from(format!("/proc/self/fd/{}/{name}", self.file().as_raw_fd()))
     }
 
-    /// Reads the record.
-    ///
-    /// # Errors
-    /// [`NotFound`] where there is none yet; where it is not of this version or is damaged.
-    pub fn record(&self) -> Result<Record> {
-        let bytes = match self.read(RECORD) {
-            Err(Errno::ENOENT) => return Err(NotFound { id: self.id.clone() }.into()),
-            other => other.on("read state of", &self.id)?,
-        };
-        let record: Record = serde_json::from_slice(&bytes).with_context(|| {
-            format!("the state of container {:?} is damaged: remove it with `rtx delete --force {}`", self.id, self.id)
-        })?;
-        if record.id != self.id {
-            bail!(
-                "the state of container {:?} is that of {:?}: remove it with `rtx delete --force {}`",
-                self.id,
-                record.id,
-                self.id
-            );
-        }
-        let record = if record.complete { record } else { self.staged_record().unwrap_or(record) };
-        if record.version != Record::VERSION {
-            bail!(
-                "the state of container {:?} is of version {}, which this rtx does not read",
-                self.id,
-                record.version
-            );
-        }
-        Ok(record)
-    }
-
-    /// Writes the record of a creation that is nearly complete, which [`Self::publish_record`] is to replace the present one
-    /// with. Until then what it says of the process holds, and that the creation is not complete.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn stage_record(&self, record: &Record) -> Result<()> {
-        self.write_new(STAGED, &serde_json::to_vec(record)?)
-    }
-
-    /// Replaces the record by the one that was staged.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn publish_record(&self) -> Result<()> {
-        Ok(renameat(self.file(), STAGED, self.file(), RECORD).on("rename", format_args!("{}/{STAGED}", self.id))?)
-    }
-
-    /// What a creation that was killed had staged. A record that it had not finished writing is none.
-    fn staged_record(&self) -> Option<Record> {
-        let record: Record = serde_json::from_slice(&self.read(STAGED).ok()?).ok()?;
-        Some(Record { complete: false, ..record })
-    }
-
-    /// Replaces the record.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn write_record(&self, record: &Record) -> Result<()> {
-        self.replace(RECORD, &serde_json::to_vec(record)?)
-    }
-
     /// The configuration as the container was created with it.
     ///
     /// # Errors
@@ -272,7 +193,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn write_config(&self, config: &[u8]) -> Result<()> {
-        self.write_new(CONFIG, config)
+        self.write_new(CONFIG, config).map(drop)
     }
 
     /// Replaces the configuration of a container that is there: whoever reads it meanwhile finds the old or the new one.
@@ -280,7 +201,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn replace_config(&self, config: &[u8]) -> Result<()> {
-        self.replace(CONFIG, config)
+        self.replace(CONFIG, config).map(drop)
     }
 
     /// Removes the directory and all that is in it.
@@ -288,7 +209,8 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn remove(self) -> Result<()> {
-        for name in [RECORD, CONFIG, BARRIER, STARTING] {
+        // What there is of most; the rest goes as what is found there.
+        for name in [RECORD, CONFIG] {
             let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
         }
         match unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
@@ -308,19 +230,45 @@ impl StateDir {
         fd::read_to_end(openat(self.file(), name, flags, Mode::empty())?)
     }
 
-    fn write_new(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn write_new(&self, name: &str, bytes: &[u8]) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let opened = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         let fd = with_advice(opened.on("create", format_args!("{}/{name}", self.id)))?;
-        let written = File::from(fd).write_all(bytes).map_err(|error| errno_of(&error));
-        with_advice(written.on("write", format_args!("{}/{name}", self.id)))
+        let mut file = File::from(fd);
+        let written = file.write_all(bytes).map_err(|error| errno_of(&error));
+        with_advice(written.on("write", format_args!("{}/{name}", self.id)))?;
+        Ok(file)
     }
 
-    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    /// Replaces a file. What is written to the returned one is added to it.
+    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<File> {
         let temporary = format!(".{name}.new");
-        self.write_new(&temporary, bytes)?;
+        let file = self.write_new(&temporary, bytes)?;
         let renamed = renameat(self.file(), temporary.as_str(), self.file(), name);
-        with_advice(renamed.on("rename", format_args!("{}/{temporary}", self.id)))
+        with_advice(renamed.on("rename", format_args!("{}/{temporary}", self.id)))?;
+        Ok(file)
+    }
+}
+
+/// Locks a directory that was just made. `None` where it was removed before; where another create's is in its place by now,
+/// the container is there.
+fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Option<File>> {
+    let path = root.join(id);
+    let directory: File = match open_child_of(parent, id) {
+        Err(Errno::ENOENT) => return Ok(None),
+        other => other.on("open", path.display())?.into(),
+    };
+    wait_for_lock(&directory).on("lock", path.display())?;
+    let stat = fstat(&directory).on("stat", path.display())?;
+    if stat.st_nlink == 0 {
+        return Ok(None);
+    }
+    check_owner_by(&stat, &path)?;
+    // The configuration is the first thing that is kept of a container.
+    match fstatat(&directory, CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(Errno::ENOENT) => Ok(Some(directory)),
+        Ok(_) => Err(AlreadyExists { id: id.to_owned() }.into()),
+        Err(errno) => Err(errno).on("look for", format_args!("{id}/{CONFIG}"))?,
     }
 }
 
@@ -339,7 +287,7 @@ fn remove_rest(directory: &impl AsFd) -> Result<()> {
 }
 
 pub(super) fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
-    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    fd::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
 fn open_parent(root: &Path, id: &str) -> Result<OwnedFd> {
@@ -359,8 +307,11 @@ fn is_there(directory: &File) -> bool {
 /// Refuses a directory that another user could have filled: state names cgroups to remove and processes to end. The
 /// default of an unprivileged user lies in /tmp, where anybody may have been first.
 pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
-    let stat = fstat(directory).on("stat", path.display())?;
-    let is_others = stat.st_uid != nix::unistd::geteuid().as_raw() && stat.st_uid != 0;
+    check_owner_by(&fstat(directory).on("stat", path.display())?, path)
+}
+
+fn check_owner_by(stat: &FileStat, path: &Path) -> Result<()> {
+    let is_others = stat.st_uid != 0 && stat.st_uid != nix::unistd::geteuid().as_raw();
     let is_open_to_all = stat.st_mode & libc::S_IWOTH != 0 && stat.st_mode & libc::S_ISVTX == 0;
     if is_others || is_open_to_all {
         let why =
@@ -373,9 +324,13 @@ pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
+fn open_child_of(parent: impl AsFd, id: &str) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    match openat(parent.as_fd(), id, flags, Mode::empty()) {
+    openat(parent.as_fd(), id, flags, Mode::empty())
+}
+
+fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
+    match open_child_of(parent, id) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Err(NotFound { id: id.to_owned() }.into()),
         other => {
             let child = other.on("open", root.join(id).display())?;

@@ -1,4 +1,4 @@
-//! What outlives a command: one directory a container, with files that are replaced whole, under one lock.
+//! What outlives a command: one directory a container, whose files are replaced whole or added to, under one lock.
 
 mod barrier;
 mod directory;
@@ -7,6 +7,7 @@ mod journal;
 mod locks;
 mod notify;
 mod record;
+mod recording;
 mod remains;
 mod root;
 mod supervision;
@@ -15,6 +16,7 @@ pub use directory::StateDir;
 pub use identity::{BootId, Liveness, ProcessIdentity};
 pub use journal::{Event, Events};
 pub use record::{OciState, Record, Status};
+pub use recording::Recording;
 pub use root::{check_root, default_root, exists, is_abandoned, is_rootless, list};
 pub use supervision::{End, Phase, Supervision, now};
 
@@ -41,6 +43,20 @@ impl fmt::Display for Busy {
 }
 
 impl std::error::Error for Busy {}
+
+/// The container that a command is to make is there.
+#[derive(Debug)]
+pub struct AlreadyExists {
+    pub id: String,
+}
+
+impl fmt::Display for AlreadyExists {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container with given ID already exists: {}", self.id)
+    }
+}
+
+impl std::error::Error for AlreadyExists {}
 
 /// The container that a command names is not there. The text is what callers of a runtime compare with.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use super::StateDir;
 use super::barrier::{BARRIER, STARTING};
-use super::directory::{CONFIG, RECORD, STAGED};
+use super::directory::{CONFIG, RECORD};
 use super::notify::NOTIFY;
 use crate::sys::{On, dir, errno_of};
 use anyhow::Result;
@@ -16,7 +16,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn unfinished_files(&self) -> Result<Vec<String>> {
-        let is_unfinished = |name: &String| [STAGED, ".state.json.new", ".config.json.new"].contains(&name.as_str());
+        let is_unfinished = |name: &String| [".state.json.new", ".config.json.new"].contains(&name.as_str());
         Ok(self.names()?.into_iter().filter(is_unfinished).collect())
     }
 
@@ -25,7 +25,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn strange_file(&self) -> Result<Option<String>> {
-        let known = [RECORD, CONFIG, BARRIER, STARTING, NOTIFY, STAGED, ".state.json.new", ".config.json.new"];
+        let known = [RECORD, CONFIG, BARRIER, STARTING, NOTIFY, ".state.json.new", ".config.json.new"];
         // The engine of that name keeps its own there.
         let is_strange = |name: &String| !known.contains(&name.as_str()) && name != "libcontainer";
         Ok(self.names()?.into_iter().find(is_strange))

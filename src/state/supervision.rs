@@ -123,7 +123,7 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn write_supervision<S: Serialize>(&self, supervision: &Supervision<S>) -> Result<()> {
-        self.replace(SUPERVISION, &serde_json::to_vec(supervision)?)
+        self.replace(SUPERVISION, &serde_json::to_vec(supervision)?).map(drop)
     }
 
     /// Makes smaster's socket.
@@ -216,7 +216,7 @@ impl StateDir {
 
     fn set_mark(&self, name: &str, present: bool) -> Result<()> {
         if present {
-            return self.replace(name, now().as_bytes());
+            return self.replace(name, now().as_bytes()).map(drop);
         }
         match unlinkat(self.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),

@@ -16,12 +16,12 @@ struct Cost {
 
 /// Calls of a command on a host with one cgroup hierarchy, those for each further one, processes, KiB read.
 const BUDGETS: [(&str, usize, usize, usize, usize); 6] = [
-    ("run", 380, 8, 1, 16),
-    ("create", 318, 8, 1, 8),
-    ("state", 37, 0, 0, 4),
-    ("start", 58, 0, 0, 8),
-    ("exec", 188, 3, 1, 8),
-    ("delete", 40, 1, 0, 8),
+    ("run", 328, 8, 1, 8),
+    ("create", 299, 8, 1, 8),
+    ("state", 31, 0, 0, 4),
+    ("start", 48, 0, 0, 8),
+    ("exec", 171, 3, 1, 8),
+    ("delete", 31, 1, 0, 8),
 ];
 
 /// How long a tracer may take to write down what it has seen.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::children::{poll_until, wait_orphan};
 use crate::support::runtime::Running;
-use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine};
+use crate::support::{Bundle, Container, Runtime, edit_record, leftover, needs_root, own_engine};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -180,21 +180,15 @@ type Damage<'a> = (&'a str, &'a dyn Fn(&Path));
 fn delete_force_of_what_is_damaged() {
     let runtime = own_engine!();
     let bundle = Bundle::shell("exec sleep 600");
-    let edit = |path: &Path, change: fn(&mut serde_json::Value)| {
-        let text = std::fs::read(path).expect("read the state");
-        let mut value = serde_json::from_slice(&text).expect("parse the state");
-        change(&mut value);
-        std::fs::write(path, value.to_string()).expect("write the state");
-    };
     let damages: [Damage<'_>; 14] = [
         ("truncated", &|d| std::fs::write(d.join("state.json"), "{\"version\":1").expect("write")),
         ("empty", &|d| std::fs::write(d.join("state.json"), "").expect("write")),
         ("binary", &|d| std::fs::write(d.join("state.json"), [0xff; 4096]).expect("write")),
         ("of another runtime", &|d| std::fs::write(d.join("state.json"), r#"{"init_process_pid":1}"#).expect("write")),
-        ("of another version", &|d| edit(&d.join("state.json"), |v| v["version"] = json!(99))),
-        ("of an unknown engine", &|d| edit(&d.join("state.json"), |v| v["engine"] = json!("none"))),
-        ("of another container", &|d| edit(&d.join("state.json"), |v| v["id"] = json!("another"))),
-        ("with a damaged part", &|d| edit(&d.join("state.json"), |v| v["engineState"] = json!({"cgroup": 1}))),
+        ("of another version", &|d| edit_record(d, |v| v["version"] = json!(99))),
+        ("of an unknown engine", &|d| edit_record(d, |v| v["engine"] = json!("none"))),
+        ("of another container", &|d| edit_record(d, |v| v["id"] = json!("another"))),
+        ("with a damaged part", &|d| edit_record(d, |v| v["engineState"] = json!({"cgroup": 1}))),
         ("gone", &|d| std::fs::remove_file(d.join("state.json")).expect("remove")),
         ("without configuration", &|d| std::fs::remove_file(d.join("config.json")).expect("remove")),
         ("with a damaged configuration", &|d| std::fs::write(d.join("config.json"), "[").expect("write")),

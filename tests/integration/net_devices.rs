@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::mounts::only_own_engine;
 use crate::support::children::poll_until;
 use crate::support::runtime::next_number;
-use crate::support::{Bundle, Container, Runtime, skip};
+use crate::support::{Bundle, Container, Runtime, edit_record, skip};
 
 /// A device of the host, removed at the end.
 struct Device {
@@ -241,13 +241,11 @@ fn a_returned_device_gets_its_name_back() {
     device.ip(&["link", "set", "NAME", "address", "02:00:00:00:00:78"]);
     let container = Container::new(&runtime, &b);
     container.create().ok();
-    let record = runtime.root().join(&container.id).join("state.json");
-    let mut state: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&record).expect("read the record")).expect("the record is JSON");
-    assert!(state["engineState"].get("netDevices").is_none(), "{state}");
-    state["engineState"]["netDevices"] =
-        json!([{ "name": &device.name, "inside": &inside, "index": 1, "address": [2, 0, 0, 0, 0, 0x78] }]);
-    std::fs::write(&record, state.to_string()).expect("change the record");
+    edit_record(&runtime.root().join(&container.id), |record| {
+        assert!(record["engineState"].get("netDevices").is_none(), "{record}");
+        record["engineState"]["netDevices"] =
+            json!([{ "name": &device.name, "inside": &inside, "index": 1, "address": [2, 0, 0, 0, 0, 0x78] }]);
+    });
     let (pid, own) = (container.pid().to_string(), std::process::id().to_string());
     let moved = Command::new("nsenter").args(["-t", &pid, "-n", "ip", "link", "set", &inside, "netns", &own]).status();
     assert!(moved.expect("run nsenter").success());

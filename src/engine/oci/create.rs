@@ -31,7 +31,6 @@ pub struct Plan {
     mounts: Vec<mounts::Plan>,
     devices: Vec<DeviceOperation>,
     pub network: network::Plan,
-    seccomp: Option<LinuxSeccomp>,
     pub(super) hooks: CreationHooks,
     privileged: bool,
     /// What is mounted is on the host.
@@ -48,17 +47,24 @@ const MS_REC: u64 = libc::MS_REC;
 impl Plan {
     pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
         let spec = launch.bundle.spec.clone();
-        let linux = spec.linux().clone().unwrap_or_else(no_linux);
-        let namespaces = namespaces::Plan::new(&linux);
+        let none;
+        let linux = match spec.linux() {
+            Some(linux) => linux,
+            None => {
+                none = no_linux();
+                &none
+            }
+        };
+        let namespaces = namespaces::Plan::new(linux);
         let privileged = caps::has_sys_admin();
-        let on_host = mounts_on_host(launch, &linux, &namespaces, privileged)?;
+        let on_host = mounts_on_host(launch, linux, &namespaces, privileged)?;
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let keyring = format!("_ses.{}", launch.id);
         let mut plan = process::plan(process, &launch.options, keyring)?;
-        process::add_linux(&mut plan, &linux);
+        process::add_linux(&mut plan, linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
         let places = mounts::Places { bundle: &launch.bundle.directory, rootfs: &launch.bundle.rootfs };
-        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), places, &linux, privileged)?;
+        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), places, linux, privileged)?;
         let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
         if notifies {
             plan.env.push(NOTIFY_SOCKET.to_owned());
@@ -75,8 +81,8 @@ impl Plan {
             listen_fds: launch.options.listen_fds,
             ..Starter::default()
         };
-        let placement = cgroups::plan(launch, &linux)?;
-        let network = network::Plan::new(&linux, &namespaces, &launch.options)?;
+        let placement = cgroups::plan(launch, linux)?;
+        let network = network::Plan::new(linux, &namespaces, &launch.options)?;
         Ok(Self {
             network,
             namespaces,
@@ -85,7 +91,6 @@ impl Plan {
             resources: linux.resources().clone().unwrap_or_default(),
             mounts,
             devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
-            seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
             privileged,
             on_host,
@@ -209,7 +214,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     };
     let state = hooks::creation_state(creation.record, init_pid_in_container(plan))?;
     // stage2 mounts while a filter is compiled. Where there is none, and no hook in between, one message says it all.
-    if plan.seccomp.is_none() && !plan.hooks.has_any_at_runtime() {
+    if profile(launch).is_none() && !plan.hooks.has_any_at_runtime() {
         enter_root(plan, launch, &mut batch, &state)?;
         rpc.send_ahead(batch)?;
         drop(mark);
@@ -369,6 +374,10 @@ fn init_pid_in_container(plan: &Plan) -> i32 {
     i32::from(plan.makes_pid_namespace())
 }
 
+fn profile(launch: &LaunchConfig) -> Option<&LinuxSeccomp> {
+    launch.bundle.spec.linux().as_ref()?.seccomp().as_ref()
+}
+
 fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str) -> Result<()> {
     let spec = &launch.bundle.spec;
     let (own, mount) = (plan.namespaces.has(libc::CLONE_NEWNS), plan.mounts());
@@ -401,7 +410,7 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
             batch.push(Operation::MaskPaths { paths, label });
         }
     }
-    if let Some(profile) = &plan.seccomp {
+    if let Some(profile) = profile(launch) {
         let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
         let fd = batch.fd(file);
         batch.push(Operation::SeccompProgram { fd, length });

@@ -69,7 +69,7 @@ fn restart(root: &Path, id: &str) -> Result<(i32, Vec<String>, Option<OwnedFd>)>
         let _ = StateDir::open_locked(root, id).and_then(|state| state.write_record(&before));
     })?;
     let console = created.console.take();
-    if let Err(error) = lifecycle::start_created(&mut created.container, &mut *created.engine) {
+    if let Err(error) = lifecycle::start_created(&mut created.container, &mut *created.engine, None) {
         // What was made of it ends with `created`, and is removed before the next restart.
         let _ = created.engine.kill(&mut created.container, libc::SIGKILL, true);
         return Err(error);

@@ -6,10 +6,12 @@ use crate::sys::caps::{self, CAP_SYS_ADMIN};
 use crate::sys::sched::{self, SchedulerAttributes};
 use crate::sys::{self, Errno, On, describe, errno_of, fd, process};
 use anyhow::{Context as _, Result, bail};
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{AccessFlags, Gid, Uid, faccessat};
 use std::collections::{BTreeMap, btree_map::Entry};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -293,30 +295,25 @@ pub fn set_home(env: &mut Vec<String>, uid: u32) -> Result<()> {
 
 /// As much of it as is read: an image could have made it as long as it likes.
 const PASSWD_MAX: u64 = 16 << 20;
+const PASSWD_USUAL: i64 = 16 << 10;
 
 fn home_of(passwd: &Path, uid: u32) -> Result<Option<String>> {
-    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
-    use std::io::Read;
-    use std::os::unix::fs::OpenOptionsExt;
-    // The image may have a pipe there, which would be waited for, or a device that has no end.
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(passwd);
-    let read = opened.and_then(|file| {
-        let mut bytes = Vec::new();
-        if file.metadata()?.is_file() {
-            file.take(PASSWD_MAX).read_to_end(&mut bytes)?;
-        }
-        Ok(bytes)
-    });
-    let text = match &read {
-        Ok(bytes) => String::from_utf8_lossy(bytes),
+    let bytes = match read_passwd(passwd) {
         // What the image is like: without a passwd file that can be read everybody is at home in the root.
-        Err(error) if matches!(error.kind(), IsADirectory | NotADirectory | NotFound) => return Ok(None),
-        Err(error) => match errno_of(error) {
-            Errno::EACCES | Errno::EAGAIN | Errno::ELOOP | Errno::ENXIO => return Ok(None),
-            errno => return Ok(Err(errno).on("read", passwd.display())?),
-        },
+        Err(
+            Errno::ENOENT
+            | Errno::ENOTDIR
+            | Errno::EISDIR
+            | Errno::EACCES
+            | Errno::EAGAIN
+            | Errno::ELOOP
+            | Errno::ENXIO,
+        ) => {
+            return Ok(None);
+        }
+        other => other.on("read", passwd.display())?,
     };
+    let text = String::from_utf8_lossy(&bytes);
     Ok(text.lines().find_map(|line| {
         let fields: Vec<_> = line.split(':').collect();
         match fields.as_slice() {
@@ -324,6 +321,18 @@ fn home_of(passwd: &Path, uid: u32) -> Result<Option<String>> {
             _ => None,
         }
     }))
+}
+
+fn read_passwd(passwd: &Path) -> nix::Result<Vec<u8>> {
+    // The image may have a pipe there, which would be waited for, or a device that has no end.
+    let file: File = fd::open(passwd, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into();
+    let stat = fstat(&file)?;
+    // With room for the end of the file as well, so that one call reads it.
+    let mut bytes = Vec::with_capacity(stat.st_size.clamp(0, PASSWD_USUAL) as usize + 32);
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG {
+        file.take(PASSWD_MAX).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
+    }
+    Ok(bytes)
 }
 
 fn rlimit_name(resource: u32) -> String {

@@ -1,0 +1,118 @@
+//! `state.json` on disk. While a container is made each state of it is added as a line, and the last line counts: to
+//! replace the file would cost a file more, which some file systems write out at once. Later changes replace it whole.
+
+use super::directory::RECORD;
+use super::root::with_advice;
+use super::{NotFound, Record, StateDir};
+use crate::sys::{Errno, On, errno_of};
+use anyhow::{Context, Result, bail};
+use std::fs::File;
+use std::io::Write;
+
+/// The record of a container that is being made.
+pub struct Recording {
+    id: String,
+    file: File,
+}
+
+impl Recording {
+    /// Adds what is known by now. Whoever reads meanwhile finds what was known before.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add(&mut self, record: &Record) -> Result<()> {
+        let written = self.file.write_all(&line(record)?).map_err(|error| errno_of(&error));
+        with_advice(written.on("write", format_args!("{}/{RECORD}", self.id)))
+    }
+}
+
+impl StateDir {
+    /// Begins the record of a container that is being made. What there was of an earlier one is replaced.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn begin_record(&self, record: &Record) -> Result<Recording> {
+        Ok(Recording { id: self.id().to_owned(), file: self.replace(RECORD, &line(record)?)? })
+    }
+
+    /// Replaces the record.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        self.begin_record(record).map(drop)
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// [`NotFound`] where there is none yet; where it is not of this version or is damaged.
+    pub fn record(&self) -> Result<Record> {
+        let id = self.id();
+        let bytes = match self.read(RECORD) {
+            Err(Errno::ENOENT) => return Err(NotFound { id: id.to_owned() }.into()),
+            other => other.on("read state of", id)?,
+        };
+        let record = last(&bytes).with_context(|| {
+            format!("the state of container {id:?} is damaged: remove it with `rtx delete --force {id}`")
+        })?;
+        if record.id != id {
+            bail!("the state of container {id:?} is that of {:?}: remove it with `rtx delete --force {id}`", record.id);
+        }
+        if record.version != Record::VERSION {
+            bail!("the state of container {id:?} is of version {}, which this rtx does not read", record.version);
+        }
+        Ok(record)
+    }
+}
+
+fn line(record: &Record) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// The last record that is whole. A line without an end is one that its writer was killed over, or is still writing.
+fn last(bytes: &[u8]) -> serde_json::Result<Record> {
+    let (lines, rest) = match bytes.iter().rposition(|byte| *byte == b'\n') {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => return serde_json::from_slice(bytes),
+    };
+    if !rest.is_empty()
+        && let Ok(record) = serde_json::from_slice(rest)
+    {
+        return Ok(record);
+    }
+    let begin = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    serde_json::from_slice(&lines[begin..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last;
+
+    const FIRST: &str = r#"{"version":1,"id":"a","engine":"oci","bundle":"/b","rootfs":"/r","created":"","owner":0,"complete":false,"init":null}"#;
+
+    fn complete(text: &str) -> Option<bool> {
+        last(text.as_bytes()).ok().map(|record| record.complete)
+    }
+
+    #[test]
+    fn the_last_whole_line_counts() {
+        let second = FIRST.replace("false", "true");
+        assert_eq!(complete(&format!("{FIRST}\n")), Some(false));
+        assert_eq!(complete(&format!("{FIRST}\n{second}\n")), Some(true));
+        for end in 0..second.len() {
+            assert_eq!(complete(&format!("{FIRST}\n{}", &second[..end])), Some(false), "{end}");
+        }
+        assert_eq!(complete(&format!("{FIRST}\n{second}")), Some(true));
+        assert_eq!(complete(&second), Some(true));
+    }
+
+    #[test]
+    fn without_a_whole_line_it_is_damaged() {
+        for text in ["", "{", "\n", &format!("{FIRST}\n{{\n"), "[]\n"] {
+            assert_eq!(complete(text), None, "{text:?}");
+        }
+    }
+}
