@@ -7,13 +7,14 @@ use super::{Busy, NotFound, Record};
 use crate::sys::dir::{self, Entry};
 use crate::sys::{Errno, On, errno_of, fd};
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) const RECORD: &str = "state.json";
@@ -23,7 +24,7 @@ pub(super) const CONFIG: &str = "config.json";
 /// The open state directory of a container. Commands that change the container hold its lock.
 pub struct StateDir {
     id: String,
-    parent: OwnedFd,
+    parent: Arc<OwnedFd>,
     directory: File,
     is_locked: bool,
 }
@@ -47,15 +48,15 @@ impl StateDir {
                 open_directory(root)
             }
             other => other,
-        }
-        .on("open", root.display())?;
+        };
+        let parent = Arc::new(parent.on("open", root.display())?);
         check_owner(&parent, root)?;
         loop {
             match mkdirat(&parent, id, Mode::S_IRWXU) {
                 Err(Errno::EEXIST) => bail!("container with given ID already exists: {id}"),
                 other => with_advice(other.on("mkdir", root.join(id).display()))?,
             }
-            match Self::lock_new(&parent, root, id) {
+            match Self::lock_new(parent.clone(), root, id) {
                 // Before it was locked, who looks for what a killed create left has taken it for that and removed it.
                 Err(error) if error.is::<NotFound>() => {}
                 Err(error) => {
@@ -69,8 +70,7 @@ impl StateDir {
     }
 
     /// Locks a directory that was just made. By now it may have been removed, and another create's be in its place.
-    fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Self> {
-        let parent = parent.try_clone().map_err(|error| errno_of(&error)).on("duplicate", root.display())?;
+    fn lock_new(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
         let state = Self::lock(parent, root, id)?;
         if state.is_empty()? { Ok(state) } else { bail!("container with given ID already exists: {id}") }
     }
@@ -141,12 +141,16 @@ impl StateDir {
     /// # Errors
     /// [`NotFound`]; or the kernel's.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        let parent = open_parent(root, id)?;
+        Self::open_in(open_parent(root, id)?, root, id)
+    }
+
+    /// As [`Self::open`], in the directory `root`, which is open.
+    pub(super) fn open_in(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
         let directory = open_child(&parent, root, id)?;
         Ok(Self { id: id.to_owned(), parent, directory, is_locked: false })
     }
 
-    fn lock(parent: OwnedFd, root: &Path, id: &str) -> Result<Self> {
+    fn lock(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
         loop {
             let file = open_child(&parent, root, id)?;
             wait_for_lock(&file).on("lock", root.join(id).display())?;
@@ -291,11 +295,11 @@ impl StateDir {
         for name in [RECORD, CONFIG, BARRIER, STARTING] {
             let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
         }
-        match unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+        match unlinkat(&*self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY) => {
                 remove_rest(self.file())?;
-                unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir).on("rmdir", &self.id)?;
+                unlinkat(&*self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir).on("rmdir", &self.id)?;
                 Ok(())
             }
             Err(errno) => Err(errno).on("rmdir", &self.id)?,
@@ -339,16 +343,16 @@ fn remove_rest(directory: &impl AsFd) -> Result<()> {
 }
 
 pub(super) fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
-    open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    fd::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
-fn open_parent(root: &Path, id: &str) -> Result<OwnedFd> {
+fn open_parent(root: &Path, id: &str) -> Result<Arc<OwnedFd>> {
     let parent = match open_directory(root) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(NotFound { id: id.to_owned() }.into()),
         other => other.on("open", root.display())?,
     };
     check_owner(&parent, root)?;
-    Ok(parent)
+    Ok(Arc::new(parent))
 }
 
 /// Whether a directory still has a name.
@@ -360,7 +364,7 @@ fn is_there(directory: &File) -> bool {
 /// default of an unprivileged user lies in /tmp, where anybody may have been first.
 pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
     let stat = fstat(directory).on("stat", path.display())?;
-    let is_others = stat.st_uid != nix::unistd::geteuid().as_raw() && stat.st_uid != 0;
+    let is_others = stat.st_uid != 0 && stat.st_uid != nix::unistd::geteuid().as_raw();
     let is_open_to_all = stat.st_mode & libc::S_IWOTH != 0 && stat.st_mode & libc::S_ISVTX == 0;
     if is_others || is_open_to_all {
         let why =

@@ -4,6 +4,7 @@ mod barrier;
 mod directory;
 mod identity;
 mod journal;
+mod listing;
 mod locks;
 mod notify;
 mod record;
@@ -14,8 +15,9 @@ mod supervision;
 pub use directory::StateDir;
 pub use identity::{BootId, Liveness, ProcessIdentity};
 pub use journal::{Event, Events};
+pub use listing::{Listing, list};
 pub use record::{OciState, Record, Status};
-pub use root::{check_root, default_root, exists, is_abandoned, is_rootless, list};
+pub use root::{check_root, default_root, exists, is_abandoned, is_rootless};
 pub use supervision::{End, Phase, Supervision, now};
 
 use std::fmt;
