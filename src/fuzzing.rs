@@ -79,7 +79,7 @@ fn bundle(data: &[u8]) {
         directory: "/nonexistent".into(),
         raw: data.to_vec(),
         rootfs: "/nonexistent/rootfs".into(),
-        spec,
+        spec: spec.into(),
         warnings: Vec::new(),
     };
     for engine in ["oci", "native", "libcontainer"] {

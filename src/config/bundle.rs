@@ -6,6 +6,7 @@ use crate::sys::{self, Errno, describe};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A bundle that was read and checked.
 #[derive(Debug, Clone)]
@@ -14,7 +15,8 @@ pub struct Bundle {
     pub directory: PathBuf,
     /// The bytes of `config.json`.
     pub raw: Vec<u8>,
-    pub spec: Spec,
+    /// Shared, because it is large.
+    pub spec: Arc<Spec>,
     /// Absolute.
     pub rootfs: PathBuf,
     /// Findings that stop nothing, for the user.
@@ -46,7 +48,8 @@ impl Bundle {
             json::parse(&raw).with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
         let warnings = super::findings::refuse(super::check::check(&value, Some(&directory)))?;
         super::check::normalise(&mut value);
-        let spec: Spec = serde_json::from_value(value)
+        let spec: Arc<Spec> = serde_json::from_value(value)
+            .map(Arc::new)
             .with_context(|| format!("{}/config.json is not a configuration", directory.display()))?;
         let rootfs = spec.root().as_ref().map_or_else(|| directory.clone(), |root| directory.join(root.path()));
         Ok(Self { directory, raw, spec, rootfs, warnings })

@@ -20,6 +20,7 @@ use crate::trace;
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 
 /// Everything about one container that can be decided before anything of it exists.
@@ -48,17 +49,17 @@ const MS_REC: u64 = libc::MS_REC;
 impl Plan {
     pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
         let spec = launch.bundle.spec.clone();
-        let linux = spec.linux().clone().unwrap_or_else(no_linux);
-        let namespaces = namespaces::Plan::new(&linux);
+        let linux = &*spec.linux().as_ref().map_or_else(|| Cow::Owned(no_linux()), Cow::Borrowed);
+        let namespaces = namespaces::Plan::new(linux);
         let privileged = caps::has_sys_admin();
-        let on_host = mounts_on_host(launch, &linux, &namespaces, privileged)?;
+        let on_host = mounts_on_host(launch, linux, &namespaces, privileged)?;
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let keyring = format!("_ses.{}", launch.id);
         let mut plan = process::plan(process, &launch.options, keyring)?;
-        process::add_linux(&mut plan, &linux);
+        process::add_linux(&mut plan, linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
         let places = mounts::Places { bundle: &launch.bundle.directory, rootfs: &launch.bundle.rootfs };
-        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), places, &linux, privileged)?;
+        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), places, linux, privileged)?;
         let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
         if notifies {
             plan.env.push(NOTIFY_SOCKET.to_owned());
@@ -75,8 +76,8 @@ impl Plan {
             listen_fds: launch.options.listen_fds,
             ..Starter::default()
         };
-        let placement = cgroups::plan(launch, &linux)?;
-        let network = network::Plan::new(&linux, &namespaces, &launch.options)?;
+        let placement = cgroups::plan(launch, linux)?;
+        let network = network::Plan::new(linux, &namespaces, &launch.options)?;
         Ok(Self {
             network,
             namespaces,
