@@ -15,6 +15,7 @@ pub struct Bundle {
     pub directory: PathBuf,
     /// The bytes of `config.json`.
     pub raw: Vec<u8>,
+    /// Shared, because it is large.
     pub spec: Arc<Spec>,
     /// Absolute.
     pub rootfs: PathBuf,
@@ -47,10 +48,11 @@ impl Bundle {
             json::parse(&raw).with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
         let warnings = super::findings::refuse(super::check::check(&value, Some(&directory)))?;
         super::check::normalise(&mut value);
-        let spec: Spec = serde_json::from_value(value)
+        let spec: Arc<Spec> = serde_json::from_value(value)
+            .map(Arc::new)
             .with_context(|| format!("{}/config.json is not a configuration", directory.display()))?;
         let rootfs = spec.root().as_ref().map_or_else(|| directory.clone(), |root| directory.join(root.path()));
-        Ok(Self { directory, raw, spec: Arc::new(spec), rootfs, warnings })
+        Ok(Self { directory, raw, spec, rootfs, warnings })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::trace;
 use anyhow::{Context, Result, bail};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 
 /// Everything about one container that can be decided before anything of it exists.
@@ -47,14 +48,7 @@ const MS_REC: u64 = libc::MS_REC;
 impl Plan {
     pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
         let spec = launch.bundle.spec.clone();
-        let none;
-        let linux = match spec.linux() {
-            Some(linux) => linux,
-            None => {
-                none = no_linux();
-                &none
-            }
-        };
+        let linux = &*spec.linux().as_ref().map_or_else(|| Cow::Owned(no_linux()), Cow::Borrowed);
         let namespaces = namespaces::Plan::new(linux);
         let privileged = caps::has_sys_admin();
         let on_host = mounts_on_host(launch, linux, &namespaces, privileged)?;
