@@ -40,6 +40,7 @@ mod update;
 pub(crate) mod values;
 pub mod version;
 mod wait;
+mod watch_args;
 
 use crate::config::rtx_config::{self, RtxConfig};
 use crate::engine::LaunchOptions;
