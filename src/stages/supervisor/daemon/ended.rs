@@ -58,7 +58,10 @@ impl Smaster {
 
     pub(super) fn init_has_ended(&mut self, pid: i32) {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+        // Whoever waits to be started catches signals, and ends as if it did not.
+        let never_ran = self.state.started_at().is_none() && !self.is_again();
         let status = match crate::sys::retry(|| waitid(Id::Pid(Pid::from_raw(pid)), flags)) {
+            Ok(WaitStatus::Exited(_, code)) if never_ran && code > 128 => Some(ExitStatus::Signaled(code - 128)),
             Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::Exited(code)),
             Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::Signaled(signal as i32)),
             // A thread of it was the one that poll(2) told of.
@@ -130,6 +133,7 @@ impl Smaster {
         if let Some(end) = &self.supervision.end {
             self.clients.tell_end(end);
         }
+        std::mem::take(&mut self.leaf).leave();
     }
 
     /// The `start` of a program that ended at once may still have the lock; a command that deletes the container cleans up

@@ -13,6 +13,7 @@ use super::streams::{self, CHUNK, Streams};
 use super::{Settings, Supervision};
 use crate::engine::InitProcess;
 use crate::engine::oci::cgroup::OomWatch;
+use crate::engine::oci::cgroup::leaf::Leaf;
 use crate::rpc::Reply;
 use crate::rpc::frame::{self, Kind};
 use crate::state::StateDir;
@@ -73,6 +74,7 @@ struct Smaster {
     restarts_in_a_row: u32,
     health: Option<Health>,
     buffer: Vec<u8>,
+    leaf: Leaf,
 }
 
 pub fn main(root: &Path, id: &str, arguments: &[OsString]) -> i32 {
@@ -119,6 +121,7 @@ fn begin(root: &Path, id: &str, inherited: Inherited) -> Result<Smaster> {
         restarts_in_a_row: 0,
         health,
         buffer: vec![0; CHUNK],
+        leaf: inherited.leaf,
     };
     smaster.watch_memory();
     // Now the command may return.
