@@ -15,6 +15,7 @@ use std::time::SystemTime;
 /// How much is formatted before it is written.
 const AT_ONCE: usize = 64 * 1024;
 
+/// Where a program printed something. A terminal has one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Stdout,

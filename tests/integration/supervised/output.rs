@@ -144,6 +144,10 @@ fn a_terminal_is_attached_to_with_its_size() {
         assert!(seen.is_some(), "{text} is not in {:?}", terminal.text());
     };
     shows("31 97");
+    terminal.resize(40, 120);
+    let pid = rustix::process::Pid::from_raw(attached.pid()).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::WINCH).expect("tell of the new size");
+    shows("40 120");
     // ctrl-p ctrl-q
     terminal.send("\u{10}\u{11}");
     assert_eq!(attached.wait_within(LONG).code, 0);
