@@ -24,6 +24,10 @@ fn watch(container: &rtx::Container) -> Result<()> {
     container.start()?;
     let code = container.wait(Some(Duration::from_secs(60))).context("wait for the example")?;
     println!("ended with {code} after {} restarts", container.state()?.restarts);
+    container.output(|stream, bytes| {
+        println!("{} {}", stream.name(), String::from_utf8_lossy(bytes).trim_end());
+        Ok(())
+    })?;
     for event in container.events(0)?.until_deleted(false) {
         let event = event?;
         println!("{} {}", event.seq, event.kind);

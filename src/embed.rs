@@ -3,7 +3,9 @@
 
 use crate::stages::ending;
 use crate::stages::lifecycle::{self, Live};
-use crate::stages::supervisor::view::View;
+use crate::stages::supervisor::logs::Logs;
+use crate::stages::supervisor::output::Stream;
+use crate::stages::supervisor::view::{self, View};
 use crate::stages::supervisor::wait::{self, Condition, Waited};
 use crate::state::{Event, Events, Status};
 use anyhow::{Context, Result, bail};
@@ -104,6 +106,12 @@ impl Builder {
     #[must_use]
     pub fn output_file(self, path: impl AsRef<Path>) -> Self {
         self.flag("--output-file", path.as_ref())
+    }
+
+    /// After so many bytes the output goes on in a new file; of all together `files` are kept.
+    #[must_use]
+    pub fn output_limit(self, bytes: u64, files: u32) -> Self {
+        self.flag("--output-max-size", bytes.to_string()).flag("--output-max-files", files.to_string())
     }
 
     /// Standard input stays open for those who attach.
@@ -212,6 +220,30 @@ impl Container {
         command.args(["smaster", "call"]).arg(&self.root).arg(&self.id).arg("exec").arg(&self.id).args(words);
         let status = command.status().context("execute this program")?;
         Ok(status.code().unwrap_or(255))
+    }
+
+    /// What its program has printed by now, piece by piece.
+    ///
+    /// # Errors
+    /// Where nothing of it is kept; the error of `each`.
+    pub fn output(&self, mut each: impl FnMut(Stream, &[u8]) -> Result<()>) -> Result<()> {
+        let live = self.live()?;
+        let (supervision, _) = view::known(&live.container.state)?.context("the container is not supervised")?;
+        Logs::open(&supervision.settings)?.read(|entry| each(entry.stream, &entry.text))
+    }
+
+    /// Freezes its processes.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn pause(&self) -> Result<()> {
+        lifecycle::pause(&self.root, &self.id)
+    }
+
+    /// # Errors
+    /// Where it is not paused.
+    pub fn resume(&self) -> Result<()> {
+        lifecycle::resume(&self.root, &self.id)
     }
 
     /// What has happened to it after event number `after`, and what happens.

@@ -17,6 +17,7 @@ pub mod sys;
 pub mod trace;
 
 pub use embed::{Builder, Container, EventStream, Supervisor};
+pub use stages::supervisor::output::Stream;
 
 /// The version of the OCI runtime-spec that rtx implements, as `features`, `state` and `spec` report it.
 pub const OCI_VERSION: &str = "1.3.0";

@@ -33,8 +33,8 @@ pub fn logs(context: &Context, args: LogsArgs) -> Result<i32> {
     if !has_times && (since.is_some() || args.timestamps) {
         bail!("the output of container {:?} is kept without times (--output-format plain)", args.id);
     }
-    let mut logs = Logs::open(settings)?;
-    let mut printer = Printer { since, timestamps: args.timestamps, at_start: [true; 2] };
+    let mut logs = Logs::open(&supervision.settings)?;
+    let mut printer = Printer::new(since, args.timestamps);
     // Before the first look: what is printed after it wakes the wait.
     let smaster = supervision.smaster.open().ok();
     if let Some(lines) = args.tail {
@@ -47,43 +47,64 @@ pub fn logs(context: &Context, args: LogsArgs) -> Result<i32> {
     } else {
         logs.read(|entry| printer.print(entry))?;
     }
+    printer.flush()?;
     while let (true, Some(smaster)) = (args.follow, &smaster) {
         let mut fds =
             [PollFd::new(logs.as_fd(), PollFlags::POLLIN), PollFd::new(smaster.as_fd(), process::end_events())];
         retry(|| poll(&mut fds, process::end_timeout(PollTimeout::NONE))).on("poll", "the output")?;
         let has_ended = process::has_ended(smaster, fds[1].revents());
         logs.read(|entry| printer.print(entry))?;
+        printer.flush()?;
         if has_ended || view::known(state)?.is_none_or(|(supervision, _)| supervision.phase == Phase::Ended) {
             logs.read(|entry| printer.print(entry))?;
+            printer.flush()?;
             break;
         }
     }
     Ok(0)
 }
 
+/// What is printed at once.
+const AT_ONCE: usize = 64 * 1024;
+
 struct Printer {
     since: Option<DateTime<FixedOffset>>,
     timestamps: bool,
     at_start: [bool; 2],
+    /// What is to be printed, all of it on one stream: where that changes, what came before has to be out.
+    text: Vec<u8>,
+    stream: Stream,
 }
 
 impl Printer {
+    fn new(since: Option<DateTime<FixedOffset>>, timestamps: bool) -> Self {
+        Self { since, timestamps, at_start: [true; 2], text: Vec::new(), stream: Stream::Stdout }
+    }
+
     fn print(&mut self, entry: Entry) -> Result<()> {
         if self.since.is_some_and(|since| entry.time.is_some_and(|time| time < since)) {
             return Ok(());
         }
+        if entry.stream != self.stream || self.text.len() >= AT_ONCE {
+            self.flush()?;
+            self.stream = entry.stream;
+        }
         let at_start = &mut self.at_start[usize::from(entry.stream == Stream::Stderr)];
-        let mut text = Vec::with_capacity(entry.text.len() + 40);
         if let Some(time) = entry.time.filter(|_| self.timestamps && *at_start) {
-            text.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Nanos, true).into_bytes());
-            text.push(b' ');
+            self.text.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Nanos, true).into_bytes());
+            self.text.push(b' ');
         }
         *at_start = entry.text.ends_with(b"\n");
-        text.extend(entry.text);
-        let written = match entry.stream {
-            Stream::Stdout => std::io::stdout().write_all(&text).and_then(|()| std::io::stdout().flush()),
-            Stream::Stderr => std::io::stderr().write_all(&text),
+        self.text.extend(entry.text);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let written = match self.stream {
+            Stream::Stdout => std::io::stdout().write_all(&self.text).and_then(|()| std::io::stdout().flush()),
+            Stream::Stderr => std::io::stderr().write_all(&self.text),
         };
-        Ok(written.map_err(|error| errno_of(&error)).on("write", entry.stream.name())?)
+        self.text.clear();
+        Ok(written.map_err(|error| errno_of(&error)).on("write", self.stream.name())?)
     }
 }

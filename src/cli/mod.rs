@@ -40,6 +40,7 @@ mod update;
 pub(crate) mod values;
 pub mod version;
 mod wait;
+mod watch_args;
 
 use crate::config::rtx_config::{self, RtxConfig};
 use crate::engine::LaunchOptions;
@@ -135,8 +136,11 @@ fn run(cli: Cli, report: &Report, inherited: u32) -> i32 {
         return 0;
     };
     let (what, failure_code) = describe(&command);
+    let streams = matches!(command, Command::Logs(_) | Command::Events(_) | Command::Attach(_));
     match Context::new(globals, inherited).and_then(|context| dispatch(&context, command)) {
         Ok(code) => code,
+        // A reader of what has no end has seen enough: what other programs die of then is no failure to tell.
+        Err(error) if streams && report::is_broken_pipe(&error) => 128 + libc::SIGPIPE,
         Err(error) => report.fail(&format!("{what}: {}", report::explain(&error)), failure_code),
     }
 }

@@ -66,6 +66,13 @@ impl Report {
     }
 }
 
+/// Whether nobody reads any more what was to be written.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<crate::sys::Error>()
+        .is_some_and(|error| error.errno == Errno::EPIPE && error.op.starts_with("write"))
+}
+
 /// An error and its causes in one line. Callers compare the words of the kernel's errors, which libraries write in other
 /// ways: `ENOENT: No such file or directory`, `No such file or directory (os error 2)`.
 pub fn explain(error: &anyhow::Error) -> String {

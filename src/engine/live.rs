@@ -1,6 +1,7 @@
 //! What commands do to a container that exists, for every engine whose containers are processes in cgroups: its first
 //! process is reached by its pidfd, all of them by their cgroup, a created one by its start barrier.
 
+use super::oci::cgroup::leaf::{self, Leaf};
 use super::oci::cgroup::{Cgroup, Created, OomWatch, Placement};
 use super::oci::host_root::HostRoot;
 use super::oci::network::{self, Returning};
@@ -237,6 +238,20 @@ pub fn remove_groups(container: &Container) -> Result<()> {
         None => Ok(()),
     };
     removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
+}
+
+/// Moves this process, which is about to be smaster, into a cgroup of its own where that can be had.
+pub fn enter_leaf(container: &Container) -> Leaf {
+    let state = engine_state(container).unwrap_or_default();
+    state.cgroup.map_or_else(Leaf::default, |placement| Leaf::enter(&placement))
+}
+
+/// Removes the cgroup of a smaster that has ended.
+///
+/// # Errors
+/// Where it is not empty.
+pub fn remove_leaf(container: &Container) -> Result<()> {
+    engine_state(container)?.cgroup.map_or(Ok(()), |placement| leaf::remove(&placement))
 }
 
 /// Unmounts what a container without a mount namespace has on the host.

@@ -131,6 +131,9 @@ impl Unrecorded {
             placement.open().remove(|_| false)?;
         }
         self.plain.open().remove(|_| had_record)?;
+        if had_record {
+            cgroup::leaf::remove(&self.plain)?;
+        }
         if self.is_units { scopes } else { Ok(()) }
     }
 }

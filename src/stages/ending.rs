@@ -20,7 +20,8 @@ const AFTER_KILL: Duration = Duration::from_secs(30);
 /// As [`lifecycle::kill`]; where even SIGKILL does not end it.
 pub fn kill_within(root: &Path, id: &str, signal: i32, all: bool, patience: Duration) -> Result<()> {
     let live = Live::open(root, id)?;
-    let Some(init) = init(&live)? else { return lifecycle::kill(root, id, signal, all) };
+    // Signal 0 asks whether there is a process, and nothing of it (kill(2)).
+    let Some(init) = init(&live)?.filter(|_| signal != 0) else { return lifecycle::kill(root, id, signal, all) };
     lifecycle::kill(root, id, signal, all)?;
     if has_ended_within(&init, patience)? {
         return Ok(());

@@ -329,6 +329,9 @@ pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<Strin
     if !supervised || !end_smaster(&live.container)? {
         live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
     }
+    if supervised {
+        crate::engine::live::remove_leaf(&live.container)?;
+    }
     tell(&live.container, "deleted", json!({}));
     let Live { container: Container { state, record, .. }, .. } = live;
     state.remove()?;

@@ -10,13 +10,13 @@ use crate::support::runtime::{Output, find_program};
 use crate::support::{Bundle, Runtime, skip};
 
 /// The ordinary user, who exists in the test's mount namespace alone.
-const USER: u32 = 54_322;
+pub const USER: u32 = 54_322;
 
 /// The ids that belong to the user, of users and of groups.
 const RANGES: &str = "54322:300000:65536\n54322:500000:10\n";
 
 /// A bundle that the user owns, as `spec --rootless` writes it.
-fn bundle(uids: Value, gids: Value) -> Bundle {
+pub fn bundle(uids: Value, gids: Value) -> Bundle {
     let mut b = Bundle::new();
     b.namespace("user", "").without_namespace("network").remove("/linux/resources");
     b.bind_sys().mount_options("/dev/pts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
@@ -69,7 +69,7 @@ macro_rules! user {
     }};
 }
 
-fn range(inside: u32, host: u32, size: u32) -> Value {
+pub fn range(inside: u32, host: u32, size: u32) -> Value {
     json!({ "containerID": inside, "hostID": host, "size": size })
 }
 

@@ -4,7 +4,8 @@ use super::settings::{SavedLaunch, Settings};
 use super::streams::{self, Streams};
 use super::{Supervision, output};
 use crate::config::supervision::OutputFormat;
-use crate::engine::Container;
+use crate::engine::oci::cgroup::leaf::Leaf;
+use crate::engine::{Container, live};
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::{Failure, Reply};
 use crate::stages::stage1::Prepared;
@@ -38,6 +39,8 @@ pub(super) struct Inherited {
     pub listener: i32,
     /// As [`Streams::numbers`].
     pub streams: [Option<i32>; 4],
+    /// The cgroups that smaster is in.
+    pub leaf: Leaf,
 }
 
 /// Makes the container and its smaster. This process must have one thread.
@@ -129,6 +132,7 @@ fn hand_over(
     }
     // Whoever asked for a file that cannot be written hears of it now.
     output::Output::open(&settings.output).context("the program's output")?;
+    settings.begin = output::begin(&settings.output);
     let pid = std::process::id() as i32;
     let supervision = Supervision {
         version: Supervision::VERSION,
@@ -151,8 +155,12 @@ fn hand_over(
     frame::send(command, Kind::Reply, &told, &[])?;
 
     let executable = sealed::open_executable()?.fd;
-    let inherited =
-        Inherited { command: command.as_raw_fd(), listener: listener.as_raw_fd(), streams: streams.numbers() };
+    let inherited = Inherited {
+        command: command.as_raw_fd(),
+        listener: listener.as_raw_fd(),
+        streams: streams.numbers(),
+        leaf: live::enter_leaf(&created.container),
+    };
     for number in inherited.streams.into_iter().flatten().chain([inherited.command, inherited.listener]) {
         fd::keep_number_on_exec(number);
     }
@@ -173,5 +181,6 @@ fn hand_over(
     let environment: Vec<CString> = environment.collect();
     process::set_parent_death_signal(0).on("prctl", "PR_SET_PDEATHSIG")?;
     let executed = nix::unistd::execveat(executable.as_fd(), c"", &arguments, &environment, AtFlags::AT_EMPTY_PATH);
+    inherited.leaf.leave();
     Ok(executed.on("execute", "smaster")?)
 }

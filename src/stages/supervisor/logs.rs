@@ -1,14 +1,15 @@
 //! Reading what the program has printed from the files that smaster writes, as it stands or as it grows.
 
-use super::output::{Stream, paths, rotated};
-use crate::config::supervision::{OutputFormat, OutputSettings};
+use super::Settings;
+use super::output::{Begin, Stream, paths, rotated};
+use crate::config::supervision::OutputFormat;
 use crate::sys::{Errno, On, errno_of};
 use anyhow::{Result, bail};
 use chrono::{DateTime, FixedOffset};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Deserialize;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ pub struct Logs {
 impl Logs {
     /// # Errors
     /// Where nothing is written down; the kernel's.
-    pub fn open(settings: &OutputSettings) -> Result<Self> {
+    pub fn open(settings: &Settings) -> Result<Self> {
+        let Settings { output: settings, begin, .. } = settings;
         if settings.format == OutputFormat::None {
             bail!("the container was created with --output-format none: nothing of its output is kept");
         }
@@ -42,7 +44,16 @@ impl Logs {
         let files: Vec<_> = paths(settings)
             .into_iter()
             .zip(streams)
-            .map(|(path, stream)| LogReader { path, stream, most: settings.max_files, file: None, rest: Vec::new() })
+            .enumerate()
+            .map(|(number, (path, stream))| LogReader {
+                path,
+                stream,
+                most: settings.max_files,
+                begin: begin.get(number).cloned(),
+                file: None,
+                rest: Vec::new(),
+                times: Times::default(),
+            })
             .collect();
         if let Some(directory) = settings.file.parent() {
             let kinds = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
@@ -72,9 +83,12 @@ struct LogReader {
     path: PathBuf,
     stream: Stream,
     most: u32,
+    /// What is before that is another container's.
+    begin: Option<Begin>,
     file: Option<File>,
     /// The beginning of a line whose end is not written yet.
     rest: Vec<u8>,
+    times: Times,
 }
 
 impl LogReader {
@@ -91,17 +105,25 @@ impl LogReader {
 
     /// The file after the one that is open: the oldest, or the one that was begun when it was full.
     fn next_file(&self) -> Result<Option<File>> {
-        let inode = |file: &File| file.metadata().map(|meta| meta.ino()).ok();
-        let open = self.file.as_ref().and_then(inode);
+        let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|meta| meta.ino());
         let mut newer = None;
         for number in 0..self.most.max(1) {
             let path = rotated(&self.path, number);
-            let file = match File::open(&path) {
+            let mut file = match File::open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 other => other.map_err(|error| errno_of(&error)).on("open", path.display())?,
             };
-            if inode(&file) == open {
+            let meta = file.metadata().map_err(|error| errno_of(&error)).on("stat", path.display())?;
+            if open == Some(meta.ino()) {
                 return Ok(newer);
+            }
+            if open.is_none()
+                && let Some(begin) = self.begin.as_ref().filter(|begin| begin.is_in(&meta))
+            {
+                file.seek(SeekFrom::Start(begin.offset))
+                    .map_err(|error| errno_of(&error))
+                    .on("seek", path.display())?;
+                return Ok(Some(file));
             }
             newer = Some(file);
         }
@@ -125,9 +147,14 @@ impl LogReader {
                 continue;
             }
             self.rest.extend_from_slice(&buffer[..length]);
-            let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
-            for line in self.rest[..=end].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let entry = if format == OutputFormat::K8sFile { parse_k8s(line) } else { parse_json(line) };
+            let Some(end) = memchr::memrchr(b'\n', &self.rest) else { continue };
+            let mut begin = 0;
+            for at in memchr::memchr_iter(b'\n', &self.rest[..=end]) {
+                let line = &self.rest[begin..at];
+                begin = at + 1;
+                let times = &mut self.times;
+                let entry =
+                    if format == OutputFormat::K8sFile { parse_k8s(line, times) } else { parse_json(line, times) };
                 // Half a line of a smaster that was killed, or of a full disk.
                 entry.map_or(Ok(()), &mut *each)?;
             }
@@ -136,32 +163,47 @@ impl LogReader {
     }
 }
 
-fn parse_k8s(line: &[u8]) -> Option<Entry> {
+fn parse_k8s(line: &[u8], times: &mut Times) -> Option<Entry> {
     let mut fields = line.splitn(4, |byte| *byte == b' ');
-    let time = time(fields.next()?)?;
+    let time = times.parse(fields.next()?)?;
     let stream = stream(fields.next()?)?;
     let is_whole = fields.next()? == b"F";
-    let mut text = fields.next().unwrap_or_default().to_vec();
+    let rest = fields.next().unwrap_or_default();
+    let mut text = Vec::with_capacity(rest.len() + 1);
+    text.extend_from_slice(rest);
     if is_whole {
         text.push(b'\n');
     }
     Some(Entry { stream, time: Some(time), text })
 }
 
-fn parse_json(line: &[u8]) -> Option<Entry> {
+fn parse_json(line: &[u8], times: &mut Times) -> Option<Entry> {
     #[derive(Deserialize)]
-    struct Line {
-        time: String,
-        stream: String,
+    struct Line<'a> {
+        time: &'a str,
+        stream: &'a str,
         log: String,
     }
-    let line: Line = serde_json::from_slice(line).ok()?;
-    let (time, stream) = (time(line.time.as_bytes())?, stream(line.stream.as_bytes())?);
+    let line: Line<'_> = serde_json::from_slice(line).ok()?;
+    let (time, stream) = (times.parse(line.time.as_bytes())?, stream(line.stream.as_bytes())?);
     Some(Entry { stream, time: Some(time), text: line.log.into_bytes() })
 }
 
-fn time(text: &[u8]) -> Option<DateTime<FixedOffset>> {
-    DateTime::parse_from_rfc3339(std::str::from_utf8(text).ok()?).ok()
+/// What was read from the program at once has one time, which is not parsed again for each line of it.
+#[derive(Default)]
+struct Times {
+    text: Vec<u8>,
+    time: Option<DateTime<FixedOffset>>,
+}
+
+impl Times {
+    fn parse(&mut self, text: &[u8]) -> Option<DateTime<FixedOffset>> {
+        if self.text != text {
+            self.time = DateTime::parse_from_rfc3339(std::str::from_utf8(text).ok()?).ok();
+            self.text = text.to_vec();
+        }
+        self.time
+    }
 }
 
 fn stream(text: &[u8]) -> Option<Stream> {
@@ -224,11 +266,14 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
+        let mut times = Times::default();
+        let mut parse_k8s = |line: &[u8]| parse_k8s(line, &mut times);
         let entry = parse_k8s(b"2026-01-31T12:00:00.5Z stderr F a b ").unwrap();
         assert_eq!((entry.stream, entry.text.as_slice()), (Stream::Stderr, &b"a b \n"[..]));
         assert_eq!(parse_k8s(b"2026-01-31T12:00:00.5Z stdout P ").unwrap().text, b"");
         assert_eq!(parse_k8s(b"yesterday stdout F a"), None);
-        let entry = parse_json(br#"{"time":"2026-01-31T12:00:00Z","stream":"stdout","log":"a\n"}"#).unwrap();
+        let line = br#"{"time":"2026-01-31T12:00:00Z","stream":"stdout","log":"a\n"}"#;
+        let entry = parse_json(line, &mut Times::default()).unwrap();
         assert_eq!((entry.stream, entry.text.as_slice()), (Stream::Stdout, &b"a\n"[..]));
     }
 

@@ -5,14 +5,17 @@ use crate::config::supervision::{OutputFormat, OutputSettings};
 use crate::state::now;
 use crate::sys::{Errno, On, errno_of};
 use anyhow::Result;
-use std::fs::{File, OpenOptions};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// How much is formatted before it is written.
 const AT_ONCE: usize = 64 * 1024;
 
+/// Where a program printed something. A terminal has one stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
     Stdout,
@@ -70,24 +73,35 @@ impl Output {
     }
 
     fn write_lines(&mut self, stream: Stream, bytes: &[u8]) {
-        let time = now();
-        let mut raw = 0;
+        let is_json = self.format == OutputFormat::JsonLines;
+        let (time, name) = (now(), stream.name());
+        // What lines begin with, until the next of them is read from the program.
+        let (whole, part) = if is_json {
+            let begin = format!(r#"{{"time":"{time}","stream":"{name}","log":"#);
+            (begin.clone(), begin)
+        } else {
+            (format!("{time} {name} F "), format!("{time} {name} P "))
+        };
+        let (mut raw, mut begin) = (0, 0);
         let mut ends_line = self.cut == [false; 2];
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        while begin < bytes.len() {
+            let end = memchr::memchr(b'\n', &bytes[begin..]).map(|at| begin + at + 1);
+            let line = &bytes[begin..end.unwrap_or(bytes.len())];
+            begin += line.len();
             raw += line.len();
-            if self.format == OutputFormat::K8sFile {
-                let (tag, text) = line.strip_suffix(b"\n").map_or(("P", line), |text| ("F", text));
-                for part in [time.as_bytes(), b" ", stream.name().as_bytes(), b" ", tag.as_bytes(), b" ", text, b"\n"] {
-                    self.formatted.extend_from_slice(part);
-                }
+            let head = if end.is_some() { &whole } else { &part };
+            self.formatted.extend_from_slice(head.as_bytes());
+            if is_json {
+                // Into memory, which cannot fail.
+                let _ = serde_json::to_writer(&mut self.formatted, &String::from_utf8_lossy(line));
+                self.formatted.extend_from_slice(b"}\n");
             } else {
-                let entry = serde_json::json!({
-                    "time": time, "stream": stream.name(), "log": String::from_utf8_lossy(line)
-                });
-                self.formatted.extend_from_slice(entry.to_string().as_bytes());
-                self.formatted.push(b'\n');
+                self.formatted.extend_from_slice(line);
+                if end.is_none() {
+                    self.formatted.push(b'\n');
+                }
             }
-            self.cut[usize::from(stream == Stream::Stderr)] = !line.ends_with(b"\n");
+            self.cut[usize::from(stream == Stream::Stderr)] = end.is_none();
             if self.formatted.len() >= AT_ONCE {
                 self.flush(std::mem::take(&mut raw), ends_line);
                 ends_line = self.cut == [false; 2];
@@ -116,6 +130,33 @@ pub fn paths(settings: &OutputSettings) -> Vec<PathBuf> {
 /// The `number`th file before the newest.
 pub fn rotated(path: &Path, number: u32) -> PathBuf {
     if number == 0 { path.to_owned() } else { beside(path, &number.to_string()) }
+}
+
+/// A place in a file, which may have been given another name since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Begin {
+    pub inode: u64,
+    /// An inode's number may be given to another file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<SystemTime>,
+    pub offset: u64,
+}
+
+impl Begin {
+    /// The end of a file.
+    pub fn at_end_of(file: &Metadata) -> Self {
+        Self { inode: file.ino(), made: file.created().ok(), offset: file.len() }
+    }
+
+    pub fn is_in(&self, file: &Metadata) -> bool {
+        (self.inode, self.made) == (file.ino(), file.created().ok())
+    }
+}
+
+/// The ends of the newest files.
+pub fn begin(settings: &OutputSettings) -> Vec<Begin> {
+    paths(settings).iter().filter_map(|path| Some(Begin::at_end_of(&path.metadata().ok()?))).collect()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -1,5 +1,6 @@
 //! What was asked of a supervised container beside its bundle. It outlives the command, for the restarts.
 
+use super::output::Begin;
 use crate::config::supervision::{Backoff, HealthCheck, OutputSettings, RestartPolicy};
 use crate::engine::{EngineOperations, LaunchConfig, LaunchOptions};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,9 @@ pub struct Settings {
     #[serde(default)]
     pub backoff: Backoff,
     pub output: OutputSettings,
+    /// Where the container's part of files that were there before it begins, in the order of `output::paths`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begin: Vec<Begin>,
     /// Standard input stays open for `attach`.
     pub stdin: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]

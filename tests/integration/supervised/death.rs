@@ -1,9 +1,11 @@
 use super::{LONG, Supervised, wait_gone};
 use crate::support::children::{is_alive, poll_until, wait_orphan};
 use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, own_engine};
+use crate::support::{Bundle, Container, leftover, own_engine};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 fn kill(pid: i32) {
@@ -11,6 +13,25 @@ fn kill(pid: i32) {
     wait_gone(pid);
     // It was handed over to this process.
     let _ = wait_orphan(pid, Duration::from_secs(10));
+}
+
+/// Instants within a time, as many as are wanted of a test: a sample, or with RTX_TEST_SWEEP=all a hundred.
+fn instants(sample: u32, within: Duration) -> impl Iterator<Item = (u32, Duration)> {
+    let all = std::env::var("RTX_TEST_SWEEP").is_ok_and(|value| value == "all");
+    let count = if all { 100 } else { sample };
+    (0..count).map(move |round| (round, within * round / count))
+}
+
+/// Shorter than a sleep can be told to take.
+fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
+}
+
+fn tell(what: &str, count: u32, survived: u32) {
+    let _ = writeln!(std::io::stderr(), "SWEEP smaster killed {what}: {count} instants, {survived} containers ran on");
 }
 
 /// smaster is killed at many instants while the container prints: that runs on, the state says so, and all of it can be
@@ -21,14 +42,12 @@ fn a_container_survives_its_smaster() {
     let mut bundle = Bundle::shell("i=0; while :; do i=$((i+1)); echo $i; echo $i >/n; sleep 0.02; done");
     bundle.set("/root/readonly", json!(false));
     let count = || read_lossy(&bundle.rootfs().join("n")).trim().parse::<u64>().unwrap_or(0);
-    for round in 0..12u64 {
+    let mut count_of = 0;
+    for (round, instant) in instants(12, Duration::from_millis(44)) {
         let container = Container::new(&runtime, &bundle);
         container.supervise(&[]).ok();
         let smaster = container.smaster();
-        let until = Instant::now() + Duration::from_micros(round * 3700);
-        while Instant::now() < until {
-            std::hint::spin_loop();
-        }
+        pass(instant);
         kill(smaster);
         let (pid, before) = (container.pid(), count());
         let goes_on = || (count() > before + 2 || count() < before).then_some(());
@@ -52,7 +71,10 @@ fn a_container_survives_its_smaster() {
             container.delete(&[]).ok();
         }
         assert!(!runtime.root().join(&container.id).exists());
+        assert!(leftover::cgroups(&container.id).is_empty());
+        count_of += 1;
     }
+    tell("while the program runs", count_of, count_of);
 }
 
 /// At the end of the container, and in restarts, smaster writes much: what it leaves when it is killed there can be deleted
@@ -61,15 +83,13 @@ fn a_container_survives_its_smaster() {
 fn one_that_is_killed_while_the_container_ends_leaves_what_can_be_deleted() {
     let runtime = own_engine!();
     let bundle = Bundle::shell("read x; exit 7");
-    for round in 0..16u64 {
+    let mut tried = 0;
+    for (_, instant) in instants(16, Duration::from_millis(46)) {
         let container = Container::new(&runtime, &bundle);
         container.supervise(&["--interactive", "--restart", "on-failure:3"]).ok();
         let smaster = container.smaster();
         let ends = runtime.invoke(&["attach", &container.id]).input("\n").start();
-        let until = Instant::now() + Duration::from_micros(round * 2900);
-        while Instant::now() < until {
-            std::hint::spin_loop();
-        }
+        pass(instant);
         let _ = kill_process(Pid::from_raw(smaster).expect("a pid"), Signal::KILL);
         wait_gone(smaster);
         let _ = wait_orphan(smaster, Duration::from_secs(10));
@@ -80,7 +100,41 @@ fn one_that_is_killed_while_the_container_ends_leaves_what_can_be_deleted() {
         }
         container.delete(&["--force"]).ok();
         assert!(!runtime.root().join(&container.id).exists());
+        assert!(leftover::cgroups(&container.id).is_empty());
+        tried += 1;
     }
+    tell("while the program ends and is restarted", tried, 0);
+}
+
+/// Before the command has returned it says so, or the container is there; whatever there is, is deleted.
+#[test]
+fn one_that_is_killed_while_it_is_born_leaves_what_can_be_deleted() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let (mut tried, mut survived) = (0, 0);
+    for (_, instant) in instants(12, Duration::from_millis(60)) {
+        let container = Container::new(&runtime, &bundle);
+        let call = container.background("run", &["--detach", "--supervise"]).start();
+        let children = format!("/proc/{0}/task/{0}/children", call.pid());
+        let child = || read_lossy(Path::new(&children)).split_whitespace().next()?.parse().ok();
+        let seen: Option<Option<i32>> =
+            poll_until(LONG, || child().map(Some).or((!is_alive(call.pid())).then_some(None)));
+        pass(instant);
+        let smaster = seen.flatten().unwrap_or_else(|| container.smaster());
+        let _ = kill_process(Pid::from_raw(smaster).expect("a pid"), Signal::KILL);
+        let output = call.wait_within(LONG);
+        let _ = wait_orphan(smaster, Duration::from_secs(10));
+        if output.code == 0 {
+            assert!(is_alive(container.pid()));
+            assert_eq!(container.status(), "running");
+            survived += 1;
+        }
+        container.delete(&["--force"]).ok();
+        assert!(!runtime.root().join(&container.id).exists());
+        assert!(leftover::cgroups(&container.id).is_empty());
+        tried += 1;
+    }
+    tell("while it is born", tried, survived);
 }
 
 /// The command is killed while it makes the container: nothing of that is left after the next one of the same id.

@@ -2,6 +2,7 @@ use super::{LONG, Supervised};
 use crate::support::children::poll_until;
 use crate::support::{Bundle, Container, own_engine};
 use serde_json::{Value, json};
+use std::io::Write as _;
 
 fn seqs(text: &str) -> Vec<u64> {
     let seq = |line: &str| serde_json::from_str::<Value>(line).expect("an event")["seq"].as_u64().expect("seq");
@@ -54,14 +55,18 @@ fn statistics_are_as_they_were() {
     assert!(stats.get("seq").is_none() && stats["data"]["pids"]["current"] == 1, "{stats}");
 }
 
-/// Many subscribers that come and go, while much happens and the file of the events is rotated.
+/// A hundred subscribers at once and others that come and go, while much happens; one of them does not read.
 #[test]
 fn no_event_is_missed_or_seen_twice() {
     let runtime = own_engine!();
     let bundle = Bundle::shell("exec sleep 600");
     let container = Container::new(&runtime, &bundle);
     container.supervise(&[]).ok();
-    let followers: Vec<_> = (0..20).map(|_| runtime.invoke(&["events", "--follow", &container.id]).start()).collect();
+    let follow = || runtime.invoke(&["events", "--follow", &container.id]);
+    let followers: Vec<_> = (0..100).map(|_| follow().start()).collect();
+    let (unread, mut full) = std::io::pipe().expect("make a pipe");
+    full.write_all(&[b'\n'; 64 << 10]).expect("fill the pipe");
+    let stuck = follow().stdout(full).start();
     // Large events: what is asked for is in them.
     let file = runtime.scratch().join("large.json");
     let large = json!({ "unified": {}, "pids": { "limit": 100 }, "rdma": {}, "hugepageLimits": [] });
@@ -86,6 +91,10 @@ fn no_event_is_missed_or_seen_twice() {
         let numbers = seqs(&follower.wait_within(LONG).ok().stdout);
         assert_eq!(numbers, (1..=last + 2).collect::<Vec<_>>());
     }
+    // Its reader goes, and so does it, without a word.
+    drop(unread);
+    let output = stuck.wait_within(LONG);
+    assert_eq!((output.code, output.stderr.as_str()), (141, ""), "{output:?}");
 }
 
 #[test]

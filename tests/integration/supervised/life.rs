@@ -1,7 +1,7 @@
 use super::{LONG, Supervised, wait_gone};
 use crate::support::children::{poll_until, stat_field};
 use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, leftover, own_engine};
+use crate::support::{Bundle, Container, leftover, own_engine, skip};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -192,4 +192,80 @@ fn a_running_one_is_deleted_by_force_alone() {
     container.delete(&["--force"]).ok();
     wait_gone(smaster);
     assert!(!runtime.root().join(&container.id).exists());
+}
+
+#[test]
+fn one_that_was_never_started_has_no_exit_code() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exit 0");
+    let container = Container::new(&runtime, &bundle);
+    container.create_with(&["--supervise", "--restart", "always"]).ok();
+    runtime.run(&["stop", &container.id]).ok();
+    let state = container.shown();
+    assert_eq!((&state["signal"], state.get("exitCode"), state.get("startedAt")), (&json!(15), None, None), "{state}");
+    assert_eq!(container.wait(), 143);
+    assert_eq!(container.kinds(), ["created", "stopped"]);
+}
+
+#[test]
+fn a_signal_that_is_none_ends_nobody() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    runtime.run(&["kill", "--timeout", "1ms", &container.id, "0"]).ok();
+    assert_eq!((container.status().as_str(), container.kinds().len()), ("running", 2));
+}
+
+/// Several at once: each has its line, and the first that failed says what is returned.
+#[test]
+fn several_are_waited_for() {
+    let runtime = own_engine!();
+    let bundles = ["exit 0", "exit 3", "exit 4"].map(Bundle::shell);
+    let containers: Vec<_> = bundles.iter().map(|bundle| Container::new(&runtime, bundle)).collect();
+    containers.iter().for_each(|container| drop(container.supervise(&[]).ok()));
+    let ids: Vec<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+    let output = runtime.run(&[&["wait", "--timeout", "60s"], &ids[..]].concat());
+    assert_eq!((output.code, output.stdout.as_str()), (3, "0\n3\n4\n"), "{output:?}");
+}
+
+fn cgroups_of(pid: i32) -> Vec<String> {
+    read_lossy(Path::new(&format!("/proc/{pid}/cgroup"))).lines().map(str::to_owned).collect()
+}
+
+/// It has a cgroup of its own beside the container's, which a restart does not mistake for its caller's.
+#[test]
+fn smaster_has_a_cgroup_of_its_own() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo up; read x; exit 1");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--interactive", "--restart", "on-failure:1"]).ok();
+    let (smaster, first) = (container.smaster(), cgroups_of(container.pid()));
+    let leaf = format!("{}@smaster", container.id);
+    let own: Vec<_> = cgroups_of(smaster).into_iter().filter(|line| line.ends_with(&leaf)).collect();
+    if own.is_empty() {
+        skip!("this host lets nobody make a cgroup beside the container's");
+    }
+    for line in own {
+        let (hierarchy, path) = line.rsplit_once(':').expect("a line of cgroup");
+        let beside = format!("{hierarchy}:{}", path.trim_end_matches("@smaster"));
+        assert!(first.contains(&beside), "{beside} is not in {first:?}");
+    }
+    let attached = runtime.invoke(&["attach", &container.id]).input("\n").start();
+    poll_until(LONG, || (container.shown()["restarts"] == 1).then_some(())).expect("it is restarted");
+    poll_until(LONG, || (container.status() == "running").then_some(())).expect("it runs again");
+    let pid = container.shown()["pid"].as_i64().expect("a pid") as i32;
+    assert_eq!(cgroups_of(pid), first);
+    runtime.invoke(&["attach", &container.id]).input("\n").run().fails(1, "");
+    attached.wait_within(LONG);
+    wait_gone(smaster);
+    assert!(leftover::cgroups(&container.id).is_empty());
+    // A path that bears no container's name is shared, and there is no leaf beside it.
+    let mut bundle = Bundle::shell("exec sleep 600");
+    let shared = format!("/rtxtest-shared-{}", std::process::id());
+    bundle.set("/linux/cgroupsPath", json!(shared));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    assert!(!cgroups_of(container.smaster()).iter().any(|line| line.contains("@smaster")));
+    container.delete(&["--force"]).ok();
 }

@@ -8,6 +8,7 @@ mod life;
 mod output;
 mod refusals;
 mod restarts;
+mod rootless;
 mod socket;
 
 use crate::support::children::{is_alive, poll_until, stat_field};

@@ -144,9 +144,76 @@ fn a_terminal_is_attached_to_with_its_size() {
         assert!(seen.is_some(), "{text} is not in {:?}", terminal.text());
     };
     shows("31 97");
+    terminal.resize(40, 120);
+    let pid = rustix::process::Pid::from_raw(attached.pid()).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::WINCH).expect("tell of the new size");
+    shows("40 120");
     // ctrl-p ctrl-q
     terminal.send("\u{10}\u{11}");
     assert_eq!(attached.wait_within(LONG).code, 0);
     assert_eq!(container.status(), "running");
     assert!(runtime.run(&["logs", &container.id]).ok().stdout.contains("/dev/pts/0\n"));
+}
+
+/// Lines of every length, none at all, bytes that are no text, and an end without a newline.
+#[test]
+fn every_byte_comes_out_again() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("cat /content");
+    let mut content = Vec::new();
+    for number in 0..40_000usize {
+        content.extend((0..number * 7 % 211).map(|at| match (number * 31 + at * 17) % 251 {
+            10 => b'x',
+            byte => byte as u8,
+        }));
+        content.push(b'\n');
+    }
+    content.extend([b'y'; 300_000]);
+    let text: Vec<u8> = content.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
+    for (form, content) in [("plain", &content), ("k8s-file", &content), ("json-lines", &text)] {
+        std::fs::write(bundle.rootfs().join("content"), content).expect("write the content");
+        let container = Container::new(&runtime, &bundle);
+        container.supervise(&["--output-format", form, "--output-max-size", "-1"]).ok();
+        assert_eq!(container.wait(), 0);
+        let logs = runtime.run(&["logs", &container.id]).ok();
+        let seen = std::fs::read(&logs.stdout_file).expect("read what was shown");
+        assert!(seen == *content, "{form}: {} of {} bytes", seen.len(), content.len());
+    }
+}
+
+/// What lies in the caller's file already is another container's, and so is what was moved aside of that.
+#[test]
+fn a_file_that_is_used_again_shows_the_new_container_alone() {
+    let runtime = own_engine!();
+    let file = runtime.scratch().join("again");
+    let name = file.display().to_string();
+    for form in ["k8s-file", "plain"] {
+        for (script, wanted) in [("seq 1 3000", 3000), ("seq 7001 7010", 7010), ("seq 8001 12000", 12000)] {
+            let bundle = Bundle::shell(script);
+            let container = Container::new(&runtime, &bundle);
+            let flags = ["--output-file", &name, "--output-max-size", "100k", "--output-max-files", "9"];
+            container.supervise(&[&flags[..], &["--output-format", form]].concat()).ok();
+            assert_eq!(container.wait(), 0);
+            let logs = runtime.run(&["logs", &container.id]).ok().stdout;
+            let first: u32 = script.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("a number");
+            let numbers: Vec<u32> = logs.lines().map(|line| line.parse().expect("a number")).collect();
+            assert_eq!(numbers, (first..=wanted).collect::<Vec<_>>(), "{form}");
+            container.delete(&[]).ok();
+        }
+        std::fs::remove_file(&file).expect("remove the file");
+    }
+}
+
+/// As other programs do of which only the beginning is read.
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("seq 1 100000");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    assert_eq!(container.wait(), 0);
+    let (unread, closed) = std::io::pipe().expect("make a pipe");
+    drop(unread);
+    let output = runtime.invoke(&["logs", &container.id]).stdout(closed).run();
+    assert_eq!((output.code, output.stderr.as_str()), (141, ""));
 }

@@ -43,6 +43,26 @@ fn success_is_not_repeated_and_with_always_it_is_until_it_is_stopped() {
     container.delete(&[]).ok();
 }
 
+/// One that stays up long enough has as many tries as at first, and who follows its output sees that of all of them.
+#[test]
+fn one_that_stayed_up_begins_anew() {
+    let runtime = own_engine!();
+    let config = runtime.scratch().join("reset.json");
+    let text = r#"{"supervision":{"backoff":{"delay":600000,"maxDelay":600000,"resetAfter":1}}}"#;
+    std::fs::write(&config, text).expect("write");
+    let quick = runtime.copy().with_flags(&["--config", &config.display().to_string()]);
+    let mut bundle = Bundle::shell("n=$(($(cat /n 2>/dev/null) + 1)); echo $n >/n; echo $n; sleep 0.1; test $n = 4");
+    bundle.set("/root/readonly", json!(false));
+    let container = Container::new(&quick, &bundle);
+    container.supervise(&["--restart", "on-failure:1"]).ok();
+    let follower = quick.invoke(&["logs", "--follow", &container.id]).start();
+    assert_eq!(container.wait(), 0);
+    assert_eq!(container.shown()["restarts"], 3);
+    let told: Vec<_> = container.events(&[]).into_iter().filter(|event| event["type"] == "restarting").collect();
+    assert!(told.iter().all(|event| event["data"] == json!({ "delayMs": 0, "inARow": 1 })), "{told:?}");
+    assert_eq!(follower.wait_within(LONG).ok().stdout, "1\n2\n3\n4\n");
+}
+
 /// While it waits for its restart it is neither gone nor there.
 #[test]
 fn one_that_waits_for_its_restart_is_not_just_deleted() {

@@ -12,6 +12,7 @@ mod devices;
 pub mod entry;
 mod file;
 mod hierarchy;
+pub mod leaf;
 mod limits;
 mod limits_v1;
 mod limits_v2;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::hierarchy::{self, Hierarchy};
 use super::limits::{self, Controllers};
 use super::systemd::{self, Unit};
-use super::{Cgroup, Created, devices, file};
+use super::{Cgroup, Created, devices, file, leaf};
 
 /// What stage1 knows about the container.
 pub struct Request<'a> {
@@ -219,7 +219,7 @@ pub(super) fn places(hierarchies: &[Hierarchy], wanted: &Wanted) -> Vec<Place> {
                 // Beside this process's cgroup, not below it: that one holds processes, and cgroup v2 does not give
                 // controllers to the children of such a one (cgroups(7), "no internal processes").
                 Wanted::Relative(path) if pure_v2 => own.parent().unwrap_or(Path::new("")).join(path),
-                Wanted::Relative(path) => own.join(path),
+                Wanted::Relative(path) => leaf::above_leaf(own).join(path),
                 Wanted::Own => own.to_path_buf(),
             };
             Place { controllers: hierarchy.controllers.clone(), mount: hierarchy.mount.clone(), path }
