@@ -31,7 +31,7 @@ pub struct Created {
 pub fn create(prepared: Prepared) -> Result<Created> {
     let _mark = trace::span("smaster: create");
     let Prepared { launch, .. } = &prepared;
-    super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
+    super::deletion::remove_abandoned(&launch.root, &launch.id)?;
     heap::reserve().on("reserve", "memory to make a container with")?;
     let state = StateDir::create(&launch.root, &launch.id)?;
     create_in(prepared, state, false)

@@ -8,7 +8,7 @@ use crate::engine::Container;
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::{Failure, Reply};
 use crate::stages::stage1::Prepared;
-use crate::stages::{lifecycle, sealed, smaster};
+use crate::stages::{deletion, sealed, smaster};
 use crate::state::{Phase, ProcessIdentity};
 use crate::sys::{On, errno_of, fd, process, retry, socket};
 use anyhow::{Context, Result, anyhow, bail};
@@ -108,7 +108,7 @@ fn become_smaster(
     let Err(error) = outcome;
     let smaster::Created { container, engine, stage2, .. } = created;
     drop(stage2);
-    let _ = lifecycle::destroy(container, engine);
+    let _ = deletion::destroy(container, engine);
     Err(error)
 }
 
