@@ -140,7 +140,7 @@ impl Life<'_> {
             return Ok(());
         }
         let place = dice.pick(calls);
-        let errors = calls::errors(&place.name());
+        let errors = calls::errors(place);
         let action = match dice.below(4) {
             0 | 1 => Action::Nothing,
             2 if !errors.is_empty() => Action::Fail(dice.pick(errors).raw_os_error()),
@@ -259,7 +259,7 @@ fn lives_with_random_commands_leave_nothing() {
     let first = number_of("RTX_TEST_SOAK_FIRST").map_or(0, |first| first as usize);
     let _ = writeln!(std::io::stderr(), "SOAK {lives} lives from {first}, RTX_TEST_SEED={seed}");
     let scenes = Verb::ALL.into_iter().map(|verb| {
-        let mut scene = Scene::new(Runtime::under_test(), verb);
+        let mut scene = Scene::new(Runtime::under_test(), super::kinds::Kind::Plain, verb);
         let places = scene.places();
         (scene, places)
     });
