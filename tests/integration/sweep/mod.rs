@@ -114,7 +114,8 @@ fn sweep(what: &str, tries_at: impl Fn(&Place) -> Vec<Action>) {
             let actions = tries_at(&place);
             actions.into_iter().map(move |action| (place.clone(), action))
         });
-        let tries = sample(verb, tries.collect());
+        let only = std::env::var("RTX_TEST_SWEEP_PLACE").unwrap_or_default();
+        let tries = sample(verb, tries.filter(|(place, _)| place.to_string().contains(&only)).collect());
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for scene in &scenes {
@@ -142,7 +143,7 @@ fn sweep(what: &str, tries_at: impl Fn(&Place) -> Vec<Action>) {
     assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// RTX_TEST_SWEEP_KIND and RTX_TEST_SWEEP_VERB choose some.
+/// RTX_TEST_SWEEP_KIND and RTX_TEST_SWEEP_VERB choose some, and RTX_TEST_SWEEP_PLACE what is swept of them: `sendmsg #1 of`.
 fn chosen() -> Vec<(Kind, Verb)> {
     let is_chosen = |variable: &str, name: &str| std::env::var(variable).map_or(true, |chosen| chosen == name);
     let kinds = Kind::ALL.into_iter().filter(|kind| is_chosen("RTX_TEST_SWEEP_KIND", kind.name()));
