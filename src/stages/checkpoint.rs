@@ -31,7 +31,7 @@ pub fn checkpoint(root: &Path, id: &str, request: &CheckpointRequest) -> Result<
     if request.leaves_running() {
         return Ok(Vec::new());
     }
-    deletion::delete_open(live, None).context("the container is saved, but not removed")
+    deletion::delete_open(live, true, None).context("the container is saved, but not removed")
 }
 
 /// A container that runs again.

@@ -77,7 +77,7 @@ pub(super) fn delete_locked(
             status => bail!("cannot delete container {} that is not stopped: {status}", live.container.record.id),
         },
     }
-    delete_open(live, directory)
+    delete_open(live, force, directory)
 }
 
 fn is_restarting(live: &Live) -> Result<bool> {
@@ -121,7 +121,7 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
 ///
 /// # Errors
 /// What could not be removed.
-pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<String>> {
+pub fn delete_open(mut live: Live, force: bool, directory: Option<&Path>) -> Result<Vec<String>> {
     let hooks = live.container.hooks().map(|hooks| hooks::operations(hooks.poststop().as_ref())).unwrap_or_default();
     let supervised = live.container.record.supervised;
     if supervised {
@@ -132,7 +132,7 @@ pub fn delete_open(mut live: Live, directory: Option<&Path>) -> Result<Vec<Strin
         kill_and_wait(&mut live, status.ok())?;
     }
     if !supervised || !end_smaster(&live.container)? {
-        live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
+        live.engine.cleanup_container(Outcome::Deleted { container: &live.container, force })?;
     }
     tell(&live.container, "deleted", json!({}));
     let Live { container: Container { state, record, .. }, .. } = live;
@@ -223,5 +223,5 @@ pub fn destroy_unlocked(container: Container, engine: Box<dyn EngineOperations>)
 pub fn destroy(container: Container, engine: Box<dyn EngineOperations>) -> Result<Vec<String>> {
     let _mark = trace::span("clean up");
     let bundle = container.record.bundle.clone();
-    delete_open(Live { container, engine }, Some(&bundle))
+    delete_open(Live { container, engine }, true, Some(&bundle))
 }

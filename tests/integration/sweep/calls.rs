@@ -131,11 +131,13 @@ pub fn is_known(place: &Place, errno: Option<Errno>, is_exec: bool) -> bool {
 }
 
 /// Why what succeeded may differ from what an undisturbed command does: the part of what the probe sees that may, or
-/// `stopped` for a container that has ended when it is looked at.
+/// `stopped` for a container that has ended when it is looked at, or `output` for what it printed.
 pub fn difference(place: &Place, errno: Option<Errno>) -> Option<&'static str> {
     match (place.name().as_str(), errno) {
         // Where no device may be made, the host's is bound in its place.
         ("mknodat", Some(Errno::PERM)) => Some("mounts"),
+        // No pipe answers so, and for a terminal it is the end.
+        ("read", Some(Errno::IO)) if place.process == "smaster" => Some("output"),
         // stage2 has been complete for long and waits for a start; `create` has ended.
         ("accept4", _) if place.process == "stage2" => Some("stopped"),
         _ => None,
