@@ -20,7 +20,7 @@ CARGO ?= $(or $(shell command -v cargo 2>/dev/null),$(wildcard $(HOME)/.cargo/bi
 
 BUILD_PACKAGES = gcc libc6-dev libseccomp-dev pkg-config
 RUN_PACKAGES = busybox-static jq
-TEST_PACKAGES = $(RUN_PACKAGES) runc crun criu podman conmon umoci uidmap strace lintian python3-yaml
+TEST_PACKAGES = $(RUN_PACKAGES) runc crun criu podman conmon umoci uidmap strace lintian python3-yaml python3-fusepy
 # For a machine with cgroup v2 alone and with systemd, which few are: see contrib/guest.
 GUEST_PACKAGES = user-mode-linux mmdebstrap e2fsprogs qemu-system-x86 seabios kmod cpio
 

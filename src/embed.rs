@@ -1,6 +1,7 @@
 //! Supervised containers for programs that embed rtx. Such a program asks [`crate::called_by_itself`] first of all, because
 //! rtx executes the program that it is part of.
 
+use crate::stages::deletion;
 use crate::stages::ending;
 use crate::stages::lifecycle::{self, Live};
 use crate::stages::supervisor::logs::Logs;
@@ -260,7 +261,7 @@ impl Container {
     /// # Errors
     /// What could not be removed.
     pub fn delete(&self, force: bool) -> Result<()> {
-        lifecycle::delete(&self.root, &self.id, force).map(drop)
+        deletion::delete(&self.root, &self.id, force).map(drop)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::CreateArgs;
 use super::{Context, launch, supervise};
-use crate::stages::{Mode, lifecycle, smaster};
+use crate::stages::{Mode, deletion, smaster};
 use anyhow::{Context as _, Result};
 
 pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
@@ -16,7 +16,7 @@ pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
     if let Err(error) = launch::announce(&args.launch, &created) {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);
-        let _ = lifecycle::destroy(container, engine);
+        let _ = deletion::destroy(container, engine);
         return Err(error);
     }
     if let Some(stage2) = &mut created.stage2 {

@@ -2,11 +2,11 @@
 
 use super::Context;
 use super::args::DeleteArgs;
-use crate::stages::lifecycle;
+use crate::stages::deletion;
 use anyhow::Result;
 
 pub fn delete(context: &Context, args: DeleteArgs) -> Result<i32> {
-    let failed = lifecycle::delete(&context.root, &args.id, args.force)?;
+    let failed = deletion::delete(&context.root, &args.id, args.force)?;
     super::report::warn(&format!("rtx delete {}", args.id), &failed);
     Ok(0)
 }

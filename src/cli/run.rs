@@ -3,7 +3,7 @@
 use super::args::RunArgs;
 use super::{Context, launch, supervise};
 use crate::stages::foreground::{self, RunOptions};
-use crate::stages::{Mode, lifecycle, smaster};
+use crate::stages::{Mode, deletion, lifecycle, smaster};
 use anyhow::Result;
 
 pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
@@ -45,7 +45,7 @@ fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stag
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);
-        let _ = lifecycle::destroy(container, engine);
+        let _ = deletion::destroy(container, engine);
         return Err(error);
     }
     if let Some(stage2) = &mut created.stage2 {

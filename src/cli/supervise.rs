@@ -7,7 +7,7 @@ use crate::config::rtx_config::Supervise;
 use crate::config::supervision::{HealthCheck, OutputSettings, RestartPolicy};
 use crate::engine::LaunchOptions;
 use crate::stages::supervisor::{self, Caller, Settings};
-use crate::stages::{Mode, lifecycle};
+use crate::stages::{Mode, deletion, lifecycle};
 use crate::sys::process::pidfd_open;
 use crate::sys::{On, errno_of};
 use anyhow::{Context as _, Result, bail};
@@ -86,7 +86,7 @@ pub fn launch(context: &Context, args: &LaunchArgs, start: bool) -> Result<i32> 
         if args.id.is_none() { launch::print_id(&id) } else { Ok(()) }
     });
     if let Err(error) = told {
-        let _ = lifecycle::delete(&context.root, &id, true);
+        let _ = deletion::delete(&context.root, &id, true);
         return Err(error);
     }
     Ok(0)

@@ -177,8 +177,8 @@ impl Container {
 pub enum Outcome<'a> {
     /// The creation failed; the engine still holds what it made.
     NotCreated,
-    /// An earlier command created it, or tried to.
-    Deleted { container: &'a Container },
+    /// An earlier command created it, or tried to. With `force` there must be nothing left afterwards.
+    Deleted { container: &'a Container, force: bool },
 }
 
 /// What an engine without a stage2 made of an `exec`.

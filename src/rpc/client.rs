@@ -3,9 +3,9 @@
 use super::{Failure, Frame, Kind, Operation, Reply, frame};
 use crate::sys::fd::close_together;
 use crate::sys::stat::Stat;
-use crate::sys::{Errno, On};
+use crate::sys::{Errno, On, process, retry};
 use anyhow::{Result, bail};
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -136,6 +136,33 @@ impl RpcClient {
         self.warnings.append(&mut reply.warnings);
         self.returned.append(&mut fds);
         Ok(reply)
+    }
+
+    /// As [`Self::wait_one`], where stage2 is about to be followed by a process that has its end of the connection as well: that
+    /// it was killed before it said so is seen by its end alone.
+    ///
+    /// # Errors
+    /// As [`Self::wait`].
+    pub fn wait_moved(&mut self, before: impl AsFd) -> Result<Reply> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                PollFd::new(before.as_fd(), process::end_events()),
+            ];
+            retry(|| poll(&mut fds, process::end_timeout(PollTimeout::NONE))).on("poll", "stage2")?;
+            if fds[0].revents().is_some_and(|events| !events.is_empty()) {
+                return self.wait_one();
+            }
+            if process::has_ended(&before, fds[1].revents()) && !self.has_heard()? {
+                return Err(Stage2Ended.into());
+            }
+        }
+    }
+
+    /// Whether something was said that has not been read.
+    fn has_heard(&self) -> Result<bool> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        Ok(retry(|| poll(&mut fds, PollTimeout::ZERO)).on("poll", "the socket to stage2")? > 0)
     }
 
     /// After the answer to Finish, where stage2 installs a seccomp filter with a listener: the listener's number, under

@@ -5,6 +5,8 @@ use crate::sys::On;
 use crate::sys::socket::is_hung_up;
 use crate::trace;
 use anyhow::{Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What stage2 has to be able to do for smaster.
@@ -95,11 +97,14 @@ fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform, untold: Co
     if kind == Kind::Prelude && outcome.is_ok() {
         return Ok(context);
     }
-    let has_moved = context.moved_to.is_some();
+    let successor = context.moved_to;
     if !(context.is_successor && outcome.is_ok()) {
-        answer(socket, &outcome, context)?;
+        // Of a successor that smaster does not hear of, nobody would wait for the end.
+        answer(socket, &outcome, context).inspect_err(|_| {
+            let _ = successor.map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+        })?;
     }
-    if has_moved {
+    if successor.is_some() {
         std::process::exit(0);
     }
     outcome.map(|()| Context::new(Vec::new()))

@@ -1,8 +1,9 @@
 //! `checkpoint` and `restore`: the engine saves what runs, or makes a container of what was saved. Around that are the
 //! same steps as around every other container: the lock and the record, and that nothing is left of what failed.
 
+use super::deletion;
 use super::foreground::{self, Ended, Signals};
-use super::lifecycle::{self, Live};
+use super::lifecycle::Live;
 use super::relay::Terminal;
 use super::smaster::new_record;
 use super::stage1::Prepared;
@@ -30,7 +31,7 @@ pub fn checkpoint(root: &Path, id: &str, request: &CheckpointRequest) -> Result<
     if request.leaves_running() {
         return Ok(Vec::new());
     }
-    lifecycle::delete_open(live, None).context("the container is saved, but not removed")
+    deletion::delete_open(live, true, None).context("the container is saved, but not removed")
 }
 
 /// A container that runs again.
@@ -73,7 +74,7 @@ pub fn restore_foreground(prepared: Prepared, options: RestoreOptions<'_>) -> Re
     let mut running = announced(restore(prepared, options.request)?, options.announce)?;
     running.container.state.unlock();
     let outcome = watch(&mut running, terminal, &signals);
-    let removed = lifecycle::destroy_unlocked(running.container, running.engine);
+    let removed = deletion::destroy_unlocked(running.container, running.engine);
     let status = outcome?;
     Ok(Ended { status, failed_hooks: removed.context("remove the container after its end")? })
 }
@@ -89,7 +90,7 @@ fn announced(running: Running, announce: &mut dyn FnMut(&Restored) -> Result<()>
     match announce(&running.restored) {
         Ok(()) => Ok(running),
         Err(error) => {
-            let _ = lifecycle::destroy(running.container, running.engine);
+            let _ = deletion::destroy(running.container, running.engine);
             Err(error)
         }
     }
@@ -98,7 +99,7 @@ fn announced(running: Running, announce: &mut dyn FnMut(&Restored) -> Result<()>
 /// Makes the container. Where that fails, nothing of it is left.
 fn restore(prepared: Prepared, request: &RestoreRequest) -> Result<Running> {
     let Prepared { launch, mut engine } = prepared;
-    lifecycle::remove_abandoned(&launch.root, &launch.id)?;
+    deletion::remove_abandoned(&launch.root, &launch.id)?;
     let state = StateDir::create(&launch.root, &launch.id)?;
     let mut undo = Undo { engine: &mut *engine, state: Some(state), restored: None };
     let record = build(&mut undo, &launch, request)?;

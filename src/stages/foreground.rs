@@ -1,10 +1,10 @@
 //! The foreground mode: this command stays until the process has ended, passes signals on, and relays the terminal.
 
-use super::lifecycle;
 use super::notify::NotifyProxy;
 use super::relay::{Relay, Terminal};
 use super::smaster::{self, Created};
 use super::stage1::Prepared;
+use super::{deletion, lifecycle};
 use crate::engine::{ExitStatus, InitProcess};
 use crate::sys::{Errno, On, process};
 use crate::trace;
@@ -88,7 +88,7 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
     if options.keep && outcome.is_ok() {
         return Ok(Ended { status: outcome?, failed_hooks: Vec::new() });
     }
-    let removed = lifecycle::destroy_unlocked(container, engine);
+    let removed = deletion::destroy_unlocked(container, engine);
     let status = outcome?;
     let failed_hooks = removed.context("remove the container after its end")?;
     Ok(Ended { status, failed_hooks })

@@ -2,7 +2,7 @@
 //! work in and whose creation was never completed, or whose container has ended and was to be removed by a command that is
 //! gone; and what systemd has of a container whose state is gone.
 
-use super::lifecycle;
+use super::deletion;
 use crate::engine::oci::{cgroup, seccomp};
 use crate::engine::remains::{self, Thing, Unrecorded};
 use crate::engine::{Container, table};
@@ -82,13 +82,13 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
             let config = state.config().ok();
             let cgroups = config.map(|config| Unrecorded::find(root, id, Some(&config))).transpose()?;
             let things = cgroups.iter().flat_map(Unrecorded::things).chain([directory]).collect();
-            remove(things, about, dry_run, found, || lifecycle::delete_locked(root, state, true, None));
+            remove(things, about, dry_run, found, || deletion::delete_locked(root, state, true, None));
         }
         Err(error) => found.push(left(directory, "which cannot be read", format!("{error:#}; {force}"))),
         Ok(record) if !record.complete => {
             let things = remains::recorded(&record)?.into_iter().chain([directory]).collect();
             let about = of(id, "whose creation was never completed");
-            remove(things, about, dry_run, found, || lifecycle::delete_locked(root, state, true, None));
+            remove(things, about, dry_run, found, || deletion::delete_locked(root, state, true, None));
         }
         Ok(record) => {
             for name in state.unfinished_files()? {
@@ -110,7 +110,7 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
             }
             let about = of(id, "which has ended, and whose `run` is gone");
             remove(things, about, dry_run, found, || {
-                lifecycle::delete_locked(root, container.state, true, Some(&bundle))
+                deletion::delete_locked(root, container.state, true, Some(&bundle))
             });
         }
     }

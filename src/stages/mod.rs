@@ -5,6 +5,7 @@
 //! the caller's subreaper; supervised, it is a process of its own for as long as the container lives.
 
 pub mod checkpoint;
+pub mod deletion;
 pub mod doctor;
 pub mod ending;
 pub mod exec;

@@ -34,7 +34,7 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     heap::reserve().on("reserve", "memory to make a container with")?;
     let state = match StateDir::create(&launch.root, &launch.id) {
         Err(error) if error.is::<AlreadyExists>() => {
-            super::lifecycle::remove_abandoned(&launch.root, &launch.id)?;
+            super::deletion::remove_abandoned(&launch.root, &launch.id)?;
             StateDir::create(&launch.root, &launch.id)?
         }
         other => other?,

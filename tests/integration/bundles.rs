@@ -6,10 +6,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::support::children::poll_until;
 use crate::support::runtime::{engine, next_number, read_lossy};
 use crate::support::terminal::Terminal;
-use crate::support::{Output, Runtime, is_root, needs_root, skip};
+use crate::support::{Bundle, Container, Output, Runtime, is_root, needs_root, skip};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/bundles")
@@ -164,4 +166,20 @@ fn mock_does_as_its_annotations_say() {
     }
     let output = run(&runtime, "mock", &[]);
     assert_eq!((output.code, &*output.stdout), (7, "Hello from a process that never was.\n"), "{}", output.stderr);
+}
+
+/// What is pretended to fail does not keep a container there for good.
+#[test]
+fn mock_that_cannot_be_deleted_is_deleted_by_force() {
+    let runtime = Runtime::under_test();
+    if !has_engine(&runtime, "mock") {
+        skip!("there is no engine mock");
+    }
+    let (runtime, mut bundle) = (runtime.with_flags(&["--engine", "mock"]), Bundle::new());
+    bundle.set("/annotations", json!({ "org.rtx.mock.fail": "delete" }));
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    assert_eq!(container.delete(&[]).code, 1);
+    container.delete(&["--force"]).ok();
+    assert_eq!(container.state(), None);
 }

@@ -2,7 +2,6 @@
 //! functions are libFuzzer's: see CONTRIBUTING.md.
 
 use std::fs;
-use std::io::Write;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::schema::samples::Schema;
 use crate::support::chance::Chance;
+use crate::support::report_total;
 
 /// Mutations of each target; `RTX_TEST_FUZZ` is another number.
 const ROUNDS: usize = 3000;
@@ -164,11 +164,6 @@ fn fuzz(target: &str) {
     let rounds = std::env::var("RTX_TEST_FUZZ").ok().and_then(|number| number.parse().ok()).unwrap_or(ROUNDS);
     let (corpus, mut chance) = (corpus(target), Chance::new());
     let seed = chance.seed();
-    let _ = writeln!(
-        std::io::stderr(),
-        "fuzz {target}: {} of the corpus, {rounds} more, RTX_TEST_SEED={seed}",
-        corpus.len()
-    );
     let mutations = (0..rounds).map(|_| mutate(&corpus[chance.below(corpus.len())], &corpus, &mut chance));
     for input in corpus.iter().cloned().chain(mutations) {
         if catch_unwind(|| rtx::fuzzing::run(target, &input)).is_err() {
@@ -177,6 +172,7 @@ fn fuzz(target: &str) {
             panic!("{target}: the input is in {} (RTX_TEST_SEED={seed})", file.display());
         }
     }
+    report_total(&format!("INPUT fuzz {target}: {} tried, 0 wrong, RTX_TEST_SEED={seed}", corpus.len() + rounds));
 }
 
 macro_rules! targets {

@@ -131,3 +131,35 @@ fn unsafe_code_is_in_its_place_and_explained() {
     assert!(blocks > 50, "{blocks} unsafe blocks were found");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+/// Whether there is a test, or with `::` at the end a module of tests, of that name.
+fn is_test(name: &str) -> bool {
+    let directory = Path::new(ROOT).join("tests/integration");
+    let (module, function) = name.rsplit_once("::").unwrap_or(("", name));
+    let file = directory.join(module.replace("::", "/"));
+    let texts =
+        [file.with_extension("rs"), file.join("mod.rs")].map(|file| fs::read_to_string(file).unwrap_or_default());
+    // Some are made by a macro from a list of names.
+    let has = |text: &String| text.contains("#[test]") && text.contains(function);
+    if function.is_empty() { texts.iter().any(|text| !text.is_empty()) } else { texts.iter().any(has) }
+}
+
+/// Each defence names a test that attacks it, and there is that test.
+#[test]
+fn what_security_says_is_tested() {
+    let text = fs::read_to_string(Path::new(ROOT).join("SECURITY.md")).expect("read SECURITY.md");
+    let (_, table) = text.split_once("| attack | defence | test |\n").expect("the table of defences");
+    let rows: Vec<&str> = table.lines().skip(1).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 10, "{} rows were found", rows.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            wrong.push(format!("no test: {row}"));
+        }
+        let missing = names.into_iter().filter(|name| !is_test(name) && !is_test(&format!("escapes::{name}")));
+        wrong.extend(missing.map(str::to_owned));
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}

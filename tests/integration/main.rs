@@ -40,6 +40,7 @@ mod selinux;
 mod service;
 mod shared_cgroup;
 mod shipped;
+mod slow_files;
 mod slowed;
 mod supervised;
 mod support;

@@ -2,6 +2,7 @@ use super::*;
 use serde_json::json;
 
 mod corpus;
+mod linux_rules;
 mod rules;
 
 /// A document that nothing is wrong with.

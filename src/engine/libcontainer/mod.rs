@@ -114,7 +114,7 @@ impl EngineOperations for LibcontainerEngine {
     fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()> {
         let directory = match outcome {
             Outcome::NotCreated => self.making.take(),
-            Outcome::Deleted { container } => Some(directory(container)?),
+            Outcome::Deleted { container, .. } => Some(directory(container)?),
         };
         // Where there is no directory, libcontainer has removed what it made.
         let Some(directory) = directory.filter(|directory| directory.exists()) else { return Ok(()) };

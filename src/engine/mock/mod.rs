@@ -74,7 +74,9 @@ impl EngineOperations for MockEngine {
     fn cleanup_container(&mut self, outcome: Outcome<'_>) -> Result<()> {
         match outcome {
             Outcome::NotCreated => Ok(()),
-            Outcome::Deleted { container } => script(&container.record)?.may("delete"),
+            // What is pretended to fail must not keep the container there for good.
+            Outcome::Deleted { force: true, .. } => Ok(()),
+            Outcome::Deleted { container, .. } => script(&container.record)?.may("delete"),
         }
     }
 

@@ -227,7 +227,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
 /// Sends a batch that ends with a move, and follows: the process that goes on as stage2 is another one.
 pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
     rpc.send(batch)?;
-    let Some(pid) = rpc.wait_one()?.moved_to else { bail!("stage2 did not say which process goes on") };
+    let Some(pid) = rpc.wait_moved(&init.pidfd)?.moved_to else { bail!("stage2 did not say which process goes on") };
     let before = nix::unistd::Pid::from_raw(init.pid);
     init.pidfd = pidfd_open(pid).on("pidfd_open", pid)?;
     init.pid = pid;

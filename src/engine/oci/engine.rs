@@ -105,7 +105,7 @@ impl EngineOperations for OciEngine {
                     None => Ok(()),
                 })
             }
-            Outcome::Deleted { container } => {
+            Outcome::Deleted { container, .. } => {
                 live::remove_groups(container)?;
                 live::unmount_host_root(container)?;
                 live::rename_net_devices(container)

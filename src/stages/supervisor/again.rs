@@ -44,7 +44,7 @@ fn restart(root: &Path, id: &str) -> Result<(i32, Vec<String>, Option<OwnedFd>)>
     }
     let supervision: Supervision = live.container.state.supervision()?.context("nothing is known of smaster")?;
     if !supervision.cleaned {
-        live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
+        live.engine.cleanup_container(Outcome::Deleted { container: &live.container, force: true })?;
     }
     let launch = supervision.settings.launch;
     let Live { container, .. } = live;

@@ -9,8 +9,8 @@ use crate::engine::{Container, live};
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::{Failure, Reply};
 use crate::stages::stage1::Prepared;
-use crate::stages::{lifecycle, sealed, smaster};
-use crate::state::{Phase, ProcessIdentity};
+use crate::stages::{deletion, sealed, smaster};
+use crate::state::{Phase, ProcessIdentity, StateDir};
 use crate::sys::{On, errno_of, fd, process, retry, socket};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::AtFlags;
@@ -21,6 +21,11 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long another command may have the lock of a container that has to go.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A supervised container that waits to be started.
 pub struct Born {
@@ -52,8 +57,14 @@ pub fn create(prepared: Prepared, settings: Settings) -> Result<Born> {
     let command = std::process::id();
     match process::fork().on("fork", "smaster")? {
         Some(child) => {
+            let (root, id) = (prepared.launch.root.clone(), prepared.launch.id.clone());
             drop((theirs, prepared));
-            hear(&ours, child)
+            let mut born = Born { pid: child, init: 0, warnings: Vec::new() };
+            let heard = hear(&ours, &mut born);
+            if heard.is_err() && born.init != 0 {
+                remove_unwatched(&root, &id, born.init);
+            }
+            heard.map(|()| born)
         }
         None => {
             drop(ours);
@@ -65,9 +76,18 @@ pub fn create(prepared: Prepared, settings: Settings) -> Result<Born> {
     }
 }
 
+/// A container whose smaster has failed, or was killed, since it said that the container is there: with the lock, and only
+/// if it is still that one.
+fn remove_unwatched(root: &Path, id: &str, init: i32) {
+    let Ok(state) = StateDir::open_locked_within(root, id, LOCK_TIMEOUT) else { return };
+    if state.record().is_ok_and(|record| record.init.is_some_and(|found| found.pid == init)) {
+        let _ = deletion::delete_locked(root, state, true, None);
+    }
+}
+
 /// The command's side: waits until smaster watches.
-fn hear(smaster: &OwnedFd, pid: i32) -> Result<Born> {
-    let mut born = Born { pid, init: 0, warnings: Vec::new() };
+fn hear(smaster: &OwnedFd, born: &mut Born) -> Result<()> {
+    let pid = born.pid;
     loop {
         let reply: Reply = match frame::receive(smaster)? {
             Some(frame) => frame.parse()?,
@@ -83,7 +103,7 @@ fn hear(smaster: &OwnedFd, pid: i32) -> Result<Born> {
         }
         match reply.moved_to {
             Some(init) => born.init = init,
-            None => return Ok(born),
+            None => return Ok(()),
         }
     }
 }
@@ -111,7 +131,7 @@ fn become_smaster(
     let Err(error) = outcome;
     let smaster::Created { container, engine, stage2, .. } = created;
     drop(stage2);
-    let _ = lifecycle::destroy(container, engine);
+    let _ = deletion::destroy(container, engine);
     Err(error)
 }
 

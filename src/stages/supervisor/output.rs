@@ -54,11 +54,6 @@ impl Output {
         Ok(Self { format: settings.format, files, formatted: Vec::new(), cut: [false; 2], lost: 0 })
     }
 
-    /// Nobody wants it, or it cannot be written.
-    pub fn nowhere() -> Self {
-        Self { format: OutputFormat::None, files: Vec::new(), formatted: Vec::new(), cut: [false; 2], lost: 0 }
-    }
-
     pub fn write(&mut self, stream: Stream, bytes: &[u8]) {
         match self.format {
             OutputFormat::None => {}

@@ -184,7 +184,7 @@ impl Streams {
         let fd = slot.as_ref()?;
         match retry(|| read(fd, buffer)) {
             Ok(length @ 1..) => Some(length),
-            Err(Errno::EAGAIN) => Some(0),
+            Err(Errno::EAGAIN | Errno::ENOMEM) => Some(0),
             // The end of a terminal is an I/O error.
             Ok(0) | Err(_) => {
                 *slot = None;

@@ -90,6 +90,10 @@ fn look(
     let id = &container.record.id;
     let known = if container.record.supervised { view::known(&container.state)? } else { None };
     let has_ended = known.as_ref().is_some_and(|(supervision, _)| supervision.phase == Phase::Ended);
+    let is_lost = known.as_ref().is_some_and(|(_, watched)| !watched) && container.record.init.is_none();
+    if is_lost && !has_ended && !is_over(&container.state)? {
+        bail!("container {id:?} was to be restarted, and nobody does that: its smaster was killed");
+    }
     let smaster = known.filter(|(_, watched)| *watched).map(|(supervision, _)| supervision.smaster);
     let init = container.record.init.as_ref();
     match condition {

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 use super::samples::Schema;
-use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine};
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine, report_total};
 
 /// More than any of it may take.
 const MEMORY: &str = "--as=1073741824";
@@ -162,7 +162,7 @@ fn no_document_is_run_that_is_none() {
             wrongly.extend(is_refused(&runtime, words).err().map(|error| format!("{name}: {error}")));
         }
     }
-    let _ = writeln!(std::io::stderr(), "documents that are none: {count} tried, {} not refused", wrongly.len());
+    report_total(&format!("INPUT documents that are none: {count} tried, {} wrong", wrongly.len()));
     assert!(wrongly.is_empty(), "\n{}", wrongly.join("\n"));
     let left = leftover::of(&bundle.name(), bundle.path(), &runtime.root());
     assert!(left.is_empty() && !runtime.root().exists(), "left behind: {left:?}");

@@ -1,7 +1,6 @@
 //! Every property of the schema on the real binary: what is right is accepted, or refused as not supported; what violates
 //! the schema is found where it is, and nothing is created from it.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use rtx::config::check::UNSUPPORTED;
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::samples::{Schema, concrete, wrong};
 use crate::support::runtime::next_number;
-use crate::support::{Bundle, Output, Runtime, leftover, needs_root, skip};
+use crate::support::{Bundle, Output, Runtime, leftover, needs_root, report_total, skip};
 
 /// Sections that are checked and not described here.
 const FOREIGN: &[&str] = &["/solaris", "/windows", "/vm", "/zos", "/freebsd"];
@@ -207,7 +206,7 @@ fn no_violation_is_run() {
             run.push(format!("{what}: code {} {}", output.code, output.stderr.trim()));
         }
     }
-    let _ = writeln!(std::io::stderr(), "schema violations: {count} tried, {} run", run.len());
+    report_total(&format!("INPUT schema violations: {count} tried, {} wrong", run.len()));
     let states: Vec<PathBuf> = std::fs::read_dir(bench.runtime.root())
         .into_iter()
         .flatten()

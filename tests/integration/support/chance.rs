@@ -10,7 +10,10 @@ impl Chance {
     pub fn new() -> Chance {
         let given = std::env::var("RTX_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
         let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
-        let seed = given.unwrap_or_else(now);
+        Chance::from_seed(given.unwrap_or_else(now))
+    }
+
+    pub fn from_seed(seed: u64) -> Chance {
         Chance { seed, state: seed }
     }
 
@@ -28,5 +31,13 @@ impl Chance {
     /// A number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
+    }
+
+    pub fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
     }
 }

@@ -1,10 +1,13 @@
-//! Fails one system call of a program, or kills the program at it: `fault REPORT ROLE CALL WHEN ACTION PROGRAM [ARGUMENT...]`.
-//! ROLE 0 is the program, 1 the first process that it makes, and so on; CALL is a number, of which the WHEN-th one from
-//! the program's execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as the program does.
+//! Fails one system call of a program, or kills the program at it: `fault REPORT OWN ROLE CALL WHEN ACTION PROGRAM
+//! [ARGUMENT...]`. ROLE 0 is the program, 1 the first process or thread that it makes, and so on; CALL is a number, of which
+//! the WHEN-th one from the program's execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as
+//! the program does, and with it; with `+` after ROLE not before that process has ended as well, or all where ACTION is
+//! `none`. A process that executes something else than OWN, or a copy of it, is nobody's concern any more.
 //!
 //! strace does nearly the same, but counts the calls of all processes alike, so that those of the second cannot be reached
-//! without those of the first. The report has one line for each process, `pid PID`, and one for each call, `ROLE CALL`,
-//! where ACTION is `none`; otherwise `hit` where there was such a call.
+//! without those of the first. The report has one line for each process, `pid PID`, and where ACTION is `none` one
+//! for each execution, `exec ROLE`, and for each call, `ROLE CALL SECOND-ARGUMENT`; otherwise `hit` where there was such a
+//! call.
 //!
 //! Compiled on its own (see `payload.rs`), with nothing but std.
 
@@ -102,6 +105,7 @@ fn spawn(words: &[String]) -> c_int {
 
 struct Fault {
     role: usize,
+    lingers: bool,
     call: u64,
     when: u32,
     action: String,
@@ -111,9 +115,9 @@ struct Fault {
 
 impl Fault {
     /// At the entry of a call: what it is to return instead of being made.
-    fn meet(&mut self, pid: c_int, role: usize, call: u64) -> Option<i64> {
+    fn meet(&mut self, pid: c_int, role: usize, call: u64, argument: u64) -> Option<i64> {
         if self.action == "none" {
-            let _ = writeln!(self.report, "{role} {call}");
+            let _ = writeln!(self.report, "{role} {call} {argument}");
             return None;
         }
         if role != self.role || call != self.call {
@@ -132,6 +136,16 @@ impl Fault {
         Some(-self.action.parse::<i64>().expect("an error number"))
     }
 
+    /// Whether more is to come of what is looked at, when the program itself has ended.
+    fn goes_on(&self, processes: &HashMap<c_int, Process>) -> bool {
+        self.lingers && processes.values().any(|process| self.action == "none" || process.role == self.role)
+    }
+
+    fn end(&self, path: &str, code: i32) -> ! {
+        std::fs::write(path, &self.report).expect("write the report");
+        exit(code)
+    }
+
     /// Whether the calls of this role are looked at, still.
     fn watches(&self, role: usize) -> bool {
         self.action == "none" || role == self.role && self.seen < self.when
@@ -145,42 +159,50 @@ const BRK: u64 = 12;
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [report, role, call, when, action, program @ ..] = words.as_slice() else {
-        eprintln!("fault REPORT ROLE CALL WHEN ACTION PROGRAM [ARGUMENT...]");
+    let [report, own, role, call, when, action, program @ ..] = words.as_slice() else {
+        eprintln!("fault REPORT OWN ROLE CALL WHEN ACTION PROGRAM [ARGUMENT...]");
         exit(2);
     };
-    let number = |word: &String| word.parse::<u32>().expect("a number");
-    let (role, call, when) = (number(role) as usize, u64::from(number(call)), number(when));
-    let mut fault = Fault { role, call, when, action: action.clone(), seen: 0, report: String::new() };
+    let number = |word: &str| word.parse::<u32>().expect("a number");
+    let lingers = role.ends_with('+');
+    let (role, call, when) = (number(role.trim_end_matches('+')) as usize, u64::from(number(call)), number(when));
+    let mut fault = Fault { role, lingers, call, when, action: action.clone(), seen: 0, report: String::new() };
+    // A copy, in memory or on another mount, has the size of the original and nothing else in common.
+    let size = |path: &str| std::fs::metadata(path).map(|file| file.len()).ok();
+    let is_own = |pid: c_int| size(&format!("/proc/{pid}/exe")) == size(own);
     let first = spawn(program);
     let _ = writeln!(fault.report, "pid {first}");
     let mut processes = HashMap::from([(first, Process::default())]);
+    let (mut roles, mut code) = (1, None);
     loop {
         let mut status = 0;
         // SAFETY: the status is written to a value that lives on.
         let pid = unsafe { waitpid(-1, &mut status, WALL) };
         if pid < 0 {
-            exit(2);
+            fault.end(report, code.unwrap_or(2));
         }
         if status & 0xff != 0x7f {
+            processes.remove(&pid);
             if pid == first {
-                std::fs::write(report, &fault.report).expect("write the report");
-                exit(if status & 0x7f == 0 { status >> 8 & 0xff } else { 128 + (status & 0x7f) });
+                code = Some(if status & 0x7f == 0 { status >> 8 & 0xff } else { 128 + (status & 0x7f) });
             }
-            continue;
+            match code {
+                Some(code) if !fault.goes_on(&processes) => fault.end(report, code),
+                _ => continue,
+            }
         }
         let (mut signal, event) = (status >> 8 & 0xff, status >> 16);
-        let role = processes.len();
         let process = processes.entry(pid).or_insert_with(|| {
             signal = 0;
-            Process { role, ..Process::default() }
+            roles += 1;
+            Process { role: roles - 1, ..Process::default() }
         });
+        let mut is_over = false;
         if event == EVENT_EXEC {
             process.executions += 1;
-            // rtx executes itself as init, and init its program, which is nobody's concern.
-            if process.role > 0 && process.executions == 2 {
-                request(DETACH, pid, 0, 0);
-                continue;
+            is_over = pid != first && !is_own(pid);
+            if !is_over && fault.action == "none" {
+                let _ = writeln!(fault.report, "exec {}", process.role);
             }
         } else if EVENTS_NEW.contains(&event) {
             let mut made = 0u64;
@@ -192,7 +214,7 @@ fn main() {
             request(SYSCALL_INFO, pid, size_of_val(&info), info.as_mut_ptr() as usize);
             let is_entry = info[0] & 0xff == 1;
             if is_entry && (process.role > 0 || process.executions > 0) {
-                process.result = fault.meet(pid, process.role, info[3]).map(|error| match info[3] {
+                process.result = fault.meet(pid, process.role, info[3], info[5]).map(|error| match info[3] {
                     CLOSE => (RAX, error),
                     BRK => {
                         set_register(pid, RDI, 0);
@@ -207,9 +229,14 @@ fn main() {
                 set_register(pid, register, value);
             }
             // The first process of a pid namespace cannot abort while it is traced.
-            if was_meant && process.role > 0 {
-                request(DETACH, pid, 0, 0);
-                continue;
+            is_over = was_meant && process.role > 0;
+        }
+        if is_over {
+            processes.remove(&pid);
+            request(DETACH, pid, 0, 0);
+            match code {
+                Some(code) if !fault.goes_on(&processes) => fault.end(report, code),
+                _ => continue,
             }
         }
         if event != 0 || signal == SIGTRAP | 0x80 {

@@ -26,6 +26,11 @@ pub fn report_skip(name: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
 }
 
+/// Says what a test has tried, and what came of it, in the same way; contrib/build/test repeats it at the end.
+pub fn report_total(text: &str) {
+    let _ = writeln!(std::io::stderr(), "TOTAL {text}");
+}
+
 /// The name of the test that is running: libtest names its threads so.
 pub fn test_name() -> String {
     std::thread::current().name().unwrap_or("?").to_owned()

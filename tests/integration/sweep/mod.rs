@@ -1,22 +1,24 @@
 //! One system call after another of each command fails, or the command is killed at it. Whatever was asked for has happened
 //! then, or an error says what did not, and nothing is left that `delete --force` does not remove.
 //!
-//! A sample, always the same, is tried; `RTX_TEST_SWEEP=all` tries all. What came of each is in sweep-*.log, in cargo's
+//! A sample, always the same, is tried; `RTX_TEST_SWEEP=all` tries all, and a number so many of each. What came of each is in sweep-*.log, in cargo's
 //! directory for test artefacts.
 
 mod calls;
+mod kinds;
 mod scene;
 mod soak;
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{own_engine, skip};
+use crate::support::{own_engine, report_total, skip};
 use calls::Place;
+use kinds::Kind;
 use scene::{Action, Scene, Verb, reaping};
 
 /// How many tries of each command are in the sample.
@@ -40,7 +42,7 @@ struct Totals {
 fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
     let errno = action.errno();
     let kind = errno.map_or_else(|| "killed".to_owned(), |errno| format!("{errno:?}"));
-    let name = format!("{}: {place}: {kind}", scene.verb.name());
+    let name = format!("{}: {place}: {kind}", scene.name());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let container = scene.fresh();
         let disturbed = scene.disturb(&container, Some(place), *action);
@@ -52,12 +54,8 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
             }
             (Ok(disturbed), _) => reaping(disturbed, || {
                 excuse = calls::excuse(place, disturbed.output.code);
-                let result = scene.judge(
-                    &container,
-                    &disturbed.output,
-                    excuse.map(|_| place.role),
-                    calls::difference(place, errno),
-                );
+                let result =
+                    scene.judge(&container, disturbed, excuse.map(|_| place.role), calls::difference(place, errno));
                 scene.remove(&container).and(result)
             }),
         };
@@ -87,35 +85,37 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
 
 /// Every so many of the tries, so that the sample is spread over the whole command, and what has gone wrong before.
 fn sample(verb: Verb, tries: Vec<Try>) -> Vec<Try> {
-    if std::env::var("RTX_TEST_SWEEP").is_ok_and(|value| value == "all") || tries.len() <= SAMPLE {
+    let wanted = std::env::var("RTX_TEST_SWEEP").unwrap_or_default();
+    let (count, total) = (wanted.parse().unwrap_or(SAMPLE), tries.len());
+    if wanted == "all" || total <= count {
         return tries;
     }
-    let total = tries.len();
-    let spread: Vec<usize> = (0..SAMPLE).map(|index| index * total / SAMPLE).collect();
+    let spread: HashSet<usize> = (0..count).map(|index| index * total / count).collect();
     let is_chosen = |(index, (place, action)): &(usize, Try)| {
         spread.contains(index) || calls::is_known(place, action.errno(), verb == Verb::Exec)
     };
     tries.into_iter().enumerate().filter(is_chosen).map(|(_, one)| one).collect()
 }
 
-fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
+fn sweep(what: &str, tries_at: impl Fn(&Place) -> Vec<Action>) {
     let runtime = own_engine!();
     if !cfg!(target_arch = "x86_64") {
         skip!("the program that disturbs others knows only the registers of x86_64");
     }
     drop(runtime);
     let mut wrong = Vec::new();
-    for &verb in verbs {
+    for (kind, verb) in chosen() {
         let totals = Mutex::new(Totals::default());
         let mut scenes: Vec<Scene> =
-            (0..WORKERS).map(|_| Scene::new(crate::support::Runtime::under_test(), verb)).collect();
+            (0..WORKERS).map(|_| Scene::new(crate::support::Runtime::under_test(), kind, verb)).collect();
         let places = scenes.iter_mut().map(Scene::places).next_back().unwrap_or_default();
         let calls = places.len();
         let tries = places.into_iter().flat_map(|place| {
             let actions = tries_at(&place);
             actions.into_iter().map(move |action| (place.clone(), action))
         });
-        let tries = sample(verb, tries.collect());
+        let only = std::env::var("RTX_TEST_SWEEP_PLACE").unwrap_or_default();
+        let tries = sample(verb, tries.filter(|(place, _)| place.to_string().contains(&only)).collect());
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for scene in &scenes {
@@ -127,39 +127,40 @@ fn sweep(kind: &str, verbs: &[Verb], tries_at: impl Fn(&Place) -> Vec<Action>) {
             }
         });
         let totals = totals.into_inner().expect("the totals");
-        let _ = writeln!(
-            std::io::stderr(),
-            "SWEEP {kind} {}: {calls} calls, {} tried, {} hit, {} succeeded all the same, {} excused, {} wrong",
-            verb.name(),
+        let name = scenes[0].name();
+        report_total(&format!(
+            "SWEEP {what} {name}: {calls} calls, {} tried, {} hit, {} succeeded all the same, {} excused, {} wrong",
             totals.tried,
             totals.hit,
             totals.succeeded,
             totals.excused,
             totals.wrong.len()
-        );
-        let file = format!("sweep-{kind}-{}.log", verb.name().replace(" --", "-"));
+        ));
+        let file = format!("sweep-{what}-{}.log", name.replace(" --", "-").replace(' ', "-"));
         std::fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join(file), totals.log).expect("write the log");
         wrong.extend(totals.wrong);
     }
     assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// RTX_TEST_SWEEP_VERB chooses one.
-fn verbs() -> Vec<Verb> {
-    let chosen = std::env::var("RTX_TEST_SWEEP_VERB").ok();
-    Verb::ALL.into_iter().filter(|verb| chosen.as_ref().is_none_or(|name| verb.name() == name)).collect()
+/// RTX_TEST_SWEEP_KIND and RTX_TEST_SWEEP_VERB choose some, and RTX_TEST_SWEEP_PLACE what is swept of them: `sendmsg #1 of`.
+fn chosen() -> Vec<(Kind, Verb)> {
+    let is_chosen = |variable: &str, name: &str| std::env::var(variable).map_or(true, |chosen| chosen == name);
+    let kinds = Kind::ALL.into_iter().filter(|kind| is_chosen("RTX_TEST_SWEEP_KIND", kind.name()));
+    let all = kinds.flat_map(|kind| kind.verbs().iter().map(move |verb| (kind, *verb)));
+    all.filter(|(_, verb)| is_chosen("RTX_TEST_SWEEP_VERB", verb.name())).collect()
 }
 
 #[test]
 fn a_call_fails() {
     let errors = |place: &Place| {
-        let errors = calls::errors(&place.name()).iter();
+        let errors = calls::errors(place).iter();
         errors.map(|errno| Action::Fail(errno.raw_os_error())).collect()
     };
-    sweep("faults", &verbs(), errors);
+    sweep("faults", errors);
 }
 
 #[test]
 fn a_command_is_killed() {
-    sweep("kills", &verbs(), |_| vec![Action::Kill]);
+    sweep("kills", |_| vec![Action::Kill]);
 }

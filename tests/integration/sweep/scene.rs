@@ -9,8 +9,11 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::{Value, json};
 
 use super::calls::{self, Place};
+use super::kinds::Kind;
 use crate::support::children::{is_alive, poll_until};
+use crate::support::runtime::Invocation;
 use crate::support::runtime::{next_number, read_lossy};
+use crate::support::terminal::{FdSocket, Terminal};
 use crate::support::{Bundle, Container, Output, Runtime, leftover, payload};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -64,6 +67,7 @@ impl Action {
 /// The command under test and the place where it works.
 pub struct Scene {
     pub runtime: Runtime,
+    pub kind: Kind,
     pub verb: Verb,
     bundle: Bundle,
     /// What the program sees in a container that nobody disturbed.
@@ -93,6 +97,8 @@ pub fn reaping<T>(disturbed: &Disturbed, work: impl FnOnce() -> T) -> T {
 pub struct Disturbed {
     pub output: Output,
     pub report: String,
+    /// Where the terminal has been sent to.
+    console: Option<FdSocket>,
 }
 
 impl Disturbed {
@@ -106,8 +112,9 @@ impl Disturbed {
 }
 
 impl Scene {
-    pub fn new(runtime: Runtime, verb: Verb) -> Scene {
+    pub fn new(runtime: Runtime, kind: Kind, verb: Verb) -> Scene {
         let mut bundle = Bundle::new();
+        kind.furnish(&mut bundle);
         let probe = bundle.spec["process"]["args"].clone();
         // Between the start and the end of what the probe prints; `run` ends with it, the others are looked at.
         let end = if verb == Verb::Run { "exit 7" } else { "exec sleep 600" };
@@ -116,7 +123,18 @@ impl Scene {
         args.extend(probe.as_array().expect("args").iter().cloned());
         bundle.spec["process"]["args"] = args.into();
         bundle.write();
-        Scene { runtime, verb, bundle, expected: None }
+        Scene { runtime, kind, verb, bundle, expected: None }
+    }
+
+    pub fn name(&self) -> String {
+        match self.kind {
+            Kind::Plain => self.verb.name().to_owned(),
+            kind => format!("{} {}", kind.name(), self.verb.name()),
+        }
+    }
+
+    fn is_supervised(&self) -> bool {
+        self.kind == Kind::Supervised
     }
 
     /// Every call of an undisturbed command.
@@ -125,10 +143,11 @@ impl Scene {
         self.prepare(&container);
         let done = self.disturb(&container, None, Action::Nothing).expect("an undisturbed command ends");
         assert_eq!(done.output.code, self.success(), "{}", done.output.stderr);
-        let seen = self.seen(&container, &done.output).expect("an undisturbed command does its work");
+        let seen = self.seen(&container, &done).expect("an undisturbed command does its work");
+        self.remove(&container).expect("what was made undisturbed can be removed");
         drop(container);
         self.expected = seen;
-        calls::places(&done.report)
+        calls::places(&done.report, self.kind.roles(self.verb))
     }
 
     pub fn fresh(&self) -> Container<'_> {
@@ -138,20 +157,44 @@ impl Scene {
     }
 
     fn prepare(&self, container: &Container<'_>) {
+        let flags: &[&str] = if self.is_supervised() { &["--supervise"] } else { &[] };
         match self.verb {
             Verb::Create | Verb::Run => {}
-            Verb::Start => drop(container.create().ok()),
-            Verb::Exec | Verb::Kill | Verb::DeleteForce => drop(container.run_detached(&[]).ok()),
-            Verb::Delete => {
-                container.run_detached(&[]).ok();
-                container.kill("KILL").ok();
+            Verb::Start => drop(container.create_with(flags).ok()),
+            Verb::Exec | Verb::Kill | Verb::DeleteForce | Verb::Delete => {
+                let console = self.console(container);
+                let mut flags = flags.to_vec();
+                let socket = console.as_ref().map(FdSocket::path);
+                flags.extend(socket.iter().flat_map(|path| ["--console-socket", path]));
+                container.run_detached(&flags).ok();
+            }
+        }
+        if self.verb == Verb::Delete {
+            container.kill("KILL").ok();
+            if self.is_supervised() {
+                let wait = container.runtime.run(&["wait", "--timeout", "20s", &container.id]);
+                assert_eq!(wait.code, 137, "{}", wait.stderr);
+            } else {
                 container.wait_exit();
             }
         }
     }
 
+    fn console(&self, container: &Container<'_>) -> Option<FdSocket> {
+        let name = format!("console-{}", next_number());
+        (self.kind == Kind::Terminal).then(|| FdSocket::listen(container.runtime.scratch(), &name))
+    }
+
     fn success(&self) -> i32 {
         if matches!(self.verb, Verb::Run | Verb::Exec) { 7 } else { 0 }
+    }
+
+    /// The whole life of a supervised container, with a restart.
+    fn supervised_life(&self, container: &Container<'_>) -> Invocation {
+        let wait = "\"$@\" || exit $?; for word do :; done; exec \"$1\" \"$2\" \"$3\" wait --timeout 60s \"$word\"";
+        container
+            .background("run", &["--detach", "--supervise", "--restart", "on-failure:1"])
+            .through(&["/bin/sh", "-c", wait, "sh"])
     }
 
     /// Calls the command. An error where it hangs.
@@ -162,8 +205,14 @@ impl Scene {
         action: Action,
     ) -> Result<Disturbed, String> {
         let id = container.id.as_str();
+        let is_life = self.is_supervised() && self.verb == Verb::Run;
+        let console = if self.verb == Verb::Create { self.console(container) } else { None };
+        let socket = console.as_ref().map(FdSocket::path);
+        let mut flags: Vec<&str> = if self.is_supervised() { vec!["--supervise"] } else { Vec::new() };
+        flags.extend(socket.iter().flat_map(|path| ["--console-socket", path]));
         let call = match self.verb {
-            Verb::Create => container.background("create", &[]),
+            Verb::Create => container.background("create", &flags),
+            Verb::Run if is_life => self.supervised_life(container),
             Verb::Run => container.background("run", &[]),
             Verb::Exec => container.exec_call(&[], &["/bin/sh", "-c", "/bin/probe; echo END; exit 7"]),
             Verb::Start => container.runtime.invoke(&["start", id]),
@@ -178,21 +227,23 @@ impl Scene {
             Action::Fail(errno) => errno.to_string(),
             Action::Kill => "kill".to_owned(),
         };
-        let words = [report.display().to_string(), role.to_string(), number.to_string(), when.to_string(), action];
+        let role = format!("{role}{}", if is_life { "+" } else { "" });
+        let (path, own) = (report.display().to_string(), container.runtime.program.display().to_string());
+        let words = [path, own, role, number.to_string(), when.to_string(), action];
         let program = payload::fault().display().to_string();
         let mut through = vec![program.as_str()];
         through.extend(words.iter().map(String::as_str));
         let output = call.through(&through).start().end_within(LIMIT);
         let text = take(report);
         let mut output = output?;
-        if self.verb == Verb::Run {
+        if self.verb == Verb::Run && !is_life {
             output.stdout = container.stdout();
         }
-        Ok(Disturbed { output, report: text })
+        Ok(Disturbed { output, report: text, console })
     }
 
     /// What the program of a command that says to have succeeded sees; for the others, looks whether it is true.
-    fn seen(&self, container: &Container<'_>, output: &Output) -> Result<Option<Value>, String> {
+    fn seen(&self, container: &Container<'_>, disturbed: &Disturbed) -> Result<Option<Value>, String> {
         match self.verb {
             Verb::Create => {
                 if container.status() != "created" {
@@ -202,10 +253,15 @@ impl Scene {
                 if start.code != 0 {
                     return Err(format!("what was created cannot be started: {}", start.stderr));
                 }
-                self.printed(container, || container.stdout()).map(Some)
+                self.printed_inside(container, disturbed).map(Some)
             }
-            Verb::Start => self.printed(container, || container.stdout()).map(Some),
-            Verb::Run | Verb::Exec => self.printed(container, || output.stdout.clone()).map(Some),
+            Verb::Start => self.printed_inside(container, disturbed).map(Some),
+            Verb::Run if self.is_supervised() => match self.printed_inside(container, disturbed) {
+                // What could not be written is not there, and counted.
+                Err(_) if container.state().is_some_and(|state| state.get("outputLost").is_some()) => Ok(None),
+                other => other.map(Some),
+            },
+            Verb::Run | Verb::Exec => self.printed(container, || disturbed.output.stdout.clone()).map(Some),
             Verb::Kill => match poll_until(SOON, || (!is_alive(container.pid())).then_some(())) {
                 Some(()) => Ok(None),
                 None => Err("the container was not killed".to_owned()),
@@ -215,6 +271,22 @@ impl Scene {
                 left => Err(format!("delete left {left:?}")),
             },
         }
+    }
+
+    /// What the container's program prints, wherever that goes.
+    fn printed_inside(&self, container: &Container<'_>, disturbed: &Disturbed) -> Result<Value, String> {
+        let Some(console) = &disturbed.console else {
+            return self.printed(container, || {
+                if self.is_supervised() {
+                    container.runtime.run(&["logs", &container.id]).stdout
+                } else {
+                    container.stdout()
+                }
+            });
+        };
+        let Some((master, _)) = console.receive() else { return Err("no terminal came".to_owned()) };
+        let terminal = Terminal::of(master);
+        self.printed(container, || terminal.text().replace('\r', ""))
     }
 
     fn printed(&self, container: &Container<'_>, text: impl Fn() -> String) -> Result<Value, String> {
@@ -236,15 +308,19 @@ impl Scene {
     pub fn judge(
         &self,
         container: &Container<'_>,
-        output: &Output,
+        disturbed: &Disturbed,
         excused: Option<usize>,
         difference: Option<&str>,
     ) -> Result<(), String> {
+        let output = &disturbed.output;
         if output.code == self.success() {
             if difference == Some("stopped") && self.verb == Verb::Create && container.status() == "stopped" {
                 return self.remove(container);
             }
-            let seen = self.seen(container, output)?;
+            let seen = match self.seen(container, disturbed) {
+                Err(_) if difference == Some("output") => None,
+                other => other?,
+            };
             return self.compare(seen, difference).map_err(|what| format!("{what}; it said {:?}", output.stderr));
         }
         if excused.is_none() {
@@ -253,6 +329,8 @@ impl Scene {
         match self.verb {
             // The removal itself, of a container that has ended, may be what failed; it can be repeated.
             Verb::Run if output.stderr.contains(": remove the container after its end: ") => Ok(()),
+            // It was made, and has lost its smaster since.
+            Verb::Run if self.is_supervised() && output.stderr.contains("rtx wait ") => Ok(()),
             Verb::Create | Verb::Run if excused != Some(0) => match self.left(container) {
                 left if left.is_empty() => Ok(()),
                 left => Err(format!("it failed ({}) and left {left:?}", output.stderr.trim())),
@@ -293,8 +371,11 @@ impl Scene {
         let verb = self.verb.name().split(' ').next().unwrap_or_default();
         let expected = if self.verb == Verb::Run { 1..=1 } else { 1..=255 };
         let last = text.lines().last().unwrap_or_default();
-        let told = last.strip_prefix(&format!("rtx {verb} {}: ", container.id)).or_else(|| last.strip_prefix("rtx: "));
-        let names = told.is_some_and(|told| told.split_whitespace().count() >= 3);
+        let by = |verb: &str| last.strip_prefix(&format!("rtx {verb} {}: ", container.id));
+        let waited = || if self.is_supervised() { by("wait") } else { None };
+        let told = by(verb).or_else(waited).or_else(|| last.strip_prefix("rtx: "));
+        // More than the kernel's reason.
+        let names = told.is_some_and(|told| told.contains(": ") || told.contains("container"));
         if !names
             || text.contains("panicked")
             || !expected.contains(&output.code)

@@ -15,40 +15,18 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::json;
 
 use super::calls::{self, Place};
+use super::kinds::Kind as Sweep;
 use super::scene::{Action, Scene, Verb};
+use crate::support::chance::Chance;
 use crate::support::children::poll_until;
 use crate::support::runtime::Running;
-use crate::support::{Bundle, Container, Output, Runtime, leftover, own_engine, skip};
+use crate::support::{Bundle, Container, Output, Runtime, leftover, own_engine, report_total, skip};
 
 /// In `make test`.
 const LIVES: usize = 40;
 const WORKERS: usize = 2;
 const LIMIT: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(20);
-
-/// Numbers that depend on nothing but the seed (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-}
 
 /// A name, and what makes it of the default container.
 type Kind = (&'static str, fn(&mut Bundle));
@@ -120,7 +98,7 @@ struct Life<'a> {
 }
 
 impl Life<'_> {
-    fn undisturbed(&mut self, dice: &mut Dice) -> Running {
+    fn undisturbed(&mut self, dice: &mut Chance) -> Running {
         let (verb, flags) = *dice.pick(&WORDS);
         self.story.push(verb.to_owned());
         let mut words = vec![verb];
@@ -132,7 +110,7 @@ impl Life<'_> {
     }
 
     /// A command that may fail at one call, or be killed there.
-    fn disturbed(&mut self, places: &Places, dice: &mut Dice) -> Result<(), String> {
+    fn disturbed(&mut self, places: &Places, dice: &mut Chance) -> Result<(), String> {
         let (scene, calls) = dice.pick(&places.scenes);
         // In the foreground it ends only where its program does.
         let verb = scene.verb;
@@ -140,7 +118,7 @@ impl Life<'_> {
             return Ok(());
         }
         let place = dice.pick(calls);
-        let errors = calls::errors(&place.name());
+        let errors = calls::errors(place);
         let action = match dice.below(4) {
             0 | 1 => Action::Nothing,
             2 if !errors.is_empty() => Action::Fail(dice.pick(errors).raw_os_error()),
@@ -193,7 +171,7 @@ impl Life<'_> {
         Ok(())
     }
 
-    fn live(&mut self, places: &Places, dice: &mut Dice) -> Result<(), String> {
+    fn live(&mut self, places: &Places, dice: &mut Chance) -> Result<(), String> {
         for _ in 0..2 + dice.below(7) {
             // Beside the next one.
             let other = dice.one_in(4).then(|| self.undisturbed(dice));
@@ -213,7 +191,7 @@ impl Life<'_> {
 }
 
 fn life(stage: &Stage, places: &Places, seed: u64, number: usize) -> Result<usize, String> {
-    let mut dice = Dice(seed ^ (number as u64).wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let mut dice = Chance::from_seed(seed ^ (number as u64).wrapping_mul(0x2545_f491_4f6c_dd1d));
     let kind = dice.below(KINDS.len());
     let container = Container::new(&stage.runtime, &stage.bundles[kind]);
     let orphans = Mutex::default();
@@ -258,8 +236,10 @@ fn lives_with_random_commands_leave_nothing() {
     let lives = number_of("RTX_TEST_SOAK").map_or(LIVES, |lives| lives as usize);
     let first = number_of("RTX_TEST_SOAK_FIRST").map_or(0, |first| first as usize);
     let _ = writeln!(std::io::stderr(), "SOAK {lives} lives from {first}, RTX_TEST_SEED={seed}");
-    let scenes = Verb::ALL.into_iter().map(|verb| {
-        let mut scene = Scene::new(Runtime::under_test(), verb);
+    let plain = Verb::ALL.map(|verb| (Sweep::Plain, verb));
+    let supervised = [Verb::Create, Verb::Run, Verb::Delete].map(|verb| (Sweep::Supervised, verb));
+    let scenes = plain.into_iter().chain(supervised).map(|(kind, verb)| {
+        let mut scene = Scene::new(Runtime::under_test(), kind, verb);
         let places = scene.places();
         (scene, places)
     });
@@ -285,7 +265,7 @@ fn lives_with_random_commands_leave_nothing() {
     });
     let wrong = wrong.into_inner().expect("the failures");
     let commands = commands.into_inner();
-    let _ = writeln!(std::io::stderr(), "SOAK {lives} lives, {commands} commands, {} wrong", wrong.len());
+    report_total(&format!("SOAK {lives} lives, {commands} commands, {} wrong, RTX_TEST_SEED={seed}", wrong.len()));
     let told: Vec<String> = wrong.into_values().collect();
     assert!(told.is_empty(), "RTX_TEST_SEED={seed}: {} went wrong:\n{}", told.len(), told.join("\n"));
 }

@@ -30,16 +30,13 @@ impl OpenPlace {
     }
 
     /// The directory.
-    pub fn dir(&self) -> Result<&Rc<OwnedFd>, Errno> {
+    pub fn dir(&self) -> Result<&Rc<OwnedFd>> {
         if let Some(dir) = self.dir.get() {
             return Ok(dir);
         }
-        let dir = file::open_dir(AT_FDCWD, self.place.directory())?;
+        let directory = self.place.directory();
+        let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
         Ok(self.dir.get_or_init(|| Rc::new(dir)))
-    }
-
-    fn open(&self) -> Result<&Rc<OwnedFd>> {
-        self.dir().with_context(|| format!("open {}", self.place.directory().display()))
     }
 }
 
@@ -102,7 +99,7 @@ impl Created {
     /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
     pub fn unified_directory(&self) -> Result<Option<Rc<OwnedFd>>> {
         let unified = self.open.iter().find(|open| open.place.is_unified());
-        unified.map(|open| open.open().cloned()).transpose()
+        unified.map(|open| open.dir().cloned()).transpose()
     }
 
     /// The `tasks` file of every v1 hierarchy, write end, in joining order: the child writes `0` to each while it has
@@ -130,7 +127,7 @@ impl Created {
     /// [`Self::task_files`].
     pub fn attach(&self, pid: i32) -> Result<()> {
         for open in &self.open {
-            file::write(open.open()?, "cgroup.procs", &pid.to_string())
+            file::write(open.dir()?, "cgroup.procs", &pid.to_string())
                 .with_context(|| format!("write {pid} to {}/cgroup.procs", open.place.directory().display()))?;
         }
         Ok(())
@@ -228,7 +225,7 @@ impl Created {
     /// A cgroup that was there already and is frozen would hang the container before its first instruction.
     pub(super) fn check_not_frozen(&self) -> Result<()> {
         for open in self.open.iter().filter(|open| !self.made.contains(&open.place.directory())) {
-            let (place, dir) = (&open.place, open.open()?);
+            let (place, dir) = (&open.place, open.dir()?);
             let frozen = if place.is_unified() {
                 file::read(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
             } else {

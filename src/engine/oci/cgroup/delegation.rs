@@ -47,7 +47,7 @@ impl Created {
     pub fn delegate(&self, uid: u32) -> Result<()> {
         let Some(open) = self.open.first().filter(|_| self.placement.is_pure_v2()) else { return Ok(()) };
         let place = &open.place;
-        let dir = open.dir().with_context(|| format!("open {}", place.directory().display()))?;
+        let dir = open.dir()?;
         let listed = std::fs::read_to_string("/sys/kernel/cgroup/delegate").unwrap_or_default();
         let names = if listed.is_empty() { FILES } else { &listed };
         for name in names.lines().chain(["."]) {

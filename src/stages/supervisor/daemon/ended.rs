@@ -120,7 +120,7 @@ impl Smaster {
         self.memory = None;
         let locked = self.lock().and_then(Live::with);
         let cleaned = locked.and_then(|mut live| {
-            live.engine.cleanup_container(Outcome::Deleted { container: &live.container })?;
+            live.engine.cleanup_container(Outcome::Deleted { container: &live.container, force: true })?;
             self.supervision.cleaned = true;
             self.supervision.phase = Phase::Ended;
             self.state.write_supervision(&self.supervision)

@@ -14,10 +14,10 @@ use super::{Settings, Supervision};
 use crate::engine::InitProcess;
 use crate::engine::oci::cgroup::OomWatch;
 use crate::engine::oci::cgroup::leaf::Leaf;
-use crate::rpc::Reply;
 use crate::rpc::frame::{self, Kind};
+use crate::rpc::{Failure, Reply};
 use crate::state::StateDir;
-use crate::sys::{Errno, On, fd, process, tty};
+use crate::sys::{Errno, Error, On, fd, process, tty};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
@@ -80,15 +80,32 @@ struct Smaster {
 pub fn main(root: &Path, id: &str, arguments: &[OsString]) -> i32 {
     let inherited = arguments.first().and_then(|text| serde_json::from_str::<Inherited>(text.to_str()?).ok());
     let Some(inherited) = inherited else { return super::not_a_command() };
-    match begin(root, id, inherited).and_then(Smaster::watch) {
-        Ok(()) => 0,
-        Err(_) => 1,
-    }
+    let own = |number| fd::inherited(number).on("open", format_args!("descriptor {number}"));
+    let Ok(command) = own(inherited.command) else { return 1 };
+    let begun = begin(root, id, inherited).and_then(|smaster| match say(&command, Reply::default()) {
+        // Without a command nobody waits for that.
+        Err(error) if error.downcast_ref::<Error>().is_none_or(|error| error.errno != Errno::EPIPE) => Err(error),
+        _ => Ok(smaster),
+    });
+    let smaster = match begun {
+        Ok(smaster) => smaster,
+        // The command removes the container, also where it hears no more than that this process is gone.
+        Err(error) => {
+            let failure = Some(Failure::from_error(&error.context("begin to watch the container")));
+            let _ = say(&command, Reply { failure, ..Reply::default() });
+            return 1;
+        }
+    };
+    drop(command);
+    i32::from(smaster.watch().is_err())
+}
+
+fn say(command: &OwnedFd, reply: Reply) -> Result<()> {
+    frame::send(command, Kind::Reply, &reply, &[])
 }
 
 fn begin(root: &Path, id: &str, inherited: Inherited) -> Result<Smaster> {
     let own = |number| fd::inherited(number).on("open", format_args!("descriptor {number}"));
-    let command = own(inherited.command)?;
     let listener = own(inherited.listener)?;
     let streams = Streams::inherited(inherited.streams)?;
     streams::leave_standard_streams()?;
@@ -101,7 +118,7 @@ fn begin(root: &Path, id: &str, inherited: Inherited) -> Result<Smaster> {
     let state = StateDir::open(root, id)?;
     let supervision: Supervision = state.supervision()?.context("nothing is known of smaster")?;
     let Settings { output, launch, health, .. } = &supervision.settings;
-    let output = Output::open(output).unwrap_or_else(|_| Output::nowhere());
+    let output = Output::open(output).context("the program's output")?;
     let clients = Clients::new(listener, launch.terminal)?;
     let health = health.clone().map(Health::new);
     let init = state.record()?.init.context("the container has no first process")?;
@@ -124,8 +141,6 @@ fn begin(root: &Path, id: &str, inherited: Inherited) -> Result<Smaster> {
         leaf: inherited.leaf,
     };
     smaster.watch_memory();
-    // Now the command may return.
-    let _ = frame::send(&command, Kind::Reply, &Reply::default(), &[]);
     Ok(smaster)
 }
 
