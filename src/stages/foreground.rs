@@ -6,6 +6,7 @@ use super::smaster::{self, Created};
 use super::stage1::Prepared;
 use super::{deletion, lifecycle};
 use crate::engine::{ExitStatus, InitProcess};
+use crate::rpc::client::Stage2Died;
 use crate::sys::{Errno, On, process};
 use crate::trace;
 use anyhow::{Context, Result};
@@ -105,7 +106,12 @@ fn started(
     let notify = NotifyProxy::bind(&created.container.state, notify_socket)?;
     created.container.state.unlock();
     let mut relay = relay(created.console.take(), terminal)?;
-    lifecycle::start_created(&mut created.container, &mut *created.engine, created.stage2.as_mut())?;
+    match lifecycle::start_created(&mut created.container, &mut *created.engine, created.stage2.as_mut()) {
+        // It was seen to run, and whoever has ended it then has ended what this command runs.
+        Err(error) if error.is::<Stage2Died>() && created.stage2.as_ref().is_some_and(|stage2| stage2.awaits_start) => {
+        }
+        other => other?,
+    }
     let Some(stage2) = &mut created.stage2 else {
         return created.engine.monitor_container(&created.container, None);
     };

@@ -13,6 +13,7 @@ use anyhow::{Result, bail};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// `rtx init N`: N is the number of the socket to smaster. Returns only if something failed, and then everybody who
 /// could be told has been told.
@@ -134,21 +135,41 @@ fn receive_config(socket: &OwnedFd) -> Result<Configured> {
 fn wait_for(socket: OwnedFd) -> Result<OwnedFd> {
     match frame::receive(&socket) {
         Ok(Some(Frame { kind: Kind::Start, .. })) => Ok(socket),
-        other => Err(end_with(socket, other.err().unwrap_or_else(|| anyhow::anyhow!("rtx init was not started")))),
+        Err(error) => Err(fail(socket, error)),
+        Ok(_) => bail!("rtx init was not started"),
+    }
+}
+
+/// Tells who waits for the program's beginning why it does not begin. That may have been said to begin, and the end of the
+/// connection would be taken for its beginning.
+fn fail(caller: OwnedFd, error: anyhow::Error) -> anyhow::Error {
+    let _ = frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]);
+    end_with(caller, error)
+}
+
+/// How often a connection is tried to be accepted, which may fail for want of memory or files that there will be again.
+const ATTEMPTS: u32 = 10;
+
+fn accept(barrier: &OwnedFd) -> Result<OwnedFd> {
+    let mut attempt = 1;
+    loop {
+        match socket::accept(barrier) {
+            Err(_) if attempt < ATTEMPTS => {
+                std::thread::sleep(Duration::from_millis(1) * 2u32.pow(attempt));
+                attempt += 1;
+            }
+            other => return Ok(other.on("accept", "on the start barrier")?),
+        }
     }
 }
 
 /// Waits until `rtx start` says so. Whoever connects and says something else, or nothing, is let go.
 fn wait_at(barrier: &OwnedFd) -> Result<OwnedFd> {
     loop {
-        let caller = socket::accept(barrier).on("accept", "on the start barrier")?;
+        let caller = accept(barrier)?;
         match frame::receive(&caller) {
             Ok(Some(Frame { kind: Kind::Start, .. })) => return Ok(caller),
-            // It may have said so, and would take the end of the connection for the program's beginning.
-            Err(error) if error.is::<crate::sys::Error>() => {
-                let _ = frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]);
-                return Err(end_with(caller, error));
-            }
+            Err(error) if error.is::<crate::sys::Error>() => return Err(fail(caller, error)),
             _ => {}
         }
     }

@@ -138,8 +138,6 @@ pub fn difference(place: &Place, errno: Option<Errno>) -> Option<&'static str> {
         ("mknodat", Some(Errno::PERM)) => Some("mounts"),
         // No pipe answers so, and for a terminal it is the end.
         ("read", Some(Errno::IO)) if place.process == "smaster" => Some("output"),
-        // stage2 has been complete for long and waits for a start; `create` has ended.
-        ("accept4", _) if place.process == "stage2" => Some("stopped"),
         _ => None,
     }
 }
