@@ -12,11 +12,12 @@ static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     // SAFETY: the C library calls `main` with `count` strings that live as long as the process.
     let value = |index: usize| OsStr::from_bytes(unsafe { CStr::from_ptr(*values.add(index)) }.to_bytes());
-    let _ = ARGUMENTS.set((0..count as usize).map(|index| value(index).to_owned()).collect());
     let is = |role: &str| count > 1 && value(1) == role;
+    // Before anything is allocated.
     if is("init") || is("smaster") {
         rtx::sys::heap::is_to_stay();
     }
+    let _ = ARGUMENTS.set((0..count as usize).map(|index| value(index).to_owned()).collect());
     // For an init its parent, which is rtx, has seen to that.
     if !is("init") {
         open_standard_streams();
