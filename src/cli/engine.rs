@@ -1,7 +1,7 @@
 //! `rtx engine`: the engines there are, and how the configuration file is written.
 
 use super::args::{EngineArgs, EngineCommand};
-use super::output;
+use super::output::{self, Table};
 use crate::config::rtx_config;
 use crate::engine::PROVIDERS;
 use crate::engine::table::Capabilities;
@@ -17,7 +17,7 @@ pub fn engine(args: EngineArgs) -> Result<i32> {
 }
 
 fn list() -> String {
-    let mut rows = vec![["ENGINE", "AVAILABLE", "CAPABILITIES", "ABOUT"].map(str::to_owned)];
+    let mut table = Table::new(["ENGINE", "AVAILABLE", "CAPABILITIES", "ABOUT"]);
     for provider in PROVIDERS {
         let why_not = (provider.unavailable)();
         let available = if why_not.is_none() { "yes" } else { "no" };
@@ -25,9 +25,9 @@ fn list() -> String {
             Some(why) => format!("{} (not here: {why})", provider.about),
             None => provider.about.to_owned(),
         };
-        rows.push([provider.name.to_owned(), available.to_owned(), words(provider.capabilities), about]);
+        table.row(&[&provider.name, &available, &words(provider.capabilities), &about]);
     }
-    output::table(&rows, 0, 3)
+    table.text(0, 3)
 }
 
 fn words(capabilities: Capabilities) -> String {

@@ -2,14 +2,13 @@
 
 use super::Context;
 use super::args::{Format, ListArgs};
-use super::output;
+use super::output::{self, Table};
 use super::state_command::Shown;
 use crate::stages::lifecycle::Live;
 use crate::stages::supervisor::view::View;
-use crate::state::{self, NotFound, Record, Status};
+use crate::state::{Listing, NotFound, Record, Status};
 use anyhow::Result;
 use std::collections::HashMap;
-use std::path::Path;
 
 const HEADINGS: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
 
@@ -18,56 +17,66 @@ const MIN_WIDTH: usize = 12;
 const PADDING: usize = 3;
 
 pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
-    let mut containers = containers(&context.root)?;
-    if args.quiet {
-        let ids: String = containers.iter().map(|(record, ..)| format!("{}\n", record.id)).collect();
-        output::print(&ids)?;
-        return Ok(0);
-    }
-    let mut names = Names::default();
-    let mut shown = Vec::with_capacity(containers.len());
-    for (record, status, view) in &mut containers {
-        shown.push(Shown::new(record, *status, names.of(record.owner), view.take()));
-    }
-    match args.format {
-        Format::Json => output::print_json(&shown)?,
-        Format::Table => output::print(&table(&shown))?,
-    }
+    let listing = Listing::read(&context.root)?;
+    let text = match (args.quiet, args.format) {
+        (true, _) => {
+            let mut ids = String::new();
+            each(&listing, |record, _, _| {
+                ids += &record.id;
+                ids.push('\n');
+                Ok(())
+            })?;
+            ids
+        }
+        (false, Format::Json) => json(&listing)?,
+        (false, Format::Table) => table(&listing)?,
+    };
+    output::print(&text)?;
     Ok(0)
 }
 
-/// Every container that is there and can be read. What vanishes meanwhile is not there; what is damaged is told of, and
-/// does not hide the others.
-fn containers(root: &Path) -> Result<Vec<(Record, Status, Option<View>)>> {
-    let mut containers = Vec::new();
-    for id in state::list(root)? {
+/// Shows every container that is there and can be read. What vanishes meanwhile is not there; what is damaged is told of,
+/// and does not hide the others. Of each only what is shown of it is kept.
+fn each(listing: &Listing, mut show: impl FnMut(&Record, Status, Option<View>) -> Result<()>) -> Result<()> {
+    for id in listing.ids() {
         let look = |live: Live| {
             let view = View::of(&live.container.state, &live.container.record)?;
             Ok((live.status()?, view, live.container.record))
         };
-        match Live::open(root, &id).and_then(look) {
-            Ok((status, view, record)) => containers.push((record, status, view)),
+        match Live::open_listed(listing, id).and_then(look) {
+            Ok((status, view, record)) => show(&record, status, view)?,
             Err(error) if error.is::<NotFound>() => {}
-            Err(_) if !state::exists(root, &id) => {}
+            Err(_) if !listing.has(id) => {}
             Err(error) => eprintln!("rtx list: container {id:?} is left out: {error:#}"),
         }
     }
-    Ok(containers)
+    Ok(())
 }
 
-fn table(containers: &[Shown<'_>]) -> String {
-    let mut rows = vec![HEADINGS.map(str::to_owned)];
-    rows.extend(containers.iter().map(|shown| {
-        [
-            shown.id.to_owned(),
-            shown.pid.to_string(),
-            shown.status.to_string(),
-            shown.bundle.display().to_string(),
-            shown.created.to_owned(),
-            shown.owner.clone(),
-        ]
-    }));
-    output::table(&rows, MIN_WIDTH, PADDING)
+fn json(listing: &Listing) -> Result<String> {
+    let mut names = Names::default();
+    let mut text = b"[".to_vec();
+    each(listing, |record, status, view| {
+        if text.len() > 1 {
+            text.push(b',');
+        }
+        let shown = Shown::new(record, status, names.of(record.owner).to_owned(), view);
+        Ok(serde_json::to_writer(&mut text, &shown)?)
+    })?;
+    text.extend_from_slice(b"]\n");
+    Ok(String::from_utf8(text)?)
+}
+
+fn table(listing: &Listing) -> Result<String> {
+    let mut names = Names::default();
+    let mut table = Table::new(HEADINGS);
+    each(listing, |record, status, _| {
+        let shown = Shown::new(record, status, String::new(), None);
+        let owner = names.of(record.owner);
+        table.row(&[&shown.id, &shown.pid, &shown.status, &shown.bundle.display(), &shown.created, &owner]);
+        Ok(())
+    })?;
+    Ok(table.text(MIN_WIDTH, PADDING))
 }
 
 /// User names by id, each looked up once. From /etc/passwd alone: a name service would have to be loaded into a program
@@ -80,10 +89,10 @@ struct Names {
 
 impl Names {
     /// The name, or the number of a user that has none.
-    fn of(&mut self, uid: u32) -> String {
+    fn of(&mut self, uid: u32) -> &str {
         let passwd = self.passwd.get_or_insert_with(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
         let name = || name_of(passwd, uid).map_or_else(|| uid.to_string(), str::to_owned);
-        self.known.entry(uid).or_insert_with(name).clone()
+        self.known.entry(uid).or_insert_with(name)
     }
 }
 
@@ -102,9 +111,9 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_runcs() {
-        let row = |id: &str, bundle: &str| [id, "0", "stopped", bundle, "T", "root"].map(str::to_owned);
-        let rows = [HEADINGS.map(str::to_owned), row("c1", "/a/longer/bundle")];
-        let text = output::table(&rows, MIN_WIDTH, PADDING);
+        let mut table = Table::new(HEADINGS);
+        table.row(&[&"c1", &0, &Status::Stopped, &"/a/longer/bundle", &"T", &"root"]);
+        let text = table.text(MIN_WIDTH, PADDING);
         let expected = "ID          PID         STATUS      BUNDLE             CREATED     OWNER\n\
                         c1          0           stopped     /a/longer/bundle   T           root\n";
         assert_eq!(text, expected);

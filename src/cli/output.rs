@@ -4,6 +4,7 @@
 use crate::sys::{On, errno_of};
 use anyhow::Result;
 use serde::Serialize;
+use std::fmt::{Display, Write as _};
 use std::io::Write;
 
 /// Prints `text`, which brings its own newline, at once.
@@ -24,23 +25,51 @@ pub fn print_pretty(value: &impl Serialize) -> Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// Prints rows as columns that are as wide as their widest cell and `padding`, but at least `min_width`, as Go's
-/// tabwriter does for runc. The last cell of a row has no width.
-pub fn table<const N: usize>(rows: &[[String; N]], min_width: usize, padding: usize) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count() + padding);
-        cells.max().unwrap_or(0).max(min_width)
-    };
-    let widths: Vec<usize> = (0..N.saturating_sub(1)).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        for (cell, width) in row.iter().zip(&widths) {
-            text += &format!("{cell:width$}");
-        }
-        text += row.last().map_or("", String::as_str);
-        text.push('\n');
+/// Rows as columns. All cells lie in one text: there may be thousands.
+pub struct Table<const N: usize> {
+    cells: String,
+    /// Where each cell ends.
+    ends: Vec<usize>,
+    /// Of the widest cell of each column, in characters.
+    widths: [usize; N],
+}
+
+impl<const N: usize> Table<N> {
+    pub fn new(headings: [&str; N]) -> Self {
+        let mut table = Self { cells: String::new(), ends: Vec::new(), widths: [0; N] };
+        table.row(&headings.each_ref().map(|heading| heading as &dyn Display));
+        table
     }
-    text
+
+    pub fn row(&mut self, cells: &[&dyn Display; N]) {
+        for (cell, width) in cells.iter().zip(&mut self.widths) {
+            let begin = self.cells.len();
+            // Writing to a string does not fail.
+            let _ = write!(self.cells, "{cell}");
+            *width = (*width).max(self.cells[begin..].chars().count());
+            self.ends.push(self.cells.len());
+        }
+    }
+
+    /// Columns that are as wide as their widest cell and `padding`, but at least `min_width`, as Go's tabwriter does for
+    /// runc. The last cell of a row has no width.
+    pub fn text(&self, min_width: usize, padding: usize) -> String {
+        let widths = self.widths.map(|width| (width + padding).max(min_width));
+        let mut text = String::with_capacity(self.ends.len() / N * (widths.iter().sum::<usize>() + 1));
+        let mut begin = 0;
+        for (index, end) in self.ends.iter().enumerate() {
+            let cell = &self.cells[begin..*end];
+            begin = *end;
+            text += cell;
+            match index % N {
+                column if column + 1 < N => {
+                    text.extend(std::iter::repeat_n(' ', widths[column] - cell.chars().count()));
+                }
+                _ => text.push('\n'),
+            }
+        }
+        text
+    }
 }
 
 /// Prints a value as one line of JSON.

@@ -3,7 +3,8 @@
 //! clap's to understand, and what is understood here clap would understand in the same way.
 
 use super::args::{
-    Cli, Command, CreateArgs, DeleteArgs, ExecArgs, Globals, IdArgs, KillArgs, LaunchArgs, LogFormat, RunArgs,
+    Cli, Command, CreateArgs, DeleteArgs, ExecArgs, Format, Globals, IdArgs, KillArgs, LaunchArgs, ListArgs, LogFormat,
+    RunArgs,
 };
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -55,6 +56,15 @@ fn command(verb: &str, globals: &mut Globals, mut rest: Rest) -> Option<Command>
         }
         "start" => Command::Start(IdArgs { id: only_id(globals, rest)? }),
         "state" => Command::State(IdArgs { id: only_id(globals, rest)? }),
+        "pause" => Command::Pause(IdArgs { id: only_id(globals, rest)? }),
+        "resume" => Command::Resume(IdArgs { id: only_id(globals, rest)? }),
+        "list" => {
+            let mut args = ListArgs { format: Format::Table, quiet: false };
+            match words(globals, rest, &mut args, list)? {
+                None => Command::List(args),
+                Some(_) => return None,
+            }
+        }
         "kill" => {
             let mut all = false;
             let id = words(globals, rest, &mut all, |all, name| match name {
@@ -140,6 +150,7 @@ enum Slot<'a> {
     List(&'a mut Vec<String>),
     Number(&'a mut u32),
     Form(&'a mut LogFormat),
+    Output(&'a mut Format),
 }
 
 fn is_plain(value: impl AsRef<OsStr>) -> bool {
@@ -165,6 +176,13 @@ fn take<'w>(slot: Slot<'_>, flag: Flag<'w>, rest: &mut Rest<'w>) -> Option<()> {
                 _ => return None,
             }
         }
+        Slot::Output(format) => {
+            *format = match value.to_str()? {
+                "table" => Format::Table,
+                "json" => Format::Json,
+                _ => return None,
+            }
+        }
         Slot::Switch(_) => {}
     }
     Some(())
@@ -177,6 +195,14 @@ fn global<'a>(globals: &'a mut Globals, name: &str) -> Option<Slot<'a>> {
         "--log-format" => Slot::Form(&mut globals.log_format),
         "--debug" => Slot::Switch(&mut globals.debug),
         "--systemd-cgroup" => Slot::Switch(&mut globals.systemd_cgroup),
+        _ => return None,
+    })
+}
+
+fn list<'a>(args: &'a mut ListArgs, name: &str) -> Option<Slot<'a>> {
+    Some(match name {
+        "--format" | "-f" => Slot::Output(&mut args.format),
+        "--quiet" | "-q" => Slot::Switch(&mut args.quiet),
         _ => return None,
     })
 }

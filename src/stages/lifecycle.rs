@@ -8,7 +8,7 @@ use crate::engine::oci::hooks;
 use crate::engine::remains::{self, Unrecorded};
 use crate::engine::{Container, EngineOperations, Outcome, table};
 use crate::rpc::operation::HookOperation;
-use crate::state::{Busy, NotFound, Phase, ProcessIdentity, Record, StateDir, Status};
+use crate::state::{Busy, Listing, NotFound, Phase, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{Errno, On, process};
 use crate::trace;
 use anyhow::{Context, Result, bail};
@@ -33,6 +33,14 @@ impl Live {
     /// [`NotFound`]; a damaged record.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
         Self::with(check_id(id).and_then(|()| StateDir::open(root, id))?)
+    }
+
+    /// As [`Self::open`], one of many.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_listed(listing: &Listing, id: &str) -> Result<Self> {
+        Self::with(check_id(id).and_then(|()| listing.open(id))?)
     }
 
     /// Opens a container to change it, after every other command that does.

@@ -13,6 +13,7 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(super) const RECORD: &str = "state.json";
@@ -21,7 +22,7 @@ pub(super) const CONFIG: &str = "config.json";
 /// The open state directory of a container. Commands that change the container hold its lock.
 pub struct StateDir {
     id: String,
-    parent: OwnedFd,
+    parent: Arc<OwnedFd>,
     directory: File,
     is_locked: bool,
 }
@@ -45,8 +46,8 @@ impl StateDir {
                 open_directory(root)
             }
             other => other,
-        }
-        .on("open", root.display())?;
+        };
+        let parent = Arc::new(parent.on("open", root.display())?);
         check_owner(&parent, root)?;
         loop {
             match mkdirat(&parent, id, Mode::S_IRWXU) {
@@ -124,12 +125,16 @@ impl StateDir {
     /// # Errors
     /// [`NotFound`]; or the kernel's.
     pub fn open(root: &Path, id: &str) -> Result<Self> {
-        let parent = open_parent(root, id)?;
+        Self::open_in(open_parent(root, id)?, root, id)
+    }
+
+    /// As [`Self::open`], in the directory `root`, which is open.
+    pub(super) fn open_in(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
         let directory = open_child(&parent, root, id)?;
         Ok(Self { id: id.to_owned(), parent, directory, is_locked: false })
     }
 
-    fn lock(parent: OwnedFd, root: &Path, id: &str) -> Result<Self> {
+    fn lock(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
         loop {
             let file = open_child(&parent, root, id)?;
             wait_for_lock(&file).on("lock", root.join(id).display())?;
@@ -213,11 +218,11 @@ impl StateDir {
         for name in [RECORD, CONFIG] {
             let _ = unlinkat(self.file(), name, UnlinkatFlags::NoRemoveDir);
         }
-        match unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
+        match unlinkat(&*self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(Errno::ENOTEMPTY) => {
                 remove_rest(self.file())?;
-                unlinkat(&self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir).on("rmdir", &self.id)?;
+                unlinkat(&*self.parent, self.id.as_str(), UnlinkatFlags::RemoveDir).on("rmdir", &self.id)?;
                 Ok(())
             }
             Err(errno) => Err(errno).on("rmdir", &self.id)?,
@@ -290,13 +295,13 @@ pub(super) fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     fd::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
 
-fn open_parent(root: &Path, id: &str) -> Result<OwnedFd> {
+fn open_parent(root: &Path, id: &str) -> Result<Arc<OwnedFd>> {
     let parent = match open_directory(root) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(NotFound { id: id.to_owned() }.into()),
         other => other.on("open", root.display())?,
     };
     check_owner(&parent, root)?;
-    Ok(parent)
+    Ok(Arc::new(parent))
 }
 
 /// Whether a directory still has a name.

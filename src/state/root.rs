@@ -2,7 +2,7 @@
 
 use super::StateDir;
 use super::directory::{check_owner, open_directory};
-use crate::sys::{self, Errno, On, describe, dir, errno_of};
+use crate::sys::{self, Errno, On, describe, errno_of};
 use anyhow::Result;
 use std::path::{Path, PathBuf};
 
@@ -59,24 +59,6 @@ pub fn exists(root: &Path, id: &str) -> bool {
     std::fs::symlink_metadata(root.join(id)).is_ok_and(|meta| meta.is_dir())
 }
 
-/// The ids of all containers, in order.
-///
-/// # Errors
-/// Where the root cannot be read; a root that is not there holds none.
-pub fn list(root: &Path) -> Result<Vec<String>> {
-    let entries = match dir::entries(root) {
-        Err(Errno::ENOENT) => return Ok(Vec::new()),
-        other => other.on("read", root.display())?,
-    };
-    let mut ids: Vec<String> = entries
-        .into_iter()
-        .filter(|entry| entry.is_dir)
-        .filter_map(|entry| entry.name.into_string().ok())
-        .filter(|name| !name.contains('@'))
-        .collect();
-    ids.sort_unstable();
-    Ok(ids)
-}
 /// Says what can be done about a state directory that takes nothing more.
 pub(super) fn with_advice<T>(result: Result<T, sys::Error>) -> anyhow::Result<T> {
     result.map_err(|error| match error.errno {
