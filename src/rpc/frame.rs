@@ -2,10 +2,13 @@
 
 use crate::sys::{self, Errno, On, socket};
 use anyhow::{Result, bail};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Raised whenever a message changes its meaning: both ends are the same binary, so they never have to negotiate.
@@ -55,8 +58,48 @@ impl Frame {
     /// # Errors
     /// Where the body is not JSON of that form.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| anyhow::anyhow!("rtx received a malformed {:?} message: {error}", self.kind))
+        serde_json::from_slice(&self.body).map_err(|error| malformed(self.kind, &error))
+    }
+}
+
+/// Does something with each element of a list, as it is read: the whole list would be several times as large as its text, and
+/// stay in the heap of a process that stays. What fails ends it.
+///
+/// # Errors
+/// What `act` failed with; where the body is no list of such elements, which may be seen only after the first of them.
+pub fn each<T: DeserializeOwned>(kind: Kind, body: &[u8], act: impl FnMut(T) -> Result<()>) -> Result<()> {
+    let mut outcome = Ok(());
+    let mut list = serde_json::Deserializer::from_slice(body);
+    let read =
+        list.deserialize_seq(Each { act, outcome: &mut outcome, element: PhantomData }).and_then(|()| list.end());
+    // Where it was ended, the rest has not been read.
+    outcome.and_then(|()| read.map_err(|error| malformed(kind, &error)))
+}
+
+fn malformed(kind: Kind, error: &serde_json::Error) -> anyhow::Error {
+    anyhow::anyhow!("rtx received a malformed {kind:?} message: {error}")
+}
+
+struct Each<'a, T, F> {
+    act: F,
+    outcome: &'a mut Result<()>,
+    element: PhantomData<T>,
+}
+
+impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<()>> Visitor<'de> for Each<'_, T, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
+        while self.outcome.is_ok()
+            && let Some(element) = list.next_element()?
+        {
+            *self.outcome = (self.act)(element);
+        }
+        Ok(())
     }
 }
 

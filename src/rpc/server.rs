@@ -83,18 +83,16 @@ pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<Context> {
 
 /// Performs a batch. Returns what of this one and of those before it smaster has not been told yet.
 fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform, untold: Context) -> Result<Context> {
-    let operations: Vec<Operation> = message.parse()?;
-    let mut context = Context { warnings: untold.warnings, returned: untold.returned, ..Context::new(message.fds) };
-    let mut outcome = Ok(());
-    for operation in operations {
+    let Frame { kind, body, fds } = message;
+    let mut context = Context { warnings: untold.warnings, returned: untold.returned, ..Context::new(fds) };
+    let outcome = frame::each(kind, &body, |operation: Operation| {
         let mark = trace::span_of(|| operation.label());
-        outcome = stage.perform(operation, &mut context);
+        let outcome = stage.perform(operation, &mut context);
         drop(mark);
-        if outcome.is_err() {
-            break;
-        }
-    }
-    if message.kind == Kind::Prelude && outcome.is_ok() {
+        outcome
+    });
+    drop(body);
+    if kind == Kind::Prelude && outcome.is_ok() {
         return Ok(context);
     }
     let has_moved = context.moved_to.is_some();
