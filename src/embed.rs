@@ -280,6 +280,8 @@ impl Iterator for EventStream {
 }
 
 /// `rtx smaster call ROOT ID WORDS...`: a command of rtx in a process of its own.
+// As stage2: the stack of a waiting init would have room for it.
+#[inline(never)]
 pub(crate) fn call(root: &Path, words: &[OsString]) -> i32 {
     let mut arguments: Vec<OsString> = vec!["rtx".into(), "--root".into(), root.into()];
     arguments.extend(words.iter().cloned());

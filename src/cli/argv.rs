@@ -25,6 +25,8 @@ pub fn parse(argv: Vec<OsString>) -> Result<Cli, clap::Error> {
     }
 }
 
+// What is plain does without the memory that this takes.
+#[inline(never)]
 fn parse_all(argv: Vec<OsString>) -> Result<Cli, clap::Error> {
     let definitions = Cli::command();
     let argv = normalise(&definitions, argv);

@@ -191,6 +191,15 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Delete(args) => delete::delete(context, args),
         Command::State(args) => state_command::state(context, args),
         Command::List(args) => list::list(context, args),
+        command => dispatch_rare(context, command),
+    }
+}
+
+/// What callers seldom ask for. Apart, because the commands before are called for each container, and would have its code and
+/// the room for it on their stacks between theirs.
+#[inline(never)]
+fn dispatch_rare(context: &Context, command: Command) -> Result<i32> {
+    match command {
         Command::Ps(args) => ps::ps(context, args),
         Command::Update(args) => update::update(context, args),
         Command::Events(args) => events::events(context, args),
@@ -209,5 +218,13 @@ fn dispatch(context: &Context, command: Command) -> Result<i32> {
         Command::Docs(args) => docs::docs(args),
         Command::Checkpoint(args) => checkpoint::checkpoint(context, *args),
         Command::Restore(args) => restore::restore(context, *args),
+        Command::Create(_)
+        | Command::Run(_)
+        | Command::Exec(_)
+        | Command::Start(_)
+        | Command::Kill(_)
+        | Command::Delete(_)
+        | Command::State(_)
+        | Command::List(_) => dispatch(context, command),
     }
 }

@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// `rtx init N`: N is the number of the socket to smaster. Returns only if something failed, and then everybody who
 /// could be told has been told.
+// Not into the beginning of every command, whose stack would have room for this one as well.
+#[inline(never)]
 pub fn main(arguments: &[OsString]) -> i32 {
     let number = arguments.first().and_then(|number| number.to_str()).and_then(|number| number.parse().ok());
     let Some(number) = number else {

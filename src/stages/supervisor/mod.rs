@@ -32,6 +32,8 @@ use std::path::Path;
 pub type Supervision = crate::state::Supervision<Settings>;
 
 /// `rtx smaster TASK ROOT ID ...`: what rtx calls itself for. Everybody who could be told of a failure has been told.
+// As stage2: the stack of a waiting init would have room for it.
+#[inline(never)]
 pub fn main(arguments: &[OsString]) -> i32 {
     let [task, root, id, rest @ ..] = arguments else { return not_a_command() };
     let (Some(task), Some(id)) = (task.to_str(), id.to_str()) else { return not_a_command() };
