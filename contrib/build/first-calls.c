@@ -1,5 +1,6 @@
 /*
- * Runs a command and prints the functions of one program in the order of their first calls, in it and in all its children:
+ * Runs a command and prints the functions of one program in the order of their first calls, each behind a word that says
+ * whether it was the command that called it, or a child of it; a function that both call may be there twice:
  *
  *     nm PROGRAM | first-calls PROGRAM COMMAND [ARGS...]
  *
@@ -27,6 +28,7 @@ struct function {
 	uint64_t address;
 	char *name;
 	unsigned char original;
+	/* 1 in a child, 2 in the command. */
 	int seen;
 };
 
@@ -116,7 +118,7 @@ static void plant(pid_t pid)
 }
 
 /* Whether the trap was one of ours. */
-static int met(pid_t pid)
+static int met(pid_t pid, int is_child)
 {
 	struct user_regs_struct registers;
 	if (ptrace(PTRACE_GETREGS, pid, 0, &registers) != 0)
@@ -130,9 +132,10 @@ static int met(pid_t pid)
 	close(memory);
 	registers.rip -= 1;
 	ptrace(PTRACE_SETREGS, pid, 0, &registers);
-	if (!function->seen) {
-		function->seen = 1;
-		puts(function->name);
+	int kind = is_child ? 1 : 2;
+	if (function->seen < kind) {
+		function->seen = kind;
+		printf("%s %s\n", is_child ? "child" : "command", function->name);
 	}
 	return 1;
 }
@@ -181,7 +184,7 @@ int main(int argc, char **argv)
 				continue;
 			}
 		}
-		if (event != 0 || (signal == SIGTRAP && met(pid)) || signal == SIGSTOP)
+		if (event != 0 || (signal == SIGTRAP && met(pid, pid != command)) || signal == SIGSTOP)
 			signal = 0;
 		ptrace(PTRACE_CONT, pid, 0, signal);
 	}
