@@ -67,7 +67,8 @@ impl View {
         let unsupervised_since = if is_lost { Some(unsupervised_since(state)?) } else { None };
         let end = supervision.end.filter(|_| supervision.phase != Phase::Watching);
         Ok(Some(Self {
-            supervisor: watched.then_some(supervision.smaster.pid),
+            // It says its last words a moment before it is gone.
+            supervisor: Some(supervision.smaster.pid).filter(|_| watched && supervision.phase != Phase::Ended),
             created_at: supervision.created_at,
             started_at: state.started_at(),
             finished_at: end.as_ref().map(|end| end.finished_at.clone()),

@@ -23,6 +23,7 @@ const V2: &[&str] = &[
     "differential::cgroups::pids",
     "errors::apparmor_where_there_is_none",
     "errors::memory_limit_too_small",
+    "supervised::life::smaster_has_a_cgroup_of_its_own",
     "verbs::events_tell_of_memory_that_ran_out",
     "verbs::the_outputs_have_the_form_of_the_peers",
 ];
@@ -43,6 +44,7 @@ const V1: &[&str] = &[
 /// Where systemd keeps track of processes by the v2 hierarchy, which has no controllers.
 const HYBRID: &[&str] = &[
     "cgroup_module::cgroup_life",
+    "supervised::life::smaster_has_a_cgroup_of_its_own",
     "systemd::a_scope_on_cgroup_v1",
     "systemd::devices_are_ruled_through_a_reload",
     "systemd::limits",

@@ -119,8 +119,13 @@ impl Smaster {
     pub(super) fn finish(&mut self) {
         self.memory = None;
         let locked = self.lock().and_then(Live::with);
-        let cleaned = locked.and_then(|mut live| {
+        let removed = locked.and_then(|mut live| {
             live.engine.cleanup_container(Outcome::Deleted { container: &live.container, force: true })?;
+            Ok(live)
+        });
+        // Who hears of the end finds nothing of it.
+        std::mem::take(&mut self.leaf).leave();
+        let cleaned = removed.and_then(|_locked| {
             self.supervision.cleaned = true;
             self.supervision.phase = Phase::Ended;
             self.state.write_supervision(&self.supervision)
@@ -133,7 +138,6 @@ impl Smaster {
         if let Some(end) = &self.supervision.end {
             self.clients.tell_end(end);
         }
-        std::mem::take(&mut self.leaf).leave();
     }
 
     /// The `start` of a program that ended at once may still have the lock; a command that deletes the container cleans up
