@@ -75,6 +75,7 @@ netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$D/$1/cni"
+$(patience)
 END
     sed "s|/usr/bin/rtx|$RT|" $EXAMPLES/containerd.toml >> $D/$1/containerd.toml
     cat > $D/$1/kubelet.yaml << END
