@@ -140,7 +140,7 @@ static KUBERNETES: Caller = Caller {
 #[test]
 fn everything() {
     if !std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kubernetes/kubelet").exists() {
-        skip!("no kubelet: contrib/kubernetes/build makes one, in a quarter of an hour");
+        skip!("no kubelet: contrib/kubernetes/build makes one, in up to half an hour");
     }
     for site in sites!(KUBERNETES) {
         examples(site);
