@@ -10,7 +10,8 @@ use super::{sites, wanted};
 use crate::support::runtime::find_program;
 use crate::support::{Runtime, needs_root, skip};
 
-/// Beside what is here, some of what is tried without systemd. The guest is a slow machine.
+/// Beside what is here, some of what is tried without systemd. The guest is a slow machine; and where a shim is killed
+/// there, the control leaves its own state directory behind, so that `daemon_and_shim_killed` can show nothing of either.
 const FILTERS: &[&str] = &["callers::systemd::", "callers::cri::a_life"];
 
 #[test]
