@@ -16,6 +16,10 @@ use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::time::Duration;
+
+/// How long a process may take to end that has said that it will.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the record of a container keeps for these engines.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -316,5 +320,9 @@ pub fn start_through_barrier(container: &Container) -> Result<()> {
     client::send_start(&barrier)?;
     let outcome = client::wait_executed(&barrier, || container.record.init.as_ref()?.stat().ok().flatten());
     container.state.remove_barrier();
+    if let (Err(_), Some(init)) = (&outcome, &container.record.init) {
+        // Callers delete what could not be started at once, and containerd refuses that of what has not ended yet.
+        let _ = init.wait_for_end(END_TIMEOUT);
+    }
     outcome
 }

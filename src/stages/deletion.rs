@@ -9,11 +9,9 @@ use crate::state::{Busy, NotFound, Phase, ProcessIdentity, Record, StateDir, Sta
 use crate::sys::{Errno, On, process};
 use crate::trace;
 use anyhow::{Context, Result, bail};
-use nix::poll::{PollFd, PollTimeout, poll};
 use serde_json::json;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long `delete --force` waits for a killed init.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -158,23 +156,10 @@ fn kill_and_wait(live: &mut Live, status: Option<Status>) -> Result<()> {
 }
 
 fn wait_for_end(id: &str, init: &ProcessIdentity) -> Result<()> {
-    let deadline = Instant::now() + KILL_TIMEOUT;
-    let pidfd = match init.open() {
-        Err(Errno::ESRCH) => return Ok(()),
-        other => other.on("open", format_args!("init of {id}"))?,
-    };
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now()).as_millis();
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(pidfd.as_fd(), process::end_events())];
-        let failed = crate::sys::retry(|| poll(&mut fds, process::end_timeout(timeout))).is_err();
-        if failed || process::has_ended(&pidfd, fds[0].revents()) {
-            return Ok(());
-        }
-        if left == 0 {
-            bail!("init of container {id:?} does not die (process {})", init.pid);
-        }
+    if !init.wait_for_end(KILL_TIMEOUT).on("open", format_args!("init of {id}"))? {
+        bail!("init of container {id:?} does not die (process {})", init.pid);
     }
+    Ok(())
 }
 
 /// What is left where there is no record: what a killed create made before it had a process.

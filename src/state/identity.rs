@@ -1,13 +1,15 @@
 //! Which process a pid means: pids are reused, so a pid in a file is worth nothing without the time the process was
 //! started at and the boot it was started in.
 
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{self, pidfd_open};
 use crate::sys::stat::Stat;
 use crate::sys::{self, On, fd};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// Of this boot (random(4), `/proc/sys/kernel/random/boot_id`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +98,30 @@ impl ProcessIdentity {
         match self.liveness().map_err(|error| error.errno)? {
             Liveness::Alive => Ok(pidfd),
             _ => Err(Errno::ESRCH),
+        }
+    }
+
+    /// Waits until it has ended, for so long at most; whether it has.
+    ///
+    /// # Errors
+    /// The kernel's, where it cannot be opened.
+    pub fn wait_for_end(&self, limit: Duration) -> nix::Result<bool> {
+        let deadline = Instant::now() + limit;
+        let pidfd = match self.open() {
+            Err(Errno::ESRCH) => return Ok(true),
+            other => other?,
+        };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(pidfd.as_fd(), process::end_events())];
+            let failed = sys::retry(|| poll(&mut fds, process::end_timeout(timeout))).is_err();
+            if failed || process::has_ended(&pidfd, fds[0].revents()) {
+                return Ok(true);
+            }
+            if left == 0 {
+                return Ok(false);
+            }
         }
     }
 }

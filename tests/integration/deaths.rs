@@ -1,5 +1,7 @@
 //! A stage2 that dies where nobody expects it, and callers that die before it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +38,24 @@ fn start_tells_of_a_death_at_the_program() {
     let container = Container::new(&runtime, &bundle);
     container.create().ok();
     container.start().fails(1, "killed before it executed its program");
+}
+
+/// containerd deletes what could not be started at once, and gives up where that has not ended.
+#[test]
+fn what_start_refuses_has_ended() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::new());
+    let script = bundle.rootfs().join("script");
+    fs::write(&script, "#!/nope\n").expect("write a script");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("chmod the script");
+    bundle.args(&["/script"]);
+    for _ in 0..20 {
+        let container = Container::new(&runtime, &bundle);
+        container.create().ok();
+        container.start().fails(1, "exec \"/script\": no such file or directory");
+        assert_eq!(container.status(), "stopped");
+        container.delete(&[]).ok();
+    }
 }
 
 #[test]

@@ -156,7 +156,7 @@ situations! {
 // exec.
 situations! {
     exec_of_missing_program: 255, "exec: \"/nope\": stat /nope: no such file or directory", |r| exec(r, &[], &["/nope"]);
-    exec_of_directory: 255, "exec: \"/etc\": is a directory", |r| exec(r, &[], &["/etc"]);
+    exec_of_directory: 255, "exec: \"/etc\": is a directory: permission denied", |r| exec(r, &[], &["/etc"]);
     exec_of_not_executable: 255, "exec: \"/etc/passwd\": permission denied", |r| exec(r, &[], &["/etc/passwd"]);
     exec_of_name_not_in_path: 255, "exec: \"nope\": executable file not found in $PATH", |r| exec(r, &[], &["nope"]);
     exec_with_missing_cwd: 255, "no such file or directory", |r| exec(r, &["--cwd", "/nope"], &["true"]);
@@ -182,7 +182,7 @@ situations! {
     args_empty: 1, "args must not be empty", |r| run(r, |b| { b.args(&[]); });
     program_missing: 1, "exec: \"/nope\": stat /nope: no such file or directory", |r| run(r, |b| { b.args(&["/nope"]); });
     program_not_in_path: 1, "exec: \"nope\": executable file not found in $PATH", |r| run(r, |b| { b.args(&["nope"]); });
-    program_is_directory: 1, "exec: \"/etc\": is a directory", |r| run(r, |b| { b.args(&["/etc"]); });
+    program_is_directory: 1, "exec: \"/etc\": is a directory: permission denied", |r| run(r, |b| { b.args(&["/etc"]); });
     program_not_executable: 1, "exec: \"/etc/passwd\": permission denied", |r| run(r, |b| { b.args(&["/etc/passwd"]); });
     payload_exits_42: 42, "", |r| run(r, |b| { b.shell_payload("exit 42"); });
     init_cannot_kill_itself: 0, "", |r| run(r, |b| { b.shell_payload("kill -15 $$"); });

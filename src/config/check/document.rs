@@ -57,7 +57,7 @@ fn check_version(report: &mut Report, version: &str) {
 }
 
 /// Major and minor of `major.minor.patch[-pre][+build]`.
-fn parse_version(version: &str) -> Option<(u64, u64)> {
+pub(super) fn parse_version(version: &str) -> Option<(u64, u64)> {
     let core = version.split(['-', '+']).next()?;
     let mut numbers = core.split('.').map(|number| {
         let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());

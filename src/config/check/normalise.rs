@@ -23,9 +23,23 @@ pub fn normalise(config: &mut Value) {
             make_absolute(destination);
         }
     }
+    let zero_is_none = !has_limits_of_zero(config);
     if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
         fit_linux(linux);
+        if let Some(limit) = linux.get_mut("resources").and_then(|resources| resources.pointer_mut("/pids/limit"))
+            && zero_is_none
+            && limit.as_i64() == Some(0)
+        {
+            *limit = (-1).into();
+        }
     }
+}
+
+/// Whether a limit of 0 processes is one: specification 1.3 says so. Who writes for an older one, as podman does, means
+/// no limit.
+fn has_limits_of_zero(config: &Map<String, Value>) -> bool {
+    let version = config.get("ociVersion").and_then(Value::as_str).and_then(super::document::parse_version);
+    version.is_some_and(|version| version >= (1, 3))
 }
 
 /// For a process document that [`super::check_process`] found no error in.
@@ -128,5 +142,19 @@ fn elements<'a>(object: &'a mut Map<String, Value>, name: &str) -> impl Iterator
 fn make_absolute(path: &mut Value) {
     if let Some(relative) = path.as_str().filter(|path| !path.starts_with('/')) {
         *path = format!("/{relative}").into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_no_processes_is_one_since_1_3() {
+        for (version, limit) in [("1.0.2-dev", -1), ("1.2.1", -1), ("rubbish", -1), ("1.3.0", 0), ("2.0.0", 0)] {
+            let mut config = json!({ "ociVersion": version, "linux": { "resources": { "pids": { "limit": 0 } } } });
+            normalise(&mut config);
+            assert_eq!(config.pointer("/linux/resources/pids/limit"), Some(&json!(limit)), "{version}");
+        }
     }
 }

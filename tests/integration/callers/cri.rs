@@ -85,6 +85,7 @@ netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$D/cni"
+$(patience)
 END
 sed "s|/usr/bin/rtx|$RT|; s|SystemdCgroup = .*|SystemdCgroup = $SYSTEMD|" $KUBERNETES/containerd.toml >> $D/containerd.toml
 umoci config --image $D/image:1 --tag pause --config.cmd sleep --config.cmd 36000

@@ -74,10 +74,24 @@ fn run_and_its_codes() {
             .fails(127, "exec: \"/nope\": stat /nope: no such file or directory");
         site.sh("docker run --name codes2 bb:1 nope").fails(127, "executable file not found in $PATH");
         site.sh("docker run --name codes3 bb:1 /etc/passwd").fails(126, "permission denied");
+        site.sh("docker run --name codes7 bb:1 /etc").fails(126, "permission denied");
         site.sh("docker run --name codes4 --sysctl kernel.shm_rmid_forced=x bb:1 true").fails(125, "invalid argument");
         site.sh("docker run --name codes5 --user nobody bb:1 true").fails(125, "unable to find user nobody");
         assert_eq!(site.sh("docker run --name codes6 --init bb:1 sh -c 'kill -9 $$'").code, 137);
         remove(site, "codes");
+    }
+}
+
+/// Files that may be executed and cannot be: rtx's `start` says so, under runc the container does, which ends with 1.
+#[test]
+fn what_cannot_be_executed() {
+    for site in sites!(DOCKER) {
+        let output = site.sh("printf '#!/nope\n' > $D/script; printf junk > $D/junk; chmod +x $D/script $D/junk
+             for i in $(seq 6); do docker run --network none --name inert$i -v $D/script:/script bb:1 /script 2> $D/inert; echo $? $(grep -c 'no such file or directory' $D/inert); done
+             docker run --network none --name inert7 -v $D/junk:/junk bb:1 /junk 2> $D/inert; echo $? $(grep -c 'exec format error' $D/inert)");
+        let (missing, format) = if site.runtime == "rtx" { ("127 1\n", "125 1\n") } else { ("1 1\n", "1 1\n") };
+        assert_eq!(output.stdout, missing.repeat(6) + format, "{output:?}");
+        remove(site, "inert");
     }
 }
 

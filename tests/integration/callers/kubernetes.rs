@@ -75,6 +75,7 @@ netns_mounts_under_state_dir = true
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "$D/$1/cni"
+$(patience)
 END
     sed "s|/usr/bin/rtx|$RT|" $EXAMPLES/containerd.toml >> $D/$1/containerd.toml
     cat > $D/$1/kubelet.yaml << END
@@ -139,7 +140,7 @@ static KUBERNETES: Caller = Caller {
 #[test]
 fn everything() {
     if !std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/kubernetes/kubelet").exists() {
-        skip!("no kubelet: contrib/kubernetes/build makes one, in a quarter of an hour");
+        skip!("no kubelet: contrib/kubernetes/build makes one, in up to half an hour");
     }
     for site in sites!(KUBERNETES) {
         examples(site);

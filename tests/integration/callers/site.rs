@@ -17,6 +17,8 @@ const COMMON: &str = r#"
 # How long one command of a caller may take.
 LIMIT=300
 await() { end=$(($(date +%s) + LIMIT)); until eval "$1"; do [ $(date +%s) -lt $end ] || { echo "never: $1" >&2; return 1; }; sleep 0.1; done; }
+# What containerd gives its shims, and gives up on in a few seconds where a machine is slow: it forgets containers then.
+patience() { echo '[timeouts]'; for of in shim.cleanup shim.load shim.shutdown task.state; do echo "\"io.containerd.timeout.$of\" = \"${LIMIT}s\""; done; }
 # containerd at $D/c.sock, for itself and below Docker.
 containerd_start() {
     cat > $D/containerd.toml << END
@@ -29,6 +31,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 address = "$D/c.sock"
 [plugins."io.containerd.internal.v1.opt"]
 path = "$D/opt"
+$(patience)
 END
     setsid containerd -c $D/containerd.toml >> $D/containerd.log 2>&1 < /dev/null &
     echo $! > $D/containerd.pid

@@ -21,6 +21,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 address = "$D/$1/c.sock"
 [plugins."io.containerd.internal.v1.opt"]
 path = "$D/$1/opt"
+$(patience)
 END
 }
 daemons() {

@@ -9,6 +9,7 @@ fn of_run() {
     Named::new(host).run(&[], &["/nope"]).fails(127, "/nope");
     Named::new(host).run(&[], &["nope"]).fails(127, "executable file not found in $PATH");
     Named::new(host).run(&[], &["/etc/passwd"]).fails(126, "permission denied");
+    Named::new(host).run(&[], &["/etc"]).fails(126, "permission denied");
     // Anything else that a runtime says is an "OCI runtime error", with 126 too; 125 is podman's own.
     let output = Named::new(host).run(&["--sysctl", "kernel.shm_rmid_forced=x"], &["true"]);
     output.fails(126, "OCI runtime error").fails(126, "kernel/shm_rmid_forced: invalid argument");

@@ -23,6 +23,17 @@ fn memory_cpus_and_pids() {
     assert_eq!(first, ["33554432", "50000", "33"]);
 }
 
+/// podman writes 0 for both.
+#[test]
+fn no_limit_of_pids() {
+    let host = podman!();
+    for limit in ["-1", "0"] {
+        let script = format!("{}; true | cat", cat("pids/pids.max", "pids.max"));
+        let output = Named::new(host).run(&["--rm", "--pids-limit", limit], &["sh", "-c", &script]).ok();
+        assert_eq!(output.stdout, "max\n");
+    }
+}
+
 #[test]
 fn too_much_memory_ends_the_payload() {
     let host = podman!();

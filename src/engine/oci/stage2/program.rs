@@ -27,7 +27,8 @@ impl fmt::Display for ProgramError {
         let program = &self.program;
         match self.why {
             Why::NotInPath => write!(f, "exec: {program:?}: executable file not found in $PATH"),
-            Why::IsDirectory => write!(f, "exec: {program:?}: is a directory"),
+            // execve(2) says EACCES, and those who know no other word for 126 (Docker before 25) look for it.
+            Why::IsDirectory => write!(f, "exec: {program:?}: is a directory: {}", describe(Errno::EACCES)),
             Why::Stat(errno) => write!(f, "exec: {program:?}: stat {program}: {}", describe(errno)),
             Why::Denied(errno) => write!(f, "exec: {program:?}: {}", describe(errno)),
         }
