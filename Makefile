@@ -8,6 +8,7 @@
 #   make install   PREFIX=/usr/local DESTDIR= SYSCONFDIR=/etc
 #   make deb       target/rtx_VERSION_ARCHITECTURE.deb
 #   make lint      formatting and clippy
+#   make sanitize  what reads the words of others, by libFuzzer with AddressSanitizer (SECONDS_EACH=60) and under Miri
 #   make docs      docs/config.md, the table of what config.json can say
 #   make clean
 
@@ -37,7 +38,7 @@ export CARGO
 # is a shell word, not a make variable, because the package may be installed by the same make.
 CARGO_ENV = LIBSECCOMP_LIB_PATH="$$(dirname "$$(realpath "$$(gcc -print-file-name=libseccomp.a)")")"
 
-.PHONY: build run test test-integrations bench install deb lint docs clean build-needs test-needs
+.PHONY: build run test test-integrations bench install deb lint sanitize docs clean build-needs test-needs
 
 # Where rtx is linked with musl, cargo has it in a directory of that target.
 build: build-needs
@@ -99,6 +100,13 @@ deb: build
 lint: build-needs
 	$(CARGO) fmt --check
 	$(CARGO_ENV) $(CARGO) clippy --all-targets -- -D warnings
+
+# libFuzzer is C++. Miri comes with a nightly Rust alone.
+sanitize: build-needs
+	@contrib/build/packages g++
+	contrib/build/fuzz
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo "no Miri: rustup component add miri rust-src --toolchain nightly" >&2; exit 1; }
+	contrib/build/miri
 
 docs: build-needs
 	RTX_WRITE_DOCS=1 $(CARGO_ENV) $(CARGO) test --test integration schema::table::

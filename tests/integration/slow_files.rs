@@ -59,12 +59,13 @@ fn a_container_lives() {
     if !Path::new("/dev/fuse").exists() {
         skip!("no /dev/fuse");
     }
-    let slow = match Slow::mount(&runtime) {
+    let root = runtime.scratch().join("slow/state");
+    let runtime = runtime.with_flags(&["--root", &root.display().to_string()]);
+    // Gone before the directory that it is in.
+    let _slow = match Slow::mount(&runtime) {
         Ok(slow) => slow,
         Err(why) => skip!("no file system can be made with python3 and fusepy: {why}"),
     };
-    let root = slow.path.join("state");
-    let runtime = runtime.with_flags(&["--root", &root.display().to_string()]);
     let bundle = Bundle::shell("echo right; exec sleep 600");
     for round in 0..3 {
         let container = Container::new(&runtime, &bundle);

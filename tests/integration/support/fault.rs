@@ -1,6 +1,6 @@
 //! Fails one system call of a program, or kills the program at it: `fault REPORT OWN ROLE CALL WHEN ACTION PROGRAM
-//! [ARGUMENT...]`. ROLE 0 is the program, 1 the first process or thread that it makes, and so on; CALL is a number, of which
-//! the WHEN-th one from the program's execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as
+//! [ARGUMENT...]`. ROLE 0 is the program, 0.0 the first process or thread that it makes, 0.0.1 the second of that one, and so on;
+//! CALL is a number, of which the WHEN-th one from the program's execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as
 //! the program does, and with it; with `+` after ROLE not before that process has ended as well, or all where ACTION is
 //! `none`. A process that executes something else than OWN, or a copy of it, is nobody's concern any more.
 //!
@@ -11,7 +11,7 @@
 //!
 //! Compiled on its own (see `payload.rs`), with nothing but std.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{c_char, c_int, c_long, c_void, CString};
 use std::fmt::Write;
 use std::process::exit;
@@ -54,7 +54,9 @@ const ORIG_RAX: usize = 15;
 
 #[derive(Default)]
 struct Process {
-    role: usize,
+    role: String,
+    /// How many it has made.
+    children: u32,
     executions: u32,
     /// The register that says, after the call at whose entry the process was stopped, what we want it to.
     result: Option<(usize, i64)>,
@@ -104,7 +106,7 @@ fn spawn(words: &[String]) -> c_int {
 }
 
 struct Fault {
-    role: usize,
+    role: String,
     lingers: bool,
     call: u64,
     when: u32,
@@ -115,7 +117,7 @@ struct Fault {
 
 impl Fault {
     /// At the entry of a call: what it is to return instead of being made.
-    fn meet(&mut self, pid: c_int, role: usize, call: u64, argument: u64) -> Option<i64> {
+    fn meet(&mut self, pid: c_int, role: &str, call: u64, argument: u64) -> Option<i64> {
         if self.action == "none" {
             let _ = writeln!(self.report, "{role} {call} {argument}");
             return None;
@@ -147,7 +149,7 @@ impl Fault {
     }
 
     /// Whether the calls of this role are looked at, still.
-    fn watches(&self, role: usize) -> bool {
+    fn watches(&self, role: &str) -> bool {
         self.action == "none" || role == self.role && self.seen < self.when
     }
 }
@@ -165,15 +167,17 @@ fn main() {
     };
     let number = |word: &str| word.parse::<u32>().expect("a number");
     let lingers = role.ends_with('+');
-    let (role, call, when) = (number(role.trim_end_matches('+')) as usize, u64::from(number(call)), number(when));
+    let role = role.trim_end_matches('+').to_owned();
+    let (call, when) = (u64::from(number(call)), number(when));
     let mut fault = Fault { role, lingers, call, when, action: action.clone(), seen: 0, report: String::new() };
     // A copy, in memory or on another mount, has the size of the original and nothing else in common.
     let size = |path: &str| std::fs::metadata(path).map(|file| file.len()).ok();
     let is_own = |pid: c_int| size(&format!("/proc/{pid}/exe")) == size(own);
     let first = spawn(program);
     let _ = writeln!(fault.report, "pid {first}");
-    let mut processes = HashMap::from([(first, Process::default())]);
-    let (mut roles, mut code) = (1, None);
+    let mut processes = HashMap::from([(first, Process { role: "0".to_owned(), ..Process::default() })]);
+    // Those that have come before their maker's word of them.
+    let (mut early, mut code) = (HashSet::new(), None);
     loop {
         let mut status = 0;
         // SAFETY: the status is written to a value that lives on.
@@ -183,6 +187,9 @@ fn main() {
         }
         if status & 0xff != 0x7f {
             processes.remove(&pid);
+            // The word of its maker may never come.
+            early.remove(&pid);
+            early.drain().for_each(|pid| drop(request(CONTINUE, pid, 0, 0)));
             if pid == first {
                 code = Some(if status & 0x7f == 0 { status >> 8 & 0xff } else { 128 + (status & 0x7f) });
             }
@@ -192,11 +199,10 @@ fn main() {
             }
         }
         let (mut signal, event) = (status >> 8 & 0xff, status >> 16);
-        let process = processes.entry(pid).or_insert_with(|| {
-            signal = 0;
-            roles += 1;
-            Process { role: roles - 1, ..Process::default() }
-        });
+        let Some(process) = processes.get_mut(&pid) else {
+            early.insert(pid);
+            continue;
+        };
         let mut is_over = false;
         if event == EVENT_EXEC {
             process.executions += 1;
@@ -208,13 +214,23 @@ fn main() {
             let mut made = 0u64;
             request(EVENT_MESSAGE, pid, 0, &mut made as *mut u64 as usize);
             let _ = writeln!(fault.report, "pid {made}");
+            let role = format!("{}.{}", process.role, process.children);
+            process.children += 1;
+            let to_syscall = fault.watches(&process.role);
+            let goes_on = if fault.watches(&role) { TO_SYSCALL } else { CONTINUE };
+            processes.insert(made as c_int, Process { role, ..Process::default() });
+            if early.remove(&(made as c_int)) {
+                request(goes_on, made as c_int, 0, 0);
+            }
+            request(if to_syscall { TO_SYSCALL } else { CONTINUE }, pid, 0, 0);
+            continue;
         } else if signal == SIGTRAP | 0x80 {
             let was_meant = process.result.is_some();
             let mut info = [0u64; 11];
             request(SYSCALL_INFO, pid, size_of_val(&info), info.as_mut_ptr() as usize);
             let is_entry = info[0] & 0xff == 1;
-            if is_entry && (process.role > 0 || process.executions > 0) {
-                process.result = fault.meet(pid, process.role, info[3], info[5]).map(|error| match info[3] {
+            if is_entry && (pid != first || process.executions > 0) {
+                process.result = fault.meet(pid, &process.role, info[3], info[5]).map(|error| match info[3] {
                     CLOSE => (RAX, error),
                     BRK => {
                         set_register(pid, RDI, 0);
@@ -229,7 +245,7 @@ fn main() {
                 set_register(pid, register, value);
             }
             // The first process of a pid namespace cannot abort while it is traced.
-            is_over = was_meant && process.role > 0;
+            is_over = was_meant && pid != first;
         }
         if is_over {
             processes.remove(&pid);
@@ -242,7 +258,7 @@ fn main() {
         if event != 0 || signal == SIGTRAP | 0x80 {
             signal = 0;
         }
-        let to_syscall = fault.watches(process.role) || process.result.is_some();
+        let to_syscall = fault.watches(&process.role) || process.result.is_some();
         request(if to_syscall { TO_SYSCALL } else { CONTINUE }, pid, 0, signal as usize);
     }
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 /// One call of a command: the `when`-th `call` of one of its processes.
 #[derive(Debug, Clone)]
 pub struct Place {
-    pub role: usize,
+    pub role: String,
     /// Who has that role.
     pub process: &'static str,
     pub call: u32,
@@ -34,27 +34,25 @@ impl std::fmt::Display for Place {
 const FIRST: &str = "close_range";
 
 /// What the report of an undisturbed command tells of: every call that those in `roles` made.
-pub fn places(report: &str, roles: &'static [&'static str]) -> Vec<Place> {
-    let mut seen: HashMap<(usize, u32), u32> = HashMap::new();
-    let mut starting = HashSet::from([0]);
+pub fn places(report: &str, roles: &[(&str, &'static str)]) -> Vec<Place> {
+    let mut seen: HashMap<(&str, u32), u32> = HashMap::new();
+    let mut starting = HashSet::from(["0"]);
     let mut places = Vec::new();
     for line in report.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         if let ["exec", role] = words[..] {
-            starting.extend(role.parse::<usize>());
+            starting.insert(role);
         }
-        let [Ok(role), Ok(call), Ok(argument)] = [0, 1, 2].map(|at| words.get(at).unwrap_or(&"").parse::<u64>()) else {
-            continue;
-        };
-        let (role, call) = (role as usize, call as u32);
+        let [role, call, argument] = words[..] else { continue };
+        let (Ok(call), Ok(argument)) = (call.parse(), argument.parse()) else { continue };
         let when = seen.entry((role, call)).or_default();
         *when += 1;
-        let process = roles.get(role).copied().unwrap_or_default();
-        let mut place = Place { role, process, call, when: *when, argument, is_startup: false };
+        let process = roles.iter().find(|(path, _)| *path == role).map_or("", |(_, process)| process);
+        let mut place = Place { role: role.to_owned(), process, call, when: *when, argument, is_startup: false };
         if place.name() == FIRST {
-            starting.remove(&role);
+            starting.remove(role);
         }
-        place.is_startup = starting.contains(&role);
+        place.is_startup = starting.contains(role);
         if !process.is_empty() {
             places.push(place);
         }
@@ -131,7 +129,7 @@ pub fn is_known(place: &Place, errno: Option<Errno>, is_exec: bool) -> bool {
 }
 
 /// Why what succeeded may differ from what an undisturbed command does: the part of what the probe sees that may, or
-/// `stopped` for a container that has ended when it is looked at, or `output` for what it printed.
+/// `output` for what it printed.
 pub fn difference(place: &Place, errno: Option<Errno>) -> Option<&'static str> {
     match (place.name().as_str(), errno) {
         // Where no device may be made, the host's is bound in its place.

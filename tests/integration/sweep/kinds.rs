@@ -41,13 +41,24 @@ impl Kind {
         }
     }
 
-    /// Who makes the calls, by role.
-    pub fn roles(self, verb: Verb) -> &'static [&'static str] {
+    /// Who makes the calls that are swept, by role.
+    pub fn roles(self, verb: Verb) -> &'static [(&'static str, &'static str)] {
         match (self, verb) {
             // The command and smaster are those of `create`, which is swept by itself.
-            (Kind::Supervised, Verb::Run) => &["", "", "smaster", "", "smaster's child", "the restart", "its stage2"],
-            (Kind::Supervised, _) => &["the command", "smaster", "stage2"],
-            _ => &["the command", "stage2", "a child", "another child"],
+            (Kind::Supervised, Verb::Run) => {
+                &[("0.0.0", "smaster"), ("0.0.0.1", "the restart"), ("0.0.0.1.0", "stage2 of the restart")]
+            }
+            (Kind::Supervised, Verb::Create) => &[("0", "the command"), ("0.0", "smaster"), ("0.0.0", "stage2")],
+            // Where stage2 joins a namespace another process goes on for it; those beside it become hooks.
+            (Kind::Rich, Verb::Create | Verb::Run) => &[
+                ("0", "the command"),
+                ("0.0", "the first stage2"),
+                ("0.0.0", "stage2"),
+                ("0.1", "a hook"),
+                ("0.0.0.0", "a hook of the container"),
+            ],
+            (Kind::Rich, Verb::Exec) => &[("0", "the command"), ("0.0", "the first stage2"), ("0.0.0", "stage2")],
+            _ => &[("0", "the command"), ("0.0", "stage2")],
         }
     }
 

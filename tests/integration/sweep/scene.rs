@@ -221,7 +221,7 @@ impl Scene {
             Verb::DeleteForce => container.runtime.invoke(&["delete", "--force", id]),
         };
         let report = container.runtime.scratch().join(format!("report-{}", next_number()));
-        let (role, number, when) = place.map_or((0, 0, 0), |place| (place.role, place.call, place.when));
+        let (role, number, when) = place.map_or(("0", 0, 0), |place| (&*place.role, place.call, place.when));
         let action = match action {
             Action::Nothing => "none".to_owned(),
             Action::Fail(errno) => errno.to_string(),
@@ -304,19 +304,16 @@ impl Scene {
         poll_until(SOON, || look().is_empty().then_some(())).map_or_else(look, |()| Vec::new())
     }
 
-    /// After a fault: what is wrong, if anything. `excused` is the process that may have ended without a word.
+    /// After a fault: what is wrong, if anything. `excused` is the role that may have ended without a word.
     pub fn judge(
         &self,
         container: &Container<'_>,
         disturbed: &Disturbed,
-        excused: Option<usize>,
+        excused: Option<&str>,
         difference: Option<&str>,
     ) -> Result<(), String> {
         let output = &disturbed.output;
         if output.code == self.success() {
-            if difference == Some("stopped") && self.verb == Verb::Create && container.status() == "stopped" {
-                return self.remove(container);
-            }
             let seen = match self.seen(container, disturbed) {
                 Err(_) if difference == Some("output") => None,
                 other => other?,
@@ -331,11 +328,11 @@ impl Scene {
             Verb::Run if output.stderr.contains(": remove the container after its end: ") => Ok(()),
             // It was made, and has lost its smaster since.
             Verb::Run if self.is_supervised() && output.stderr.contains("rtx wait ") => Ok(()),
-            Verb::Create | Verb::Run if excused != Some(0) => match self.left(container) {
+            Verb::Create | Verb::Run if excused != Some("0") => match self.left(container) {
                 left if left.is_empty() => Ok(()),
                 left => Err(format!("it failed ({}) and left {left:?}", output.stderr.trim())),
             },
-            Verb::Exec if excused != Some(0) => {
+            Verb::Exec if excused != Some("0") => {
                 let count = || leftover::processes(&container.id).len();
                 match poll_until(SOON, || (count() == 1).then_some(())) {
                     Some(()) => Ok(()),
@@ -375,7 +372,7 @@ impl Scene {
         let waited = || if self.is_supervised() { by("wait") } else { None };
         let told = by(verb).or_else(waited).or_else(|| last.strip_prefix("rtx: "));
         // More than the kernel's reason.
-        let names = told.is_some_and(|told| told.contains(": ") || told.contains("container"));
+        let names = told.is_some_and(|told| told.contains(": ") || told.split(' ').count() > 5);
         if !names
             || text.contains("panicked")
             || !expected.contains(&output.code)
@@ -404,7 +401,10 @@ impl Scene {
         if listed.code != 0 || listed.stdout.contains(&container.id) {
             return Err(format!("list shows {:?} after the removal: {}", listed.stdout, listed.stderr));
         }
-        let create = container.create();
+        let console = self.console(container);
+        let path = console.as_ref().map(FdSocket::path);
+        let flags: Vec<&str> = path.iter().flat_map(|path| ["--console-socket", path]).collect();
+        let create = container.create_with(&flags);
         if create.code != 0 {
             return Err(format!("the id cannot be used again: {}", create.stderr));
         }
