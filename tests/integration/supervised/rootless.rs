@@ -37,11 +37,11 @@ fn everything_is_there_for_an_ordinary_user() {
     assert_eq!(owner, USER);
     let follower = runtime.invoke(&["events", "--follow", &container.id]).start();
     container.exec(&[], &["/bin/sh", "-c", "exit 6"]).fails(6, "");
-    let typed = runtime.invoke(&["attach", &container.id]).input("a\n").start();
+    // It leaves without closing the input, which may be that of the next run by then.
+    runtime.invoke(&["attach", "--detach-keys", "ctrl-a", &container.id]).input("a\n\u{1}").run().ok();
     poll_until(LONG, || (container.shown()["restarts"] == 1).then_some(())).expect("it is restarted");
     poll_until(LONG, || (container.status() == "running").then_some(())).expect("it runs again");
     runtime.invoke(&["attach", &container.id]).input("b\n").run().fails(7, "");
-    typed.wait_within(LONG).fails(7, "err");
     assert_eq!(container.wait(), 7);
     wait_gone(smaster);
     let logs = runtime.run(&["logs", &container.id]).ok();
