@@ -211,8 +211,11 @@ impl RpcClient {
     /// # Errors
     /// As [`wait_executed`].
     pub fn start(&mut self, look: impl FnOnce() -> Option<Stat>) -> Result<()> {
-        send_start(&self.socket)?;
-        wait_executed(&self.socket, look)
+        match send_start(&self.socket) {
+            // It may have said why before it ended.
+            Err(error) if !error.is::<Stage2Died>() => Err(error),
+            _ => wait_executed(&self.socket, look),
+        }
     }
 
     /// What went differently than asked for, so far.
