@@ -20,7 +20,7 @@ const BUDGETS: [(&str, usize, usize, usize, usize); 6] = [
     ("create", 299, 8, 1, 8),
     ("state", 31, 0, 0, 4),
     ("start", 48, 0, 0, 8),
-    ("exec", 171, 3, 1, 8),
+    ("exec", 175, 3, 1, 8),
     ("delete", 31, 1, 0, 8),
 ];
 

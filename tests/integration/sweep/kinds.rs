@@ -1,11 +1,13 @@
 //! The containers whose commands are swept: the default one, and such as ask for everything else.
 
 use std::os::unix::fs::chown;
+use std::time::Duration;
 
 use serde_json::json;
 
 use super::scene::Verb;
 use crate::support::Bundle;
+use crate::support::children::poll_until;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -72,10 +74,25 @@ impl Kind {
     }
 }
 
+/// Whom the host takes root of a rich container for.
+const MAPPED: u32 = 100_000;
+
+/// Waits until the kernel has forgotten the session keyrings of containers that are gone, which it does when it comes to it:
+/// an ordinary user may have two hundred (/proc/key-users, keyrings(7)).
+pub fn wait_for_keyrings() {
+    let few = || {
+        let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
+        let own = users.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{MAPPED}:")));
+        let held = own.and_then(|fields| fields.split_whitespace().nth(2)?.split('/').next()?.parse().ok());
+        held.is_none_or(|held: u32| held < 100).then_some(())
+    };
+    poll_until(Duration::from_secs(60), few).expect("the keyrings of a user to go");
+}
+
 fn rich(bundle: &mut Bundle) {
-    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    let map = json!([{ "containerID": 0, "hostID": MAPPED, "size": 65536 }]);
     for directory in ["rootfs", "rootfs/dev", "rootfs/etc", "rootfs/proc", "rootfs/sys", "rootfs/tmp"] {
-        chown(bundle.host(directory), Some(100_000), Some(100_000)).expect("chown the root file system");
+        chown(bundle.host(directory), Some(MAPPED), Some(MAPPED)).expect("chown the root file system");
     }
     bundle.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone());
     let neighbour = bundle.helper(&["--net"], "");
@@ -97,7 +114,7 @@ fn rich(bundle: &mut Bundle) {
     let points = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
     bundle.set("/hooks", points.into_iter().map(|point| (point.to_owned(), hook.clone())).collect());
     bundle.set("/linux/resources/memory", json!({ "limit": 268_435_456u64 }));
-    bundle.set("/linux/resources/cpu", json!({ "shares": 512, "quota": 90_000, "period": 100_000 }));
+    bundle.set("/linux/resources/cpu", json!({ "shares": 512, "quota": 90_000, "period": MAPPED }));
     bundle.set("/linux/resources/pids", json!({ "limit": 100 }));
     bundle.set("/process/oomScoreAdj", json!(100));
     bundle.set("/process/user", json!({ "uid": 0, "gid": 0, "umask": 0o027, "additionalGids": [5, 6] }));
