@@ -8,7 +8,7 @@ pub use pidfd::{
     child_has_ended, child_pidfd, end_events, end_timeout, has_ended, is_pidfd, pidfd_getfd, pidfd_open, pidfd_signal,
 };
 
-use super::{Errno, check};
+use super::{Errno, check, dir};
 
 fn prctl(option: libc::c_int, value: libc::c_ulong) -> nix::Result<()> {
     const NONE: libc::c_ulong = 0;
@@ -79,7 +79,7 @@ pub fn parent_death_signal() -> nix::Result<i32> {
 /// # Errors
 /// `EAGAIN`, `ENOMEM`; `EBUSY` where there are other threads, which the child would lack with what they have locked.
 pub fn fork() -> nix::Result<Option<i32>> {
-    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+    if dir::entries(std::path::Path::new("/proc/self/task")).is_ok_and(|tasks| tasks.len() > 1) {
         return Err(Errno::EBUSY);
     }
     // SAFETY: with one thread no lock can be held by another.

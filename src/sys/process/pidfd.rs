@@ -51,9 +51,10 @@ pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
 /// `ESRCH`; `EMFILE`.
 pub fn child_pidfd(pid: i32) -> nix::Result<Option<OwnedFd>> {
     match pidfd_open(pid) {
-        Ok(fd) if is_pidfd(&fd) => Ok(Some(fd)),
+        // What cannot be told is an error: poll(2) would be waited for without anything to poll.
+        Ok(fd) => is_directory(&fd).map(|is_directory| (!is_directory).then_some(fd)),
         Err(errno) if !NO_PIDFD.load(Ordering::Relaxed) => Err(errno),
-        _ => Ok(None),
+        Err(_) => Ok(None),
     }
 }
 

@@ -10,13 +10,13 @@ use crate::engine::checkpoint::CheckpointRequest;
 use crate::engine::live::engine_state;
 use crate::engine::oci::cgroup::{self, Placement};
 use crate::engine::{Container, live};
-use crate::sys::{On, errno_of};
+use crate::sys::{On, dir, errno_of};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
 use protobuf::MessageField;
 use rust_criu::rust_criu_protobuf::rpc::{Criu_features, Criu_opts, Criu_page_server_info, Criu_req_type};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const LOG: &str = "dump.log";
 /// The first that freezes a cgroup v2.
@@ -172,13 +172,14 @@ fn inner_pipes(pids: &[i32], streams: &[String]) -> Vec<String> {
     const WRITE_ONLY: u32 = libc::O_WRONLY as u32;
     let mut ends: Vec<(String, bool)> = Vec::new();
     for pid in pids {
-        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-            let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let directory = PathBuf::from(format!("/proc/{pid}/fd"));
+        for entry in dir::entries(&directory).unwrap_or_default() {
+            let Ok(target) = std::fs::read_link(directory.join(&entry.name)) else { continue };
             let target = target.display().to_string();
             if !target.starts_with("pipe:") || !streams.contains(&target) {
                 continue;
             }
-            let info = format!("/proc/{pid}/fdinfo/{}", entry.file_name().display());
+            let info = format!("/proc/{pid}/fdinfo/{}", entry.name.display());
             let info = std::fs::read_to_string(info).unwrap_or_default();
             let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default().trim();
             let flags = u32::from_str_radix(flags, 8).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Images of a container with a user namespace: it is from inside that CRIU opens most of them, as the root of that
 //! namespace, who has no right to what the host's root alone may read.
 
-use crate::sys::{On, errno_of};
+use crate::sys::{On, dir};
 use anyhow::{Context, Result};
 use nix::fcntl::AtFlags;
 use nix::unistd::{Gid, Uid, fchownat};
@@ -40,11 +40,10 @@ fn root_of(mappings: &Option<Vec<LinuxIdMapping>>) -> Option<u32> {
 }
 
 fn give_directory(directory: &Path, uid: u32, gid: u32) -> Result<()> {
-    let read = || std::fs::read_dir(directory)?.collect::<std::io::Result<Vec<_>>>();
-    let entries = read().map_err(|error| errno_of(&error)).on("read", directory.display())?;
+    let entries = dir::entries(directory).on("read", directory.display())?;
     // A file with another name elsewhere may be something else, too.
     let is_image = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_file() && found.nlink() == 1);
-    for path in entries.iter().map(std::fs::DirEntry::path).filter(|path| is_image(path)) {
+    for path in entries.iter().map(|entry| directory.join(&entry.name)).filter(|path| is_image(path)) {
         chown(&path, uid, gid)?;
     }
     chown(directory, uid, gid)
