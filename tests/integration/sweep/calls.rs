@@ -120,7 +120,7 @@ pub fn errors(place: &Place) -> &'static [Errno] {
 pub fn is_known(place: &Place, errno: Option<Errno>, is_exec: bool) -> bool {
     match (place.name().as_str(), errno) {
         ("flock" | "setsid" | "accept4", Some(_)) => true,
-        ("sendmsg" | "recvmsg" | "fstat", Some(errno)) => errno == Errno::NOMEM,
+        ("sendmsg" | "recvmsg" | "fstat" | "newfstatat", Some(errno)) => errno == Errno::NOMEM,
         ("openat", Some(errno)) => errno == Errno::MFILE,
         // The capabilities, which every command drops alike.
         ("prctl", Some(errno)) => is_exec && errno == Errno::PERM,
