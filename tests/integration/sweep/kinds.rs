@@ -77,16 +77,16 @@ impl Kind {
 /// Whom the host takes root of a rich container for.
 const MAPPED: u32 = 100_000;
 
-/// Waits until the kernel has forgotten the session keyrings of containers that are gone, which it does when it comes to it:
+/// Waits a while until the kernel has forgotten the session keyrings of containers that are gone, which it does when it comes to it:
 /// an ordinary user may have two hundred (/proc/key-users, keyrings(7)).
 pub fn wait_for_keyrings() {
     let few = || {
         let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
         let own = users.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{MAPPED}:")));
         let held = own.and_then(|fields| fields.split_whitespace().nth(2)?.split('/').next()?.parse().ok());
-        held.is_none_or(|held: u32| held < 100).then_some(())
+        held.is_none_or(|held: u32| held < 150).then_some(())
     };
-    poll_until(Duration::from_secs(60), few).expect("the keyrings of a user to go");
+    let _ = poll_until(Duration::from_secs(10), few);
 }
 
 fn rich(bundle: &mut Bundle) {
