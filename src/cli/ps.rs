@@ -4,11 +4,10 @@ use super::Context;
 use super::args::{Format, PsArgs};
 use super::output;
 use crate::stages::lifecycle::Live;
-use crate::sys::process::die_with_parent;
-use crate::sys::{describe, errno_of};
+use crate::sys::describe;
+use crate::sys::process::Program;
 use anyhow::{Context as _, Result, anyhow, bail};
 use std::collections::HashSet;
-use std::process::Command;
 
 pub fn ps(context: &Context, args: PsArgs) -> Result<i32> {
     let live = Live::open(&context.root, &args.id)?;
@@ -24,11 +23,10 @@ pub fn ps(context: &Context, args: PsArgs) -> Result<i32> {
 fn run_ps(options: &[String]) -> Result<String> {
     let default = ["-ef".to_owned()];
     let options = if options.is_empty() { &default[..] } else { options };
-    let mut command = Command::new("ps");
-    die_with_parent(command.args(options));
-    let output = command.output().map_err(|error| {
-        anyhow!("exec: \"ps\": {}; install procps, or use --format json", describe(errno_of(&error)))
-    })?;
+    let arguments = ["ps"].into_iter().chain(options.iter().map(String::as_str));
+    let output = Program::new("ps", arguments)
+        .and_then(Program::output)
+        .map_err(|errno| anyhow!("exec: \"ps\": {}; install procps, or use --format json", describe(errno)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").trim();

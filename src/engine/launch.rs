@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -194,6 +195,12 @@ pub enum Execution {
 pub enum ExitStatus {
     Exited(i32),
     Signaled(i32),
+}
+
+impl From<std::process::ExitStatus> for ExitStatus {
+    fn from(status: std::process::ExitStatus) -> Self {
+        status.code().map_or_else(|| Self::Signaled(status.signal().unwrap_or_default()), Self::Exited)
+    }
 }
 
 impl ExitStatus {

@@ -11,8 +11,6 @@ use crate::rpc::client;
 use crate::state::{Liveness, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -294,14 +292,7 @@ pub fn monitor(init: Option<&InitProcess>) -> Result<ExitStatus> {
 /// # Errors
 /// `ECHILD` where it is no child of this process.
 pub fn wait_for(init: &InitProcess) -> Result<ExitStatus> {
-    loop {
-        match waitid(Id::Pid(Pid::from_raw(init.pid)), WaitPidFlag::WEXITED) {
-            Ok(WaitStatus::Exited(_, code)) => return Ok(ExitStatus::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(ExitStatus::Signaled(signal as i32)),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).on("wait for", "init")?,
-        }
-    }
+    Ok(process::wait(init.pid).on("wait for", "init")?.into())
 }
 
 /// Tells a stage2 that waits at its start barrier to go on, and waits until it has executed its program.

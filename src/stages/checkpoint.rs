@@ -13,8 +13,6 @@ use crate::engine::{
 use crate::state::{ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{On, process};
 use anyhow::{Context, Result, bail};
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use std::path::Path;
 
 /// `checkpoint`: saves the container and, unless it is to run on, removes it. Returns what its poststop hooks failed with.
@@ -124,7 +122,7 @@ impl Drop for Undo<'_> {
         let Some(state) = self.state.take() else { return };
         if let Some(Restored { init, .. }) = self.restored.take() {
             let _ = process::pidfd_signal(&init.pidfd, libc::SIGKILL);
-            let _ = crate::sys::retry(|| waitpid(Pid::from_raw(init.pid), Some(WaitPidFlag::empty())));
+            let _ = process::wait(init.pid);
         }
         let _ = self.engine.cleanup_container(Outcome::NotCreated);
         let _ = state.remove();

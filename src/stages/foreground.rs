@@ -7,13 +7,13 @@ use super::stage1::Prepared;
 use super::{deletion, lifecycle};
 use crate::engine::{ExitStatus, InitProcess};
 use crate::rpc::client::Stage2Died;
-use crate::sys::{Errno, On, process};
+use crate::sys::process::{self, Child};
+use crate::sys::{Errno, On};
 use crate::trace;
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -193,13 +193,11 @@ fn pass_signals(init: &InitProcess, relay: Option<&Relay>, signals: &Signals) {
 
 /// As their subreaper this command gets the orphans of the container's processes; init itself is left for later.
 fn reap_orphans(init: &InitProcess) {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    loop {
-        match waitid(Id::All, flags) {
-            Ok(WaitStatus::StillAlive) | Err(_) => return,
-            Ok(status) if status.pid().is_none_or(|pid| pid.as_raw() == init.pid) => return,
-            Ok(status) => drop(waitpid(status.pid(), Some(WaitPidFlag::WNOHANG))),
+    while let Ok(Some((pid, _))) = process::ended(Child::Any) {
+        if pid == init.pid {
+            return;
         }
+        let _ = process::try_wait(pid);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::sealed::{self, Executable};
 use crate::config::envelope::Sealed;
-use crate::engine::{InitProcess, SpawnRequest};
+use crate::engine::{ExitStatus, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::{Stage2Died, Stage2Ended};
 use crate::sys::clone::{self, Arena, Command};
@@ -10,10 +10,7 @@ use crate::sys::stat::Stat;
 use crate::sys::{Errno, On, fd, mount, process, sched, socket};
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
-use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -84,14 +81,14 @@ impl Stage2 {
         if let Some(errno) = self.arena.failure() {
             return anyhow::anyhow!("execute rtx init: {}", crate::sys::describe(errno));
         }
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-        let ended = crate::sys::retry(|| waitid(Id::Pid(Pid::from_raw(self.init.pid)), flags));
-        match (ended, memory_limit) {
-            (Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)), Some(limit)) if limit > 0 => error.context(format!(
+        match (process::wait_and_leave(self.init.pid).map(ExitStatus::from), memory_limit) {
+            (Ok(ExitStatus::Signaled(libc::SIGKILL)), Some(limit)) if limit > 0 => error.context(format!(
                 "unable to set memory limit to {limit} (/linux/resources/memory/limit): init itself was killed, needing more"
             )),
-            (Ok(WaitStatus::Signaled(_, signal, _)), _) => error.context(format!("init was killed by {signal}")),
-            (Ok(WaitStatus::Exited(_, code)), _) => error.context(format!("init exited with {code}")),
+            (Ok(ExitStatus::Signaled(signal)), _) => {
+                error.context(format!("init was killed by signal {signal}: {}", process::signal_description(signal)))
+            }
+            (Ok(ExitStatus::Exited(code)), _) => error.context(format!("init exited with {code}")),
             _ => error,
         }
     }
@@ -123,7 +120,7 @@ impl Drop for Stage2 {
         }
         let _ = process::pidfd_signal(&self.init.pidfd, libc::SIGKILL);
         // The arena is the child's stack until it has executed: it must be gone before the memory is.
-        let _ = crate::sys::retry(|| waitpid(Pid::from_raw(self.init.pid), Some(WaitPidFlag::empty())));
+        let _ = process::wait(self.init.pid);
     }
 }
 

@@ -8,8 +8,6 @@ use super::{Errno, check, fd::own, process};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::stat::Mode;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use std::ffi::{CString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
@@ -148,7 +146,7 @@ fn without_clone3(
     {
         // SAFETY: the call takes only integers; the child has not been waited for, so its pid is its own.
         unsafe { libc::kill(pid, libc::SIGKILL) };
-        let _ = super::retry(|| waitpid(Pid::from_raw(pid), None));
+        let _ = process::wait(pid);
         return Err(errno);
     }
     Ok(pid)
@@ -194,7 +192,7 @@ pub struct Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         self.life = None;
-        let _ = super::retry(|| nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(self.pid), None));
+        let _ = process::wait(self.pid);
     }
 }
 

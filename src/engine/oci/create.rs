@@ -14,11 +14,10 @@ use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, EnterRoot, Operation, RootOperation};
 use crate::state::StateDir;
 use crate::sys::mount::{Attributes, attr};
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{pidfd_open, wait};
 use crate::sys::{On, caps};
 use crate::trace;
 use anyhow::{Context, Result, bail};
-use nix::sys::wait::{WaitPidFlag, waitpid};
 use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
 use std::borrow::Cow;
 use std::os::fd::OwnedFd;
@@ -228,11 +227,11 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
 pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
     rpc.send(batch)?;
     let Some(pid) = rpc.wait_moved(&init.pidfd)?.moved_to else { bail!("stage2 did not say which process goes on") };
-    let before = nix::unistd::Pid::from_raw(init.pid);
+    let before = init.pid;
     init.pidfd = pidfd_open(pid).on("pidfd_open", pid)?;
     init.pid = pid;
     rpc.follow(pid);
-    crate::sys::retry(|| waitpid(before, Some(WaitPidFlag::empty()))).on("wait for", before)?;
+    wait(before).on("wait for", before)?;
     Ok(())
 }
 

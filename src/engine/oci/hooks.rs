@@ -5,16 +5,19 @@ use crate::engine::Creation;
 use crate::engine::launch::Stage2;
 use crate::rpc::operation::HookOperation;
 use crate::state::{Record, Status};
-use crate::sys::{On, describe, errno_of, process};
+use crate::sys::On;
+use crate::sys::process::{self, Program};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{Hook, Spec};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// What of a failed hook's output its error shows, in bytes.
@@ -139,40 +142,14 @@ fn run_at(point: &str, hooks: &[HookOperation], index: usize, state: &str, setti
 }
 
 fn run_one(hook: &HookOperation, state: &str, setting: Setting<'_>) -> Result<()> {
-    let mut command = Command::new(&hook.path);
-    if let [name, arguments @ ..] = hook.args.as_slice() {
-        command.arg0(name).args(arguments);
-    }
-    match &hook.env {
-        Some(env) => {
-            command.env_clear();
-            command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
-        }
-        // What conmon leaves in the environment names descriptors that are closed by now.
-        None => {
-            for name in ["_OCI_SYNCPIPE", "_OCI_STARTPIPE", "_OCI_ATTACHPIPE"] {
-                command.env_remove(name);
-            }
-        }
-    }
-    if let Some(directory) = setting.directory {
-        command.current_dir(directory);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A hook that times out is killed with all that it started.
-    command.process_group(0);
-    process::die_with_parent(&mut command);
-    if let Some((filter, flags)) = setting.filter {
-        process::filter_child(&mut command, filter.to_vec(), flags);
-    }
-    let mut child =
-        command.spawn().map_err(|error| anyhow::anyhow!("exec {}: {}", hook.path, describe(errno_of(&error))))?;
-    let outcome = converse(&mut child, hook, state.as_bytes());
+    let (program, mut ends) = prepare(hook, setting).on("exec", &hook.path)?;
+    let pid = program.start().on("exec", &hook.path)?;
+    let outcome = converse(pid, &mut ends, hook, state.as_bytes());
     if !matches!(outcome, Ok(Some(_))) {
-        let group = nix::unistd::Pid::from_raw(child.id() as i32);
-        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
+        // A hook that times out is killed with all that it started.
+        let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
     }
-    let status = child.wait().map_err(|error| errno_of(&error)).on("wait", &hook.path)?;
+    let status = process::wait(pid).on("wait", &hook.path)?;
     let Some([stdout, stderr]) = outcome? else {
         bail!("hook ran past specified timeout of {:.1}s: {}", hook.timeout.unwrap_or_default() as f64, hook.path);
     };
@@ -186,20 +163,51 @@ fn run_one(hook: &HookOperation, state: &str, setting: Setting<'_>) -> Result<()
     bail!("{}: {how}, stdout: {}, stderr: {}", hook.path, shown(&stdout), shown(&stderr))
 }
 
+/// This process's ends of a hook's streams, which never block.
+struct Ends {
+    stdin: Option<OwnedFd>,
+    outputs: [Option<OwnedFd>; 2],
+}
+
+fn prepare(hook: &HookOperation, setting: Setting<'_>) -> nix::Result<(Program, Ends)> {
+    let mut program = Program::new(&hook.path, &hook.args)?;
+    match &hook.env {
+        // Of two entries with one name the later one counts.
+        Some(env) => {
+            let entries: BTreeMap<_, _> = env.iter().filter_map(|entry| entry.split_once('=')).collect();
+            program.environment(entries.iter().map(|(name, value)| format!("{name}={value}")))?;
+        }
+        // What conmon leaves in the environment names descriptors that are closed by now.
+        None => program.environment_without(&["_OCI_SYNCPIPE", "_OCI_STARTPIPE", "_OCI_ATTACHPIPE"]),
+    }
+    if let Some(directory) = setting.directory {
+        program.directory(directory.as_os_str())?;
+    }
+    program.own_group();
+    if let Some((filter, flags)) = setting.filter {
+        program.filter(filter.to_vec(), flags);
+    }
+    let [(input, stdin), (stdout, output), (stderr, error)] = [pipe()?, pipe()?, pipe()?];
+    for end in [&stdin, &stdout, &stderr] {
+        fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    }
+    program.streams([Some(input), Some(output), Some(error)]);
+    Ok((program, Ends { stdin: Some(stdin), outputs: [Some(stdout), Some(stderr)] }))
+}
+
+fn pipe() -> nix::Result<(OwnedFd, OwnedFd)> {
+    pipe2(OFlag::O_CLOEXEC)
+}
+
 /// Writes the state to the hook and reads what it prints until it has ended: the first bytes of both streams; `None` when
 /// its time is up. A hook need not read its input, and what it leaves running may keep its output open: nothing here waits
 /// for either.
-fn converse(child: &mut Child, hook: &HookOperation, state: &[u8]) -> Result<Option<[Vec<u8>; 2]>> {
+fn converse(pid: i32, ends: &mut Ends, hook: &HookOperation, state: &[u8]) -> Result<Option<[Vec<u8>; 2]>> {
     // A time that no clock reaches is none.
     let seconds = hook.timeout.map(|seconds| Duration::from_secs(seconds.max(0) as u64));
     let deadline = seconds.and_then(|seconds| Instant::now().checked_add(seconds));
-    let pid = child.id() as i32;
     let pidfd = process::child_pidfd(pid).on("pidfd_open", &hook.path)?;
-    let mut stdin = child.stdin.take().map(OwnedFd::from);
-    let mut outputs = [child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from)];
-    for pipe in stdin.iter().chain(outputs.iter().flatten()) {
-        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).on("fcntl", &hook.path)?;
-    }
+    let Ends { stdin, outputs } = ends;
     let (mut left, mut read) = (state, [Vec::new(), Vec::new()]);
     loop {
         let mut fds: Vec<PollFd> = pidfd.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)).collect();
@@ -212,12 +220,12 @@ fn converse(child: &mut Child, hook: &HookOperation, state: &[u8]) -> Result<Opt
         }
         let has_ended = match &pidfd {
             Some(_) => fds[0].any().unwrap_or(false),
-            None => process::child_has_ended(pid),
+            None => process::has_child_ended(pid),
         };
-        if let Some(pipe) = &stdin
+        if let Some(pipe) = stdin
             && !feed(pipe, &mut left)
         {
-            stdin = None;
+            *stdin = None;
         }
         for (output, read) in outputs.iter_mut().zip(&mut read) {
             if let Some(pipe) = output
@@ -290,6 +298,8 @@ mod tests {
         let (result, time) = run_shell("sleep 12 & echo why; exit 3", None, "{}");
         let error = result.unwrap_err().to_string();
         assert!(error.contains("exit status 3, stdout: why") && time < Duration::from_secs(9), "{error} {time:?}");
+        let error = run_shell("kill -35 $$", None, "{}").0.unwrap_err().to_string();
+        assert!(error.contains("signal: real-time signal 1, stdout"), "{error}");
         assert!(run_shell("true", Some(i64::MAX), &large).0.is_ok());
         assert!(run_shell("test $(wc -c) = 1048576", None, &large).0.is_ok());
     }

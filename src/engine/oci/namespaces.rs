@@ -8,14 +8,13 @@
 
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
-use crate::sys::process::die_with_parent;
+use crate::sys::process::Program;
 use crate::sys::{On, fd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 /// The plan for the namespaces of one container.
 #[derive(Debug, Clone, Default)]
@@ -207,12 +206,10 @@ fn write(pid: i32, file: &str, content: &str) -> Result<()> {
 
 fn id_map_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()> {
     let numbers = mappings.iter().flat_map(|map| [map.container_id(), map.host_id(), map.size()]);
-    let mut command = Command::new(program);
-    command.arg(pid.to_string()).args(numbers.map(|number| number.to_string())).stdin(Stdio::null());
-    die_with_parent(&mut command);
-    let output = command
-        .output()
-        .map_err(|error| crate::sys::errno_of(&error))
+    let numbers = numbers.map(|number| number.to_string());
+    let arguments = [program.to_owned(), pid.to_string()].into_iter().chain(numbers);
+    let output = Program::new(program, arguments)
+        .and_then(Program::output)
         .on("run", program)
         .context("a user who maps more than the own id needs it: install the package uidmap")?;
     if !output.status.success() {

@@ -11,11 +11,9 @@ use crate::rpc::{Failure, Reply};
 use crate::stages::stage1::Prepared;
 use crate::stages::{deletion, sealed, smaster};
 use crate::state::{Phase, ProcessIdentity, StateDir};
-use crate::sys::{On, errno_of, fd, process, retry, socket};
+use crate::sys::{On, errno_of, fd, process, socket};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::AtFlags;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -92,13 +90,13 @@ fn hear(smaster: &OwnedFd, born: &mut Born) -> Result<()> {
         let reply: Reply = match frame::receive(smaster)? {
             Some(frame) => frame.parse()?,
             None => {
-                let how = retry(|| waitpid(Pid::from_raw(pid), None)).on("wait for", "smaster")?;
-                bail!("smaster has ended before it watched the container: {how:?}");
+                let how = process::wait(pid).on("wait for", "smaster")?;
+                bail!("smaster has ended before it watched the container: {how}");
             }
         };
         born.warnings.extend(reply.warnings);
         if let Some(failure) = reply.failure {
-            let _ = retry(|| waitpid(Pid::from_raw(pid), None));
+            let _ = process::wait(pid);
             return Err(anyhow!(failure));
         }
         match reply.moved_to {

@@ -1,10 +1,11 @@
 //! The processes that smaster starts for what takes more than it has itself: rtx, for one task, and then they end.
 
-use crate::sys::{errno_of, process};
+use crate::sys::fd;
+use crate::sys::process::{self, Program};
+use nix::fcntl::OFlag;
 use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 /// A child of this process that has not been waited for.
 pub struct Helper {
@@ -23,23 +24,23 @@ impl Helper {
         words: &[W],
         streams: Option<(OwnedFd, super::streams::Ends)>,
     ) -> nix::Result<Self> {
-        let mut command = Command::new("/proc/self/exe");
-        command.args(["smaster", task]).arg(root).arg(id);
-        match streams {
+        let mut arguments: Vec<&OsStr> = ["rtx", "smaster", task].map(OsStr::new).into();
+        arguments.extend([root.as_os_str(), OsStr::new(id)]);
+        // Beside its standard streams it gets one descriptor, whose number it is told.
+        let (socket, streams) = match streams {
             Some((socket, ends)) => {
-                // Beside its standard streams it gets one descriptor, whose number it is told.
-                let number = crate::sys::fd::duplicate_above(&socket, 10)?;
-                crate::sys::fd::keep_on_exec(&number)?;
-                command.arg(number.as_raw_fd().to_string()).args(words);
-                command
-                    .stdin(Stdio::from(ends.stdin))
-                    .stdout(Stdio::from(ends.stdout))
-                    .stderr(Stdio::from(ends.stderr));
-                return spawn(command);
+                let socket = fd::duplicate_above(&socket, 10)?;
+                fd::keep_on_exec(&socket)?;
+                (Some(socket), [ends.stdin, ends.stdout, ends.stderr])
             }
-            None => command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()),
+            None => (None, [null(OFlag::O_RDONLY)?, null(OFlag::O_WRONLY)?, null(OFlag::O_WRONLY)?]),
         };
-        spawn(command)
+        let number = socket.as_ref().map(|socket| socket.as_raw_fd().to_string());
+        arguments.extend(number.iter().map(OsStr::new));
+        arguments.extend(words.iter().map(AsRef::as_ref));
+        let mut program = Program::new("/proc/self/exe", arguments)?;
+        program.streams(streams.map(Some));
+        Ok(Self { pid: program.start()? })
     }
 
     /// Before it has been waited for, its pid is nobody else's.
@@ -50,8 +51,6 @@ impl Helper {
     }
 }
 
-fn spawn(mut command: Command) -> nix::Result<Helper> {
-    process::die_with_parent(&mut command);
-    let child = command.spawn().map_err(|error| errno_of(&error))?;
-    Ok(Helper { pid: child.id() as i32 })
+fn null(access: OFlag) -> nix::Result<OwnedFd> {
+    fd::open(c"/dev/null", access)
 }

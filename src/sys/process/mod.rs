@@ -1,12 +1,14 @@
 //! Calls about processes that nix lacks: prctl(2), the session keyring, ids and limits; pidfds and setns(2) beside it.
 
+mod children;
 mod namespaces;
 mod pidfd;
+mod program;
 
+pub use children::{Child, ended, has_child_ended, try_wait, wait, wait_and_leave};
 pub use namespaces::{can_return_to_pid_namespace, setns, unshare};
-pub use pidfd::{
-    child_has_ended, child_pidfd, end_events, end_timeout, has_ended, is_pidfd, pidfd_getfd, pidfd_open, pidfd_signal,
-};
+pub use pidfd::{child_pidfd, end_events, end_timeout, has_ended, is_pidfd, pidfd_getfd, pidfd_open, pidfd_signal};
+pub use program::{Output, Program};
 
 use super::{Errno, check, dir};
 
@@ -38,22 +40,6 @@ pub fn set_name(name: &std::ffi::CStr) -> nix::Result<()> {
 /// The kernel's.
 pub fn set_parent_death_signal(signal: i32) -> nix::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong)
-}
-
-/// Has a child killed when the process that starts it dies. It is forked for that, and not spawned by a call that the C
-/// library finds no way around where a seccomp profile forbids clone3.
-pub fn die_with_parent(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec the closure makes one system call and touches nothing else.
-    unsafe { command.pre_exec(|| set_parent_death_signal(libc::SIGKILL).map_err(std::io::Error::from)) };
-}
-
-/// Has a child under a seccomp filter from its first instruction on.
-pub fn filter_child(command: &mut std::process::Command, filter: Vec<u8>, flags: u32) {
-    use std::os::unix::process::CommandExt;
-    let install = move || crate::sys::seccomp::install(&filter, flags).map(drop).map_err(std::io::Error::from);
-    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-    unsafe { command.pre_exec(install) };
 }
 
 /// What a signal says, in lower case (strsignal(3)).

@@ -6,8 +6,6 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,7 +42,7 @@ pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
     }
 }
 
-/// A pidfd of a child, or `None` where there are none: [`child_has_ended`] tells of a child without any descriptor, and
+/// A pidfd of a child, or `None` where there are none: [`super::has_child_ended`] tells of a child without any descriptor, and
 /// in stage2 /proc would be another pid namespace's.
 ///
 /// # Errors
@@ -56,12 +54,6 @@ pub fn child_pidfd(pid: i32) -> nix::Result<Option<OwnedFd>> {
         Err(errno) if !NO_PIDFD.load(Ordering::Relaxed) => Err(errno),
         Err(_) => Ok(None),
     }
-}
-
-/// Whether a child has ended. It is left to be waited for.
-pub fn child_has_ended(pid: i32) -> bool {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    !matches!(waitid(Id::Pid(Pid::from_raw(pid)), flags), Ok(WaitStatus::StillAlive))
 }
 
 fn is_directory(fd: impl AsFd) -> nix::Result<bool> {

@@ -79,6 +79,16 @@ cases! {
         bundle.without_namespace("pid");
         super::foreground(r, &bundle, &[])
     };
+    flow with_host_pids_killed_by_a_real_time_signal => |r| {
+        let mut bundle = Bundle::shell("kill -35 $$");
+        bundle.without_namespace("pid");
+        super::foreground(r, &bundle, &[])
+    };
+    flow with_host_pids_an_orphan_killed_by_a_real_time_signal => |r| {
+        let mut bundle = Bundle::shell("(sh -c 'kill -35 $$' &); (sh -c 'exit 4' &); sleep 0.3; exit 3");
+        bundle.without_namespace("pid");
+        super::foreground(r, &bundle, &[])
+    };
     flow with_host_pids_killed_by_kill => |r| {
         let mut bundle = Bundle::shell("kill -9 $$");
         bundle.without_namespace("pid");

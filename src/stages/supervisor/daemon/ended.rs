@@ -5,10 +5,8 @@ use crate::engine::{ExitStatus, Outcome};
 use crate::stages::lifecycle::Live;
 use crate::stages::supervisor::streams::Streams;
 use crate::state::{Busy, End, Phase, StateDir, now};
-use crate::sys::process;
+use crate::sys::process::{self, Child};
 use anyhow::Result;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::Pid;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -19,27 +17,25 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 impl Smaster {
     /// Children other than init, which is waited for where its end is dealt with: helpers, and the container's orphans.
     pub(super) fn reap(&mut self) {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(status) = waitid(Id::All, flags) {
-            let Some(pid) = status.pid() else { return };
+        while let Ok(Some((pid, status))) = process::ended(Child::Any) {
             match &self.run {
-                Run::Up(init) if init.pid == pid.as_raw() => return,
+                Run::Up(init) if init.pid == pid => return,
                 // Any other may be the new init, which ended before its maker did.
-                Run::Making { helper, .. } if helper.pid != pid.as_raw() => {
-                    if !process::child_has_ended(helper.pid) {
+                Run::Making { helper, .. } if helper.pid != pid => {
+                    if !process::has_child_ended(helper.pid) {
                         return;
                     }
                     let helper = helper.pid;
-                    let _ = waitpid(Pid::from_raw(helper), None);
+                    let _ = process::wait(helper);
                     self.helper_has_ended();
                 }
                 Run::Making { .. } => {
-                    let _ = waitpid(pid, None);
+                    let _ = process::wait(pid);
                     self.helper_has_ended();
                 }
                 _ => {
-                    let _ = waitpid(pid, None);
-                    self.child_has_ended(pid.as_raw(), code(status));
+                    let _ = process::wait(pid);
+                    self.child_has_ended(pid, ExitStatus::from(status).code());
                 }
             }
         }
@@ -57,15 +53,15 @@ impl Smaster {
     }
 
     pub(super) fn init_has_ended(&mut self, pid: i32) {
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
         // Whoever waits to be started catches signals, and ends as if it did not.
         let never_ran = self.state.started_at().is_none() && !self.is_again();
-        let status = match crate::sys::retry(|| waitid(Id::Pid(Pid::from_raw(pid)), flags)) {
-            Ok(WaitStatus::Exited(_, code)) if never_ran && code > 128 => Some(ExitStatus::Signaled(code - 128)),
-            Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::Signaled(signal as i32)),
+        let status = match process::try_wait(pid) {
+            Ok(Some(status)) => match status.into() {
+                ExitStatus::Exited(code) if never_ran && code > 128 => Some(ExitStatus::Signaled(code - 128)),
+                status => Some(status),
+            },
             // A thread of it was the one that poll(2) told of.
-            Ok(_) => return,
+            Ok(None) => return,
             Err(_) => None,
         };
         self.look_at_memory();
@@ -150,13 +146,5 @@ impl Smaster {
                 other => return other,
             }
         }
-    }
-}
-
-fn code(status: WaitStatus) -> i32 {
-    match status {
-        WaitStatus::Exited(_, code) => code,
-        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
-        _ => 255,
     }
 }
