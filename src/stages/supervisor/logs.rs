@@ -49,7 +49,7 @@ impl Logs {
                 path,
                 stream,
                 most: settings.max_files,
-                begin: begin.get(number).cloned(),
+                begin: begin.get(number).cloned().flatten(),
                 file: None,
                 rest: Vec::new(),
                 times: Times::default(),

@@ -145,13 +145,20 @@ impl Begin {
     }
 
     pub fn is_in(&self, file: &Metadata) -> bool {
-        (self.inode, self.made) == (file.ino(), file.created().ok())
+        // Where nobody knows when a file was made, one that is shorter is another one.
+        (self.inode, self.made) == (file.ino(), file.created().ok()) && self.offset <= file.len()
     }
 }
 
-/// The ends of the newest files.
-pub fn begin(settings: &OutputSettings) -> Vec<Begin> {
-    paths(settings).iter().filter_map(|path| Some(Begin::at_end_of(&path.metadata().ok()?))).collect()
+/// The ends of the newest files; `None` where nobody has written anything yet. An inode's number and the tick at which it
+/// was made come again within one tick, so the first of a container's own files is none to remember.
+pub fn begin(settings: &OutputSettings) -> Vec<Option<Begin>> {
+    let end = |path: PathBuf| {
+        let file = path.metadata().ok()?;
+        let is_used = file.len() > 0 || (1..settings.max_files).any(|number| rotated(&path, number).exists());
+        is_used.then(|| Begin::at_end_of(&file))
+    };
+    paths(settings).into_iter().map(end).collect()
 }
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {

@@ -15,7 +15,7 @@ pub struct Settings {
     pub output: OutputSettings,
     /// Where the container's part of files that were there before it begins, in the order of `output::paths`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub begin: Vec<Begin>,
+    pub begin: Vec<Option<Begin>>,
     /// Standard input stays open for `attach`.
     pub stdin: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
