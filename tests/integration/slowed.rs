@@ -1,7 +1,7 @@
 //! Races that a quiet machine hides: strace holds one system call up, and the others must not mind.
 
 use crate::support::runtime::{find_program, next_number, read_lossy};
-use crate::support::{Bundle, Container, Runtime, needs_root, skip};
+use crate::support::{Bundle, Container, Runtime, needs_root, own_engine, skip};
 
 /// While the device rules are half written everything is forbidden; the container's devices are made before or after.
 #[test]
@@ -23,4 +23,23 @@ fn devices_are_made_while_their_rules_are_written() {
     container.create().ok();
     let mounts = read_lossy(format!("/proc/{}/mountinfo", container.pid()).as_ref());
     assert!(!mounts.contains(" /dev/null "), "the host's device in the place of one made: {mounts}");
+}
+
+/// Between the look at a process and the descriptor of it the process ends: nothing else would wake the wait.
+#[test]
+fn a_process_ends_while_wait_begins_to_watch_it() {
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let slow = ["strace", "-f", "-o", "/dev/null", "-e", "inject=pidfd_open:delay_enter=2000000"];
+    let waiting = runtime.invoke(&["wait", &container.id]).through(&slow).start();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    container.kill("KILL").ok();
+    container.wait_exit();
+    waiting.wait().fails(1, "has stopped, and only who started it knows how");
+    container.delete(&[]).ok();
 }

@@ -2,8 +2,8 @@
 
 use super::view;
 use crate::stages::lifecycle::Live;
-use crate::state::{Liveness, Phase, StateDir, Status};
-use crate::sys::{On, process, retry};
+use crate::state::{Liveness, Phase, ProcessIdentity, StateDir, Status};
+use crate::sys::{Errno, On, process, retry};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -48,20 +48,25 @@ pub fn wait(root: &Path, id: &str, condition: Condition, deadline: Option<Instan
     let mut container = container;
     loop {
         while inotify.read_events().is_ok() {}
-        let Look::NotYet(watched) = look(&container, &*engine, condition)? else { return outcome(&container) };
+        let looked = look(&container, &*engine, condition)?;
+        if let Look::Met = looked {
+            return outcome(&container);
+        }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(Waited::TimedOut);
         }
-        let mut fds = vec![PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
-        fds.extend(watched.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), process::end_events())));
-        // Of an engine without processes nothing tells when the time of a container is over.
-        let is_timed = container.record.complete && container.record.init.is_none();
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let next = left.into_iter().chain(is_timed.then_some(LOOK_AGAIN)).min();
-        let timeout = next.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
-        });
-        retry(|| poll(&mut fds, process::end_timeout(timeout))).on("poll", id)?;
+        if let Look::NotYet(watched) = looked {
+            let mut fds = vec![PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+            fds.extend(watched.iter().map(|pidfd| PollFd::new(pidfd.as_fd(), process::end_events())));
+            // Of an engine without processes nothing tells when the time of a container is over.
+            let is_timed = container.record.complete && container.record.init.is_none();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let next = left.into_iter().chain(is_timed.then_some(LOOK_AGAIN)).min();
+            let timeout = next.map_or(PollTimeout::NONE, |left| {
+                PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+            });
+            retry(|| poll(&mut fds, process::end_timeout(timeout))).on("poll", id)?;
+        }
         if container.state.is_removed() {
             bail!("container {id:?} was deleted");
         }
@@ -75,6 +80,15 @@ enum Look {
     Met,
     /// The process whose end changes something.
     NotYet(Option<OwnedFd>),
+    /// That process has ended since it was looked at.
+    Changed,
+}
+
+fn watch(process: &ProcessIdentity) -> Result<Look> {
+    match process.open() {
+        Err(Errno::ESRCH) => Ok(Look::Changed),
+        pidfd => Ok(Look::NotYet(Some(pidfd.on("watch", format_args!("process {}", process.pid))?))),
+    }
 }
 
 fn outcome(container: &crate::engine::Container) -> Result<Waited> {
@@ -110,12 +124,12 @@ fn look(
         Condition::Running | Condition::Stopped => {
             // smaster ends after the container; without one init is all that can be watched.
             if let Some(smaster) = smaster {
-                return Ok(Look::NotYet(smaster.open().ok()));
+                return watch(&smaster);
             }
             let is_alive = init.map_or(Ok(false), |init| init.liveness().map(|is| is == Liveness::Alive))?;
             let has_no_process = init.is_none() && engine.status(container)? != Status::Stopped;
             if is_alive || has_no_process {
-                return Ok(Look::NotYet(init.and_then(|init| init.open().ok())));
+                return init.map_or(Ok(Look::NotYet(None)), watch);
             }
             // Between the first look and this one smaster may have said its last words.
             if is_over(&container.state)? {
