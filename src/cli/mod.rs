@@ -47,8 +47,10 @@ use crate::engine::LaunchOptions;
 use crate::state;
 use anyhow::{Result, bail};
 use args::{CgroupManager, Cli, Command, Globals, Rootless};
+use clap::{CommandFactory, builder::StyledStr};
 use report::Report;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// What every command has.
@@ -103,7 +105,7 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
     let _ = crate::sys::fd::cloexec_from(3);
     let cli = match args::parse(arguments.clone()) {
         Ok(cli) => cli,
-        Err(error) if !error.use_stderr() => return print_help(&error),
+        Err(error) if !error.use_stderr() => return print_help(&error.render(), &Report::default()),
         Err(error) => {
             let (code, text) = args::usage_error(error);
             return Report::from_arguments(&arguments).fail(&text, code);
@@ -116,10 +118,13 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
     }
 }
 
-fn print_help(help: &clap::Error) -> i32 {
-    // Nobody to tell if standard output is closed.
-    let _ = help.print();
-    0
+fn print_help(help: &StyledStr, report: &Report) -> i32 {
+    let is_styled = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let help = if is_styled { help.ansi().to_string() } else { help.to_string() };
+    match output::print(&help) {
+        Err(error) if !report::is_broken_pipe(&error) => report.fail(&report::explain(&error), 1),
+        _ => 0,
+    }
 }
 
 fn run(cli: Cli, report: &Report, inherited: u32) -> i32 {
@@ -131,9 +136,7 @@ fn run(cli: Cli, report: &Report, inherited: u32) -> i32 {
                 Err(error) => report.fail(&report::explain(&error), 1),
             };
         }
-        use clap::CommandFactory;
-        let _ = Cli::command().print_long_help();
-        return 0;
+        return print_help(&Cli::command().render_long_help(), report);
     };
     let (what, failure_code) = describe(&command);
     let streams = matches!(command, Command::Logs(_) | Command::Events(_) | Command::Attach(_));

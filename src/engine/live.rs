@@ -88,7 +88,11 @@ pub fn engine_state(container: &Container) -> Result<EngineState> {
 fn cgroup(container: &Container) -> Result<Cgroup> {
     match engine_state(container)?.cgroup {
         Some(placement) => Ok(placement.open()),
-        None => bail!("container {:?} has no cgroup", container.record.id),
+        None => bail!(
+            "container {:?} has no cgroup: it was created with --cgroup-manager disabled, and without a cgroup it cannot be \
+             paused, limited or measured",
+            container.record.id
+        ),
     }
 }
 

@@ -271,6 +271,10 @@ fn an_id_that_cannot_be_printed() {
     }
     bundle.write();
     let path = bundle.path().display().to_string();
+    for words in [&["--help"][..], &["run", "--help"], &[], &["--version"]] {
+        runtime.invoke(words).through_shell("exec \"$@\" >/dev/full").run().fails(1, "no space left on device");
+        assert_eq!(runtime.invoke(words).through_shell("\"$@\" | head -c 1; exit").run().ok().stderr, "", "{words:?}");
+    }
     for (words, stays) in
         [(&["create", "--bundle", &*path][..], true), (&["run", "--detach", "--bundle", &path][..], false)]
     {
