@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Host, Named, Who, everyone, podman};
+use super::{Host, Named, Who, everyone, podman, podman_with_rtx};
 use crate::support::keeper::installed;
 use crate::support::skip;
 
@@ -148,4 +148,11 @@ fn privileged() {
         "grep Seccomp: /proc/self/status; ls /dev | grep -c . ; mount -t tmpfs none /tmp && echo mounted",
     );
     assert!(text.contains("Seccomp:\t0") && text.ends_with("mounted\n"), "{text}");
+}
+
+#[test]
+fn personality() {
+    let host = podman_with_rtx!("runc 1.1 passes a personality over");
+    let machine = output(host, &["--personality", "LINUX32"], "uname -m");
+    assert_eq!(machine, "i686\n");
 }
