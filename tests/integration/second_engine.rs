@@ -10,7 +10,7 @@ use crate::support::runtime::{engine, read_lossy};
 use crate::support::{Runtime, needs_root, skip};
 
 /// Several times what it takes on two busy cores.
-const TIME_LIMIT: Duration = Duration::from_secs(400);
+const TIME_LIMIT: Duration = Duration::from_secs(900);
 
 #[test]
 fn libcontainer_differs_only_where_it_is_listed() {
