@@ -6,7 +6,7 @@ use crate::engine::launch::Stage2;
 use crate::engine::live;
 use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::hooks::{self, CreationHooks};
-use crate::engine::oci::{cgroups, create as oci, process, resctrl, seccomp};
+use crate::engine::oci::{cgroups, no_linux, process, resctrl, seccomp};
 use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -25,7 +25,7 @@ pub struct Plan {
 impl Plan {
     pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
         let spec = launch.bundle.spec.clone();
-        let linux = spec.linux().clone().unwrap_or_else(oci::no_linux);
+        let linux = spec.linux().clone().unwrap_or_else(no_linux);
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let mut plan = process_plan(process, &launch.options, &launch.id)?;
         process::add_linux(&mut plan, &linux);

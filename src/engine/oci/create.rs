@@ -1,150 +1,26 @@
-//! Building a container: what stage1 decides, and the order in which smaster asks stage2 for it.
+//! Building a container: the order in which smaster makes what is planned and asks stage2 for it.
 
 use super::cgroup::{self, Placement};
 use super::engine::OciEngine;
-use super::hooks::{self, CreationHooks};
+use super::hooks;
 use super::host_root::HostRoot;
 use super::idmap::UserNamespaces;
-use super::{cgroups, devices, mounts, namespaces, network, process, resctrl, seccomp, sources};
-use crate::config::envelope::{OciConfig, Starter};
+use super::plan::Plan;
+use super::{cgroups, devices, mounts, network, process, seccomp, sources};
 use crate::engine::live;
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
-use crate::rpc::operation::{DeviceOperation, EnterRoot, Operation, RootOperation};
-use crate::state::StateDir;
+use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
+use crate::sys::On;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::{pidfd_open, wait};
-use crate::sys::{On, caps};
 use crate::trace;
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{Linux, LinuxResources, LinuxSeccomp, Spec};
-use std::borrow::Cow;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use std::os::fd::OwnedFd;
 
-/// Everything about one container that can be decided before anything of it exists.
-pub struct Plan {
-    namespaces: namespaces::Plan,
-    pub placement: Option<Placement>,
-    pub resctrl: Option<resctrl::Plan>,
-    pub(super) resources: LinuxResources,
-    mounts: Vec<mounts::Plan>,
-    devices: Vec<DeviceOperation>,
-    pub network: network::Plan,
-    pub(super) hooks: CreationHooks,
-    privileged: bool,
-    /// What is mounted is on the host.
-    on_host: bool,
-    /// The container gets a socket for sd_notify(3).
-    notifies: bool,
-}
-
-/// Where a container finds its socket for sd_notify(3), as runc has it.
-const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET=/run/notify/notify.sock";
-
 const MS_REC: u64 = libc::MS_REC;
-
-impl Plan {
-    pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
-        let spec = launch.bundle.spec.clone();
-        let linux = &*spec.linux().as_ref().map_or_else(|| Cow::Owned(no_linux()), Cow::Borrowed);
-        let namespaces = namespaces::Plan::new(linux);
-        let privileged = caps::has_sys_admin();
-        let on_host = mounts_on_host(launch, linux, &namespaces, privileged)?;
-        let Some(process) = spec.process() else { bail!("process property must not be empty") };
-        let keyring = format!("_ses.{}", launch.id);
-        let mut plan = process::plan(process, &launch.options, keyring)?;
-        process::add_linux(&mut plan, linux);
-        plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
-        let places = mounts::Places { bundle: &launch.bundle.directory, rootfs: &launch.bundle.rootfs };
-        let mut mounts = mounts::plan(spec.mounts().as_deref().unwrap_or_default(), places, linux, privileged)?;
-        let notifies = launch.options.notify_socket.is_some() && namespaces.has(libc::CLONE_NEWNS);
-        if notifies {
-            plan.env.push(NOTIFY_SOCKET.to_owned());
-            mounts.push(mounts::notify_directory(StateDir::notify_directory(&launch.root, &launch.id)?));
-        } else if launch.options.notify_socket.is_some() {
-            launch.warnings.push("without a mount namespace NOTIFY_SOCKET is not passed on".to_owned());
-        }
-        let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
-        launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
-        launch.starter = Starter {
-            new_user_namespace: namespaces.makes(libc::CLONE_NEWUSER),
-            oom_score_adj: process.oom_score_adj(),
-            preserve_fds: launch.options.preserve_fds,
-            listen_fds: launch.options.listen_fds,
-            ..Starter::default()
-        };
-        let placement = cgroups::plan(launch, linux)?;
-        let network = network::Plan::new(linux, &namespaces, &launch.options)?;
-        Ok(Self {
-            network,
-            namespaces,
-            placement,
-            resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
-            resources: linux.resources().clone().unwrap_or_default(),
-            mounts,
-            devices: devices::plan(linux.devices().as_deref().unwrap_or_default()),
-            hooks: CreationHooks::new(&spec),
-            privileged,
-            on_host,
-            notifies,
-        })
-    }
-
-    /// Whether smaster hands stage2 clones of the host's mounts. Where it may not, or there are no detached mounts, stage2
-    /// is told the paths.
-    fn clones(&self) -> bool {
-        self.privileged && !crate::sys::mount::is_classic()
-    }
-
-    /// Whether anything can be mounted.
-    fn mounts(&self) -> bool {
-        self.on_host || self.namespaces.has(libc::CLONE_NEWNS)
-    }
-
-    pub fn makes_pid_namespace(&self) -> bool {
-        self.namespaces.makes(libc::CLONE_NEWPID)
-    }
-
-    fn user_namespace(&self) -> bool {
-        self.namespaces.has(libc::CLONE_NEWUSER)
-    }
-}
-
-/// A configuration without `linux` asks for nothing that `linux` could say; oci-spec's default asks for much.
-pub fn no_linux() -> Linux {
-    serde_json::from_str("{}").unwrap_or_default()
-}
-
-/// Whether a container mounts something but has no mount namespace of its own.
-fn mounts_on_host(
-    launch: &LaunchConfig,
-    linux: &Linux,
-    namespaces: &namespaces::Plan,
-    privileged: bool,
-) -> Result<bool> {
-    if namespaces.has(libc::CLONE_NEWNS) {
-        return Ok(false);
-    }
-    let spec = &launch.bundle.spec;
-    let has = |list: Option<usize>| list.is_some_and(|length| length > 0);
-    let wanted = [
-        ("/mounts", has(spec.mounts().as_ref().map(Vec::len))),
-        ("/linux/maskedPaths", has(linux.masked_paths().as_ref().map(Vec::len))),
-        ("/linux/readonlyPaths", has(linux.readonly_paths().as_ref().map(Vec::len))),
-        ("/linux/devices", has(linux.devices().as_ref().map(Vec::len))),
-        ("/root/readonly", spec.root().as_ref().is_some_and(|root| root.readonly().unwrap_or(false))),
-    ];
-    let Some((pointer, _)) = wanted.iter().find(|(_, wanted)| *wanted) else { return Ok(false) };
-    let why_not = if !privileged || namespaces.has(libc::CLONE_NEWUSER) {
-        "only the host's root mounts anything on the host"
-    } else if launch.bundle.rootfs == std::path::Path::new("/") {
-        "what is made for it would cover the root of the host"
-    } else {
-        return Ok(true);
-    };
-    bail!("{pointer} needs a mount namespace, as {why_not}: add {{\"type\": \"mount\"}} to /linux/namespaces")
-}
 
 /// Makes the cgroups, because the child is born in one of them.
 pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {

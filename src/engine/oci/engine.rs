@@ -3,6 +3,7 @@
 use super::cgroup::Created;
 use super::host_root::HostRoot;
 use super::network::Moved;
+use super::plan::Plan;
 use super::{checkpoint, create, exec, namespaces, stage2};
 use crate::engine::live::{self, EngineState};
 use crate::engine::{
@@ -37,7 +38,7 @@ pub static PROVIDER: Provider = Provider {
 
 #[derive(Default)]
 pub struct OciEngine {
-    pub(super) plan: Option<create::Plan>,
+    pub(super) plan: Option<Plan>,
     pub(super) cgroup: Option<Created>,
     pub(super) network: Option<Moved>,
     pub(super) exec: Option<exec::Plan>,
@@ -53,7 +54,7 @@ impl EngineOperations for OciEngine {
     }
 
     fn prepare_config(&mut self, launch: &mut LaunchConfig) -> Result<()> {
-        let plan = create::Plan::new(launch)?;
+        let plan = Plan::new(launch)?;
         let state = EngineState {
             cgroup: plan.placement.clone(),
             net_devices: plan.network.returning.clone(),

@@ -3,7 +3,7 @@
 pub mod cgroup;
 pub mod cgroups;
 pub mod checkpoint;
-pub(in crate::engine) mod create;
+mod create;
 mod devices;
 mod engine;
 mod exec;
@@ -14,6 +14,7 @@ pub mod idmap;
 mod mounts;
 mod namespaces;
 pub(in crate::engine) mod network;
+mod plan;
 pub mod process;
 pub mod resctrl;
 pub mod resctrl_stats;
@@ -25,3 +26,4 @@ pub(in crate::engine) mod stage2;
 
 pub use super::live::wait_for;
 pub use engine::{OciEngine, PROVIDER};
+pub(in crate::engine) use plan::no_linux;

@@ -2,7 +2,7 @@
 //! joined. CRIU is told of them by names that mean the same when the container is restored.
 
 use crate::engine::oci::cgroup::Placement;
-use crate::engine::oci::create::no_linux;
+use crate::engine::oci::no_linux;
 use crate::engine::oci::stage2::root::{Root, Target};
 use crate::engine::oci::{devices, mounts};
 use crate::rpc::operation::RootOperation;
