@@ -189,7 +189,7 @@ fn main() {
             processes.remove(&pid);
             // The word of its maker may never come.
             early.remove(&pid);
-            early.drain().for_each(|pid| drop(request(CONTINUE, pid, 0, 0)));
+            early.drain().for_each(|pid| _ = request(CONTINUE, pid, 0, 0));
             if pid == first {
                 code = Some(if status & 0x7f == 0 { status >> 8 & 0xff } else { 128 + (status & 0x7f) });
             }
