@@ -119,9 +119,12 @@ impl<'a> Container<'a> {
         self.init.get().expect("a pid file with a pid")
     }
 
+    /// Of an id that is used again the earlier init is waited for: unburied it would keep its pid, and its keyring, of which an
+    /// ordinary user may have two hundred.
     fn remember_init(&self) {
-        if let Ok(pid) = read_lossy(&self.pid_file()).trim().parse() {
-            self.init.set(Some(pid));
+        let Ok(pid) = read_lossy(&self.pid_file()).trim().parse() else { return };
+        if let Some(earlier) = self.init.replace(Some(pid)).filter(|earlier| *earlier != pid) {
+            let _ = wait_orphan(earlier, Duration::from_secs(2));
         }
     }
 

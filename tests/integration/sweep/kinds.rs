@@ -1,13 +1,11 @@
 //! The containers whose commands are swept: the default one, and such as ask for everything else.
 
 use std::os::unix::fs::chown;
-use std::time::Duration;
 
 use serde_json::json;
 
 use super::scene::Verb;
 use crate::support::Bundle;
-use crate::support::children::poll_until;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -76,18 +74,6 @@ impl Kind {
 
 /// Whom the host takes root of a rich container for.
 const MAPPED: u32 = 100_000;
-
-/// Waits a while until the kernel has forgotten the session keyrings of containers that are gone, which it does when it comes to it:
-/// an ordinary user may have two hundred (/proc/key-users, keyrings(7)).
-pub fn wait_for_keyrings() {
-    let few = || {
-        let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
-        let own = users.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{MAPPED}:")));
-        let held = own.and_then(|fields| fields.split_whitespace().nth(2)?.split('/').next()?.parse().ok());
-        held.is_none_or(|held: u32| held < 150).then_some(())
-    };
-    let _ = poll_until(Duration::from_secs(10), few);
-}
 
 fn rich(bundle: &mut Bundle) {
     let map = json!([{ "containerID": 0, "hostID": MAPPED, "size": 65536 }]);

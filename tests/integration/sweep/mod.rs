@@ -44,7 +44,6 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
     let kind = errno.map_or_else(|| "killed".to_owned(), |errno| format!("{errno:?}"));
     let name = format!("{}: {place}: {kind}", scene.name());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        kinds::wait_for_keyrings();
         let container = scene.fresh();
         let disturbed = scene.disturb(&container, Some(place), *action);
         let mut excuse = None;
