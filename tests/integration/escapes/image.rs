@@ -56,6 +56,47 @@ fn proc_and_sys_are_directories() {
     }
 }
 
+/// CVE-2019-18837: the last name of a destination is a link to something of the host, or to where something could be made
+/// there. It leads to the same path inside the root.
+#[test]
+fn a_destination_that_is_a_link_stays_in_the_root() {
+    let runtime = own_engine!();
+    let device = json!([{ "path": "/link", "type": "c", "major": 1, "minor": 3, "fileMode": 438 }]);
+    for (kind, name) in
+        [("file", "a-file"), ("directory", "a-directory"), ("tmpfs", "a-directory"), ("device", "a-file")]
+    {
+        for (name, up) in [(name, 0), (name, 20), ("new", 0), ("new", 20)] {
+            let mut bundle = Bundle::shell("cat /proc/self/mountinfo; cat /link; true");
+            bundle.make_file("file", "of the volume");
+            bundle.make_dir("directory");
+            bundle.make_file("victim/a-file", "of the host");
+            bundle.make_dir("victim/a-directory");
+            let target = bundle.host("victim").join(name).display().to_string();
+            bundle.make_link("rootfs/link", &format!("{}{target}", "../".repeat(up)));
+            bundle.set("/root/readonly", json!(false));
+            match kind {
+                "device" => bundle.set("/linux/devices", device.clone()),
+                "tmpfs" => bundle.mount("/link", "tmpfs", "tmpfs", &[]),
+                _ => bundle.bind(kind, "/link", &["bind"]),
+            };
+            let container = Container::new(&runtime, &bundle);
+            let output = container.run(&[]).ok();
+            let (seen, what) = (output.stdout, format!("{kind} at {target}, {up} up"));
+            // A device is not made where there is something already.
+            assert_eq!(seen.contains(&format!(" {target} ")), kind != "device", "{what}: {seen}");
+            assert_eq!(seen.ends_with("of the volume"), kind == "file", "{what}: {seen}");
+            assert!(!seen.contains("of the host"), "{what}: {seen}");
+            let text = fs::read_to_string(bundle.host("victim/a-file")).expect("a file of the host");
+            assert_eq!(text, "of the host", "{what}");
+            assert_eq!(
+                fs::read_dir(bundle.host("victim")).expect("the victim").count(),
+                2,
+                "{what} was made on the host"
+            );
+        }
+    }
+}
+
 /// CVE-2026-41579, CVE-2026-47766: a /dev that leads out of the container's root, where nodes and links are made.
 #[test]
 fn dev_does_not_lead_out() {
