@@ -8,6 +8,7 @@ mod calls;
 mod kinds;
 mod scene;
 mod soak;
+mod verdict;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -44,7 +45,7 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
     let kind = errno.map_or_else(|| "killed".to_owned(), |errno| format!("{errno:?}"));
     let name = format!("{}: {place}: {kind}", scene.name());
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let container = scene.fresh();
+        let (container, _terminal) = scene.fresh();
         let disturbed = scene.disturb(&container, Some(place), *action);
         let mut excuse = None;
         let result = match (&disturbed, action) {
@@ -84,16 +85,14 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
 }
 
 /// Every so many of the tries, so that the sample is spread over the whole command, and what has gone wrong before.
-fn sample(kind: Kind, verb: Verb, tries: Vec<Try>) -> Vec<Try> {
+fn sample(tries: Vec<Try>, is_known: impl Fn(&Try) -> bool) -> Vec<Try> {
     let wanted = std::env::var("RTX_TEST_SWEEP").unwrap_or_default();
     let (count, total) = (wanted.parse().unwrap_or(SAMPLE), tries.len());
     if wanted == "all" || total <= count {
         return tries;
     }
     let spread: HashSet<usize> = (0..count).map(|index| index * total / count).collect();
-    let is_chosen = |(index, (place, action)): &(usize, Try)| {
-        spread.contains(index) || kind == Kind::Plain && calls::is_known(place, action.errno(), verb == Verb::Exec)
-    };
+    let is_chosen = |(index, one): &(usize, Try)| spread.contains(index) || is_known(one);
     tries.into_iter().enumerate().filter(is_chosen).map(|(_, one)| one).collect()
 }
 
@@ -115,7 +114,10 @@ fn sweep(what: &str, tries_at: impl Fn(&Place) -> Vec<Action>) {
             actions.into_iter().map(move |action| (place.clone(), action))
         });
         let only = std::env::var("RTX_TEST_SWEEP_PLACE").unwrap_or_default();
-        let tries = sample(kind, verb, tries.filter(|(place, _)| place.to_string().contains(&only)).collect());
+        let tries =
+            sample(tries.filter(|(place, _)| place.to_string().contains(&only)).collect(), |(place, action)| {
+                kind == Kind::Plain && calls::is_known(place, action.errno(), verb == Verb::Exec)
+            });
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for scene in &scenes {
@@ -143,9 +145,12 @@ fn sweep(what: &str, tries_at: impl Fn(&Place) -> Vec<Action>) {
     assert!(wrong.is_empty(), "{} went wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+fn is_chosen(variable: &str, name: &str) -> bool {
+    std::env::var(variable).map_or(true, |chosen| chosen == name)
+}
+
 /// RTX_TEST_SWEEP_KIND and RTX_TEST_SWEEP_VERB choose some, and RTX_TEST_SWEEP_PLACE what is swept of them: `sendmsg #1 of`.
 fn chosen() -> Vec<(Kind, Verb)> {
-    let is_chosen = |variable: &str, name: &str| std::env::var(variable).map_or(true, |chosen| chosen == name);
     let kinds = Kind::ALL.into_iter().filter(|kind| is_chosen("RTX_TEST_SWEEP_KIND", kind.name()));
     let all = kinds.flat_map(|kind| kind.verbs().iter().map(move |verb| (kind, *verb)));
     all.filter(|(_, verb)| is_chosen("RTX_TEST_SWEEP_VERB", verb.name())).collect()

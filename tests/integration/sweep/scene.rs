@@ -1,5 +1,6 @@
 //! A command that is disturbed once, what has to be there before, and what has to be true after.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,10 +15,10 @@ use crate::support::children::{is_alive, poll_until};
 use crate::support::runtime::Invocation;
 use crate::support::runtime::{next_number, read_lossy};
 use crate::support::terminal::{FdSocket, Terminal};
-use crate::support::{Bundle, Container, Output, Runtime, leftover, payload};
+use crate::support::{Bundle, Container, Output, Runtime, payload};
 
 const LIMIT: Duration = Duration::from_secs(30);
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -69,9 +70,9 @@ pub struct Scene {
     pub runtime: Runtime,
     pub kind: Kind,
     pub verb: Verb,
-    bundle: Bundle,
+    pub(super) bundle: Bundle,
     /// What the program sees in a container that nobody disturbed.
-    expected: Option<Value>,
+    pub(super) expected: Option<Value>,
 }
 
 /// Does `work` while somebody waits for the processes that a disturbed command handed to us, as a shell or a shim would:
@@ -133,36 +134,44 @@ impl Scene {
         }
     }
 
-    fn is_supervised(&self) -> bool {
+    pub(super) fn is_supervised(&self) -> bool {
         self.kind == Kind::Supervised
     }
 
     /// Every call of an undisturbed command.
     pub fn places(&mut self) -> Vec<Place> {
+        let report = self.rehearse();
+        calls::places(&report, self.kind.roles(self.verb))
+    }
+
+    /// The report of an undisturbed command, whose program sees what all others are to see.
+    pub fn rehearse(&mut self) -> String {
         let container = Container::new(&self.runtime, &self.bundle);
-        self.prepare(&container);
+        let _terminal = self.prepare(&container);
         let done = self.disturb(&container, None, Action::Nothing).expect("an undisturbed command ends");
         assert_eq!(done.output.code, self.success(), "{}", done.output.stderr);
         let seen = self.seen(&container, &done).expect("an undisturbed command does its work");
-        self.remove(&container).expect("what was made undisturbed can be removed");
+        reaping(&done, || self.remove(&container)).expect("what was made undisturbed can be removed");
         drop(container);
         self.expected = seen;
-        calls::places(&done.report, self.kind.roles(self.verb))
+        done.report
     }
 
-    pub fn fresh(&self) -> Container<'_> {
+    /// A container as it is before the command, with its terminal where it has one by then.
+    pub fn fresh(&self) -> (Container<'_>, Option<OwnedFd>) {
         let container = Container::new(&self.runtime, &self.bundle);
-        self.prepare(&container);
-        container
+        let terminal = self.prepare(&container);
+        (container, terminal)
     }
 
-    fn prepare(&self, container: &Container<'_>) {
+    fn prepare(&self, container: &Container<'_>) -> Option<OwnedFd> {
         let flags: &[&str] = if self.is_supervised() { &["--supervise"] } else { &[] };
+        let mut console = None;
         match self.verb {
             Verb::Create | Verb::Run => {}
             Verb::Start => drop(container.create_with(flags).ok()),
             Verb::Exec | Verb::Kill | Verb::DeleteForce | Verb::Delete => {
-                let console = self.console(container);
+                console = self.console(container);
                 let mut flags = flags.to_vec();
                 let socket = console.as_ref().map(FdSocket::path);
                 flags.extend(socket.iter().flat_map(|path| ["--console-socket", path]));
@@ -178,14 +187,16 @@ impl Scene {
                 container.wait_exit();
             }
         }
+        // Where nobody holds it the container's mounts tell of it, or not yet.
+        console.map(|console| console.receive().expect("the terminal").0)
     }
 
-    fn console(&self, container: &Container<'_>) -> Option<FdSocket> {
+    pub(super) fn console(&self, container: &Container<'_>) -> Option<FdSocket> {
         let name = format!("console-{}", next_number());
         (self.kind == Kind::Terminal).then(|| FdSocket::listen(container.runtime.scratch(), &name))
     }
 
-    fn success(&self) -> i32 {
+    pub fn success(&self) -> i32 {
         if matches!(self.verb, Verb::Run | Verb::Exec) { 7 } else { 0 }
     }
 
@@ -243,7 +254,7 @@ impl Scene {
     }
 
     /// What the program of a command that says to have succeeded sees; for the others, looks whether it is true.
-    fn seen(&self, container: &Container<'_>, disturbed: &Disturbed) -> Result<Option<Value>, String> {
+    pub fn seen(&self, container: &Container<'_>, disturbed: &Disturbed) -> Result<Option<Value>, String> {
         match self.verb {
             Verb::Create => {
                 if container.status() != "created" {
@@ -296,119 +307,6 @@ impl Scene {
             serde_json::from_str(&json).map_err(|error| format!("the program printed {json:?}: {error}"))?;
         value["fds"] = json!(value["fds"].as_object().map(|fds| fds.keys().cloned().collect::<Vec<_>>()));
         Ok(value)
-    }
-
-    /// What is there of the container that should not be, after a while.
-    pub fn left(&self, container: &Container<'_>) -> Vec<String> {
-        let look = || leftover::of(&container.id, self.bundle.path(), &self.runtime.root());
-        poll_until(SOON, || look().is_empty().then_some(())).map_or_else(look, |()| Vec::new())
-    }
-
-    /// After a fault: what is wrong, if anything. `excused` is the role that may have ended without a word.
-    pub fn judge(
-        &self,
-        container: &Container<'_>,
-        disturbed: &Disturbed,
-        excused: Option<&str>,
-        difference: Option<&str>,
-    ) -> Result<(), String> {
-        let output = &disturbed.output;
-        if output.code == self.success() {
-            let seen = match self.seen(container, disturbed) {
-                Err(_) if difference == Some("output") => None,
-                other => other?,
-            };
-            return self.compare(seen, difference).map_err(|what| format!("{what}; it said {:?}", output.stderr));
-        }
-        if excused.is_none() {
-            self.judge_message(container, output)?;
-        }
-        match self.verb {
-            // The removal itself, of a container that has ended, may be what failed; it can be repeated.
-            Verb::Run if output.stderr.contains(": remove the container after its end: ") => Ok(()),
-            // It was made, and has lost its smaster since.
-            Verb::Run if self.is_supervised() && output.stderr.contains("rtx wait ") => Ok(()),
-            Verb::Create | Verb::Run if excused != Some("0") => match self.left(container) {
-                left if left.is_empty() => Ok(()),
-                left => Err(format!("it failed ({}) and left {left:?}", output.stderr.trim())),
-            },
-            Verb::Exec if excused != Some("0") => {
-                let count = || leftover::processes(&container.id).len();
-                match poll_until(SOON, || (count() == 1).then_some(())) {
-                    Some(()) => Ok(()),
-                    None => Err(format!(
-                        "it failed ({}) and left {:?}",
-                        output.stderr.trim(),
-                        leftover::processes(&container.id)
-                    )),
-                }
-            }
-            _ => Ok(()),
-        }?;
-        self.remove(container)
-    }
-
-    fn compare(&self, seen: Option<Value>, difference: Option<&str>) -> Result<(), String> {
-        let (Some(seen), Some(expected)) = (seen, &self.expected) else { return Ok(()) };
-        let (Some(seen), Some(expected)) = (seen.as_object(), expected.as_object()) else { return Ok(()) };
-        let other = |key: &&String| Some(key.as_str()) != difference && seen.get(*key) != expected.get(*key);
-        match expected.keys().find(other) {
-            None => Ok(()),
-            Some(key) => Err(format!(
-                "it succeeded, but {key} is {} and not {}",
-                seen.get(key).unwrap_or(&Value::Null),
-                expected[key]
-            )),
-        }
-    }
-
-    /// An error names what was done, to what, and why it failed, in one line.
-    fn judge_message(&self, container: &Container<'_>, output: &Output) -> Result<(), String> {
-        let text = output.stderr.trim();
-        let verb = self.verb.name().split(' ').next().unwrap_or_default();
-        let expected = if self.verb == Verb::Run { 1..=1 } else { 1..=255 };
-        let last = text.lines().last().unwrap_or_default();
-        let by = |verb: &str| last.strip_prefix(&format!("rtx {verb} {}: ", container.id));
-        let waited = || if self.is_supervised() { by("wait") } else { None };
-        let told = by(verb).or_else(waited).or_else(|| last.strip_prefix("rtx: "));
-        // More than the kernel's reason.
-        let names = told.is_some_and(|told| told.contains(": ") || told.split(' ').count() > 5);
-        if !names
-            || text.contains("panicked")
-            || !expected.contains(&output.code)
-            || output.code >= 128 && output.code != 255
-        {
-            return Err(format!("exit code {}, stdout {:?}, stderr {text:?}", output.code, output.stdout));
-        }
-        Ok(())
-    }
-
-    /// Removes the container as an operator would, who may not know how far it came.
-    pub fn remove(&self, container: &Container<'_>) -> Result<(), String> {
-        let delete = container.delete(&["--force"]);
-        if delete.code != 0 {
-            return Err(format!("delete --force fails: {}", delete.stderr));
-        }
-        match self.left(container) {
-            left if left.is_empty() => Ok(()),
-            left => Err(format!("delete --force leaves {left:?}")),
-        }
-    }
-
-    /// Whether the id of a container that is gone can be used again.
-    pub fn reuse(&self, container: &Container<'_>) -> Result<(), String> {
-        let listed = self.runtime.run(&["list", "--quiet"]);
-        if listed.code != 0 || listed.stdout.contains(&container.id) {
-            return Err(format!("list shows {:?} after the removal: {}", listed.stdout, listed.stderr));
-        }
-        let console = self.console(container);
-        let path = console.as_ref().map(FdSocket::path);
-        let flags: Vec<&str> = path.iter().flat_map(|path| ["--console-socket", path]).collect();
-        let create = container.create_with(&flags);
-        if create.code != 0 {
-            return Err(format!("the id cannot be used again: {}", create.stderr));
-        }
-        self.remove(container)
     }
 }
 
