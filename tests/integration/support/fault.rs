@@ -1,5 +1,6 @@
 //! Fails one system call of a program, or kills the program at it: `fault REPORT OWN ROLE CALL WHEN ACTION PROGRAM
-//! [ARGUMENT...]`. ROLE 0 is the program, 0.0 the first process or thread that it makes, 0.0.1 the second of that one, and so on;
+//! [ARGUMENT...]`. ROLE 0 is the program, 0.0 the first process or thread that it makes, 0.0.1 the second of that one, and so on,
+//! and `*` is all of them, whose calls are counted together;
 //! CALL is a number, of which the WHEN-th one from the program's execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as
 //! the program does, and with it; with `+` after ROLE not before that process has ended as well, or all where ACTION is
 //! `none`. A process that executes something else than OWN, or a copy of it, is nobody's concern any more.
@@ -122,7 +123,7 @@ impl Fault {
             let _ = writeln!(self.report, "{role} {call} {argument}");
             return None;
         }
-        if role != self.role || call != self.call {
+        if !self.means(role) || call != self.call {
             return None;
         }
         self.seen += 1;
@@ -140,7 +141,7 @@ impl Fault {
 
     /// Whether more is to come of what is looked at, when the program itself has ended.
     fn goes_on(&self, processes: &HashMap<c_int, Process>) -> bool {
-        self.lingers && processes.values().any(|process| self.action == "none" || process.role == self.role)
+        self.lingers && processes.values().any(|process| self.action == "none" || self.means(&process.role))
     }
 
     fn end(&self, path: &str, code: i32) -> ! {
@@ -150,7 +151,11 @@ impl Fault {
 
     /// Whether the calls of this role are looked at, still.
     fn watches(&self, role: &str) -> bool {
-        self.action == "none" || role == self.role && self.seen < self.when
+        self.action == "none" || self.means(role) && self.seen < self.when
+    }
+
+    fn means(&self, role: &str) -> bool {
+        self.role == "*" || role == self.role
     }
 }
 

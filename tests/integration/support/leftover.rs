@@ -44,6 +44,13 @@ pub fn mounts_below(dir: &str) -> Vec<String> {
     table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|p| p.starts_with(dir)).map(str::to_owned).collect()
 }
 
+/// Not a directory that a runtime made where it expected a hierarchy.
+fn is_cgroup(path: &Path) -> bool {
+    const CGROUP: i64 = 0x27_e0eb;
+    const CGROUP2: i64 = 0x6367_7270;
+    rustix::fs::statfs(path).is_ok_and(|at| matches!(at.f_type, CGROUP | CGROUP2))
+}
+
 /// The cgroup directories whose path contains `id`, in every hierarchy, parents before children.
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -52,7 +59,7 @@ pub fn cgroups(id: &str) -> Vec<PathBuf> {
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             // Symbolic links (cpu -> cpu,cpuacct) would be seen twice.
             if entry.file_type().is_ok_and(|t| t.is_dir()) {
-                if entry.path().to_string_lossy().contains(id) {
+                if entry.path().to_string_lossy().contains(id) && is_cgroup(&entry.path()) {
                     found.push(entry.path());
                 }
                 open.push(entry.path());

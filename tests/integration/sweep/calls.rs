@@ -60,6 +60,13 @@ pub fn places(report: &str, roles: &[(&str, &'static str)]) -> Vec<Place> {
     places
 }
 
+/// The same of all processes together, as if one had made every call.
+pub fn places_of_all(report: &str) -> Vec<Place> {
+    let calls = report.lines().filter_map(|line| line.split_once(' ').filter(|(role, _)| role.starts_with('0')));
+    let together: String = calls.map(|(_, call)| format!("* {call}\n")).collect();
+    places(&together, &[("*", "any process")])
+}
+
 /// Errors of fcntl(2), by its command.
 fn of_fcntl(command: u64) -> &'static [Errno] {
     const F_ADD_SEALS: i32 = 1033;
@@ -105,7 +112,7 @@ pub fn errors(place: &Place) -> &'static [Errno] {
         "mkdir" | "mkdirat" | "rename" | "renameat" | "renameat2" | "symlink" | "symlinkat" | "mknod" | "mknodat"
         | "link" | "linkat" | "unlink" | "unlinkat" | "rmdir" | "bind" => ENTRY,
         "poll" | "ppoll" | "recvmsg" | "recvfrom" | "sendmsg" | "sendto" | "connect" | "wait4" | "waitid" | "flock"
-        | "futex" | "nanosleep" | "clock_nanosleep" | "epoll_wait" => WAIT,
+        | "futex" | "nanosleep" | "clock_nanosleep" | "epoll_wait" | "epoll_pwait" => WAIT,
         "clone" | "clone3" | "fork" | "vfork" | "unshare" | "setns" | "mount" | "open_tree" | "open_tree_attr"
         | "move_mount" | "fsopen" | "fsconfig" | "fsmount" | "fspick" | "mount_setattr" | "pivot_root" => MADE,
         "openat2" | "close_range" | "execveat" | "pidfd_open" | "pidfd_send_signal" | "pidfd_getfd" | "statx"

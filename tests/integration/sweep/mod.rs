@@ -4,6 +4,7 @@
 //! A sample, always the same, is tried; `RTX_TEST_SWEEP=all` tries all, and a number so many of each. What came of each is in sweep-*.log, in cargo's
 //! directory for test artefacts.
 
+mod alike;
 mod calls;
 mod kinds;
 mod scene;
