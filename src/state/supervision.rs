@@ -52,9 +52,9 @@ pub struct End {
 }
 
 impl End {
-    /// As shells and runtimes report it.
-    pub fn code(&self) -> i32 {
-        self.exit_code.or(self.signal.map(|signal| 128 + signal)).unwrap_or(0)
+    /// As shells and runtimes report it, where somebody saw it.
+    pub fn code(&self) -> Option<i32> {
+        self.exit_code.or(self.signal.map(|signal| 128 + signal))
     }
 }
 

@@ -50,7 +50,7 @@ pub fn wait(root: &Path, id: &str, condition: Condition, deadline: Option<Instan
         while inotify.read_events().is_ok() {}
         let looked = look(&container, &*engine, condition)?;
         if let Look::Met = looked {
-            return outcome(&container);
+            return outcome(&container, condition);
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Ok(Waited::TimedOut);
@@ -91,9 +91,16 @@ fn watch(process: &ProcessIdentity) -> Result<Look> {
     }
 }
 
-fn outcome(container: &crate::engine::Container) -> Result<Waited> {
-    let end = view::known(&container.state)?.filter(|(supervision, _)| supervision.phase == Phase::Ended);
-    Ok(end.and_then(|(supervision, _)| supervision.end).map_or(Waited::Met, |end| Waited::Ended(end.code())))
+fn outcome(container: &crate::engine::Container, condition: Condition) -> Result<Waited> {
+    let known = view::known(&container.state)?.filter(|(supervision, _)| supervision.phase == Phase::Ended);
+    let Some(end) = known.and_then(|(supervision, _)| supervision.end) else { return Ok(Waited::Met) };
+    match end.code() {
+        Some(code) => Ok(Waited::Ended(code)),
+        None if condition == Condition::Stopped => {
+            bail!("container {:?} has stopped, and its smaster could not learn how", container.record.id)
+        }
+        None => Ok(Waited::Met),
+    }
 }
 
 fn look(

@@ -1,7 +1,7 @@
 use super::{LONG, Supervised, wait_gone};
 use crate::support::children::{poll_until, stat_field};
 use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, leftover, own_engine, skip};
+use crate::support::{Bundle, Container, edit, leftover, own_engine, skip};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -81,6 +81,21 @@ fn what_is_not_supervised_is_waited_for_without_a_code() {
     runtime.run(&["events", "--follow", &container.id]).fails(1, "--supervise");
     runtime.run(&["attach", &container.id]).fails(1, "is not supervised");
     assert!(!runtime.root().join(&container.id).join("events.jsonl").exists());
+}
+
+/// As where the kernel did not let smaster wait for it: that is no success.
+#[test]
+fn an_end_that_smaster_could_not_see_is_none() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exit 7");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    assert_eq!(container.wait(), 7);
+    edit(&runtime.root().join(&container.id).join("supervisor.json"), |supervision| {
+        supervision["end"].as_object_mut().expect("an end").remove("exitCode");
+    });
+    runtime.run(&["wait", &container.id]).fails(1, "could not learn how");
+    runtime.run(&["wait", "--condition", "created", &container.id]).ok();
 }
 
 /// There is nothing that would tell of its end.

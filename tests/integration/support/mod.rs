@@ -75,8 +75,12 @@ pub(crate) use {needs_root, own_engine, skip};
 
 /// Changes the record of a container by hand, as nobody should: `directory` is that of its state.
 pub fn edit_record(directory: &std::path::Path, change: impl FnOnce(&mut serde_json::Value)) {
-    let path = directory.join("state.json");
-    let text = std::fs::read_to_string(&path).expect("read the record");
+    edit(&directory.join("state.json"), change);
+}
+
+/// The same for any file of JSON, of which the last line counts.
+pub fn edit(path: &std::path::Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let text = std::fs::read_to_string(path).expect("read the record");
     let mut record = serde_json::from_str(text.lines().last().expect("a record")).expect("the record is JSON");
     change(&mut record);
     std::fs::write(path, record.to_string()).expect("write the record");
