@@ -1,9 +1,9 @@
 //! Fails one system call of a program, or kills the program at it: `fault REPORT OWN ROLE CALL WHEN ACTION PROGRAM
-//! [ARGUMENT...]`. ROLE 0 is the program, 0.0 the first process or thread that it makes, 0.0.1 the second of that one, and so on,
-//! and `*` is all of them, whose calls are counted together;
-//! CALL is a number, of which the WHEN-th one from the program's execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as
-//! the program does, and with it; with `+` after ROLE not before that process has ended as well, or all where ACTION is
-//! `none`. A process that executes something else than OWN, or a copy of it, is nobody's concern any more.
+//! [ARGUMENT...]`. ROLE 0 is the program, 0.0 the first process or thread that it makes, 0.0.1 the second of that one, and so on;
+//! `*` is all of them, and their calls are counted together. CALL is a number, of which the WHEN-th one from the program's
+//! execution on is meant. ACTION is `none`, `kill`, or the number of the error. Ends as the program does, and with it; with `+`
+//! after ROLE not before that process has ended as well, or all where ACTION is `none`. A process that executes something
+//! else than OWN, or a copy of it, is nobody's concern any more.
 //!
 //! strace does nearly the same, but counts the calls of all processes alike, so that those of the second cannot be reached
 //! without those of the first. The report has one line for each process, `pid PID`, and where ACTION is `none` one

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FsWord, statfs};
+
 use super::children::is_alive;
 use super::runtime::read_lossy;
 
@@ -46,9 +48,9 @@ pub fn mounts_below(dir: &str) -> Vec<String> {
 
 /// Not a directory that a runtime made where it expected a hierarchy.
 fn is_cgroup(path: &Path) -> bool {
-    const CGROUP: i64 = 0x27_e0eb;
-    const CGROUP2: i64 = 0x6367_7270;
-    rustix::fs::statfs(path).is_ok_and(|at| matches!(at.f_type, CGROUP | CGROUP2))
+    const CGROUP: FsWord = 0x27_e0eb;
+    const CGROUP2: FsWord = 0x6367_7270;
+    statfs(path).is_ok_and(|at| matches!(at.f_type, CGROUP | CGROUP2))
 }
 
 /// The cgroup directories whose path contains `id`, in every hierarchy, parents before children.

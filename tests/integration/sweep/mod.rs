@@ -69,7 +69,8 @@ fn attempt(scene: &Scene, (place, action): &Try, totals: &Mutex<Totals>) {
         Ok((disturbed, result, excused)) => {
             if let Ok(disturbed) = &disturbed {
                 let (code, text) = (disturbed.output.code, disturbed.output.stderr.trim());
-                let _ = writeln!(totals.log, "{name}: {code} {text}");
+                let met = if disturbed.was_hit() { "" } else { " not met" };
+                let _ = writeln!(totals.log, "{name}{met}: {code} {text}");
                 totals.hit += usize::from(disturbed.was_hit());
                 totals.succeeded += usize::from(code == 0 || code == 7);
                 totals.excused += usize::from(excused);
