@@ -158,6 +158,13 @@ pub fn watch(
         {
             notify = None;
         }
+        // Before the signals are read, the first of which is often that of this end.
+        if process::has_ended(&init.pidfd, Some(ready[0])) {
+            if let Some(relay) = relay {
+                relay.drain();
+            }
+            return Ok(());
+        }
         if ready[1].contains(PollFlags::POLLIN) {
             pass_signals(init, relay.as_deref(), signals);
         }
@@ -165,12 +172,6 @@ pub fn watch(
             && !terminal.pump(*master, input.first().copied().unwrap_or(PollFlags::empty()))?
         {
             relay = None;
-        }
-        if process::has_ended(&init.pidfd, Some(ready[0])) {
-            if let Some(relay) = relay {
-                relay.drain();
-            }
-            return Ok(());
         }
     }
 }
