@@ -8,6 +8,9 @@ use std::ffi::OsString;
 mod copy;
 #[path = "sys/start.rs"]
 mod start;
+#[cfg(tells_of_threads)]
+#[path = "sys/threads.rs"]
+mod threads;
 
 /// musl's own asks the kernel for every few blocks, two hundred times in a `run`.
 #[global_allocator]

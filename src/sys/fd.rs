@@ -20,11 +20,28 @@ pub fn open(path: &(impl NixPath + ?Sized), flags: OFlag) -> nix::Result<OwnedFd
 /// # Errors
 /// The kernel's.
 pub fn read_to_end(fd: impl AsFd) -> nix::Result<Vec<u8>> {
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 8192]);
+    read_until(fd, |_, count| count == 0)
+}
+
+/// Reads a file of lines. Not to its end where a line has ended and less came than was asked for: what may follow was added
+/// a moment later.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_lines(fd: impl AsFd) -> nix::Result<Vec<u8>> {
+    read_until(fd, |bytes, count| count == 0 || count < PORTION && bytes.last() == Some(&b'\n'))
+}
+
+/// What is asked for at a time.
+const PORTION: usize = 8192;
+
+fn read_until(fd: impl AsFd, is_enough: impl Fn(&[u8], usize) -> bool) -> nix::Result<Vec<u8>> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; PORTION]);
     loop {
-        match super::retry(|| nix::unistd::read(&fd, &mut buffer))? {
-            0 => return Ok(bytes),
-            count => bytes.extend_from_slice(&buffer[..count]),
+        let count = super::retry(|| nix::unistd::read(&fd, &mut buffer))?;
+        bytes.extend_from_slice(&buffer[..count]);
+        if is_enough(&bytes, count) {
+            return Ok(bytes);
         }
     }
 }

@@ -3,15 +3,29 @@
 
 use dlmalloc::{Allocator, Dlmalloc};
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 static STAYS: AtomicBool = AtomicBool::new(false);
 
 /// From here on memory is taken as it is touched.
 pub fn is_to_stay() {
     STAYS.store(true, Ordering::Relaxed);
+}
+
+/// Whether there may be a thread beside the main one.
+static SHARED: AtomicBool = AtomicBool::new(true);
+
+/// For a program of one thread, which calls [`is_shared`] before it makes another.
+pub fn is_alone() {
+    SHARED.store(false, Ordering::Relaxed);
+}
+
+/// From here on whoever allocates takes a lock.
+pub fn is_shared() {
+    SHARED.store(true, Ordering::Relaxed);
 }
 
 /// Address space that is given back when there is no other.
@@ -93,16 +107,23 @@ unsafe impl Allocator for Pages {
 }
 
 /// To be the `#[global_allocator]`.
-pub struct Heap(Mutex<Dlmalloc<Pages>>);
+pub struct Heap {
+    blocks: UnsafeCell<Dlmalloc<Pages>>,
+    lock: Mutex<()>,
+}
 
 impl Heap {
     #[allow(clippy::new_without_default, reason = "a static needs a constant")]
     pub const fn new() -> Self {
-        Self(Mutex::new(Dlmalloc::new_with_allocator(Pages)))
+        Self { blocks: UnsafeCell::new(Dlmalloc::new_with_allocator(Pages)), lock: Mutex::new(()) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Dlmalloc<Pages>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A lock that nobody else can want is not taken: with it an allocation takes twice as long.
+    fn with<T>(&self, work: impl FnOnce(&mut Dlmalloc<Pages>) -> T) -> T {
+        let is_shared = SHARED.load(Ordering::Relaxed);
+        let _guard = is_shared.then(|| self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        // SAFETY: this thread has the lock, or is the only one until it returns from here. Nothing in `work` allocates.
+        work(unsafe { &mut *self.blocks.get() })
     }
 }
 
@@ -113,24 +134,27 @@ unsafe impl GlobalAlloc for Heap {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for the trait.
-        unsafe { self.lock().malloc(layout.size(), layout.align()) }
+        self.with(|blocks| unsafe { blocks.malloc(layout.size(), layout.align()) })
     }
 
     #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: as for the trait.
-        unsafe { self.lock().free(block, layout.size(), layout.align()) }
+        self.with(|blocks| unsafe { blocks.free(block, layout.size(), layout.align()) })
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for the trait.
-        unsafe { self.lock().calloc(layout.size(), layout.align()) }
+        self.with(|blocks| unsafe { blocks.calloc(layout.size(), layout.align()) })
     }
 
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as for the trait.
-        unsafe { self.lock().realloc(block, layout.size(), layout.align(), size) }
+        self.with(|blocks| unsafe { blocks.realloc(block, layout.size(), layout.align(), size) })
     }
 }
+
+// SAFETY: `blocks` is used by one thread at a time, as `with` sees to.
+unsafe impl Sync for Heap {}

@@ -13,6 +13,8 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     // SAFETY: the C library calls `main` with `count` strings that live as long as the process.
     let value = |index: usize| OsStr::from_bytes(unsafe { CStr::from_ptr(*values.add(index)) }.to_bytes());
     let is = |role: &str| count > 1 && value(1) == role;
+    #[cfg(tells_of_threads)]
+    rtx::sys::heap::is_alone();
     // Before anything is allocated.
     if is("init") || is("smaster") {
         rtx::sys::heap::is_to_stay();
