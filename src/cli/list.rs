@@ -4,7 +4,7 @@ use super::Context;
 use super::args::{Format, ListArgs};
 use super::output::{self, Table};
 use super::state_command::Shown;
-use crate::stages::lifecycle::Live;
+use crate::stages::lifecycle::{self, Live};
 use crate::stages::supervisor::view::View;
 use crate::state::{Listing, NotFound, Record, Status};
 use anyhow::Result;
@@ -39,11 +39,7 @@ pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
 /// and does not hide the others. Of each only what is shown of it is kept.
 fn each(listing: &Listing, mut show: impl FnMut(&Record, Status, Option<View>) -> Result<()>) -> Result<()> {
     for id in listing.ids() {
-        let look = |live: Live| {
-            let view = View::of(&live.container.state, &live.container.record)?;
-            Ok((live.status()?, view, live.container.record))
-        };
-        match Live::open_listed(listing, id).and_then(look) {
+        match look(listing, id) {
             Ok((status, view, record)) => show(&record, status, view)?,
             Err(error) if error.is::<NotFound>() => {}
             Err(_) if !listing.has(id) => {}
@@ -51,6 +47,15 @@ fn each(listing: &Listing, mut show: impl FnMut(&Record, Status, Option<View>) -
         }
     }
     Ok(())
+}
+
+fn look(listing: &Listing, id: &str) -> Result<(Status, Option<View>, Record)> {
+    if let Some((status, record)) = lifecycle::glance(listing, id)? {
+        return Ok((status, None, record));
+    }
+    let live = Live::open_listed(listing, id)?;
+    let view = View::of(&live.container.state, &live.container.record)?;
+    Ok((live.status()?, view, live.container.record))
 }
 
 fn json(listing: &Listing) -> Result<String> {

@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod error;
+mod glance;
 pub mod join;
 pub mod launch;
 #[cfg(feature = "engine-libcontainer")]
@@ -23,7 +24,7 @@ pub use table::{Capabilities, PROVIDERS, Provider, find};
 
 use crate::rpc::server::Perform;
 use crate::rpc::{RpcClient, server};
-use crate::state::Status;
+use crate::state::{Glance, Record, Status};
 use anyhow::Result;
 use std::convert::Infallible;
 use std::os::fd::BorrowedFd;
@@ -98,6 +99,14 @@ pub trait EngineOperations {
     /// # Errors
     /// The kernel's.
     fn status(&self, container: &Container) -> Result<Status>;
+
+    /// `list`: the same, of a container whose directory is not opened for it. `None` where it takes a closer look.
+    ///
+    /// # Errors
+    /// As [`Self::status`].
+    fn glance(&self, _record: &Record, _glance: &Glance) -> Result<Option<Status>> {
+        Ok(None)
+    }
 
     /// `exec`, asked first: an engine without a stage2 runs the process itself and says what there is now. With one it
     /// answers `None`, and [`Self::prepare_exec`] and [`Self::enter_container`] follow.

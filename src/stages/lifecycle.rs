@@ -63,6 +63,21 @@ impl Live {
     }
 }
 
+/// The status of a container of many, and its record. `None` where [`Live::open_listed`] is needed for that.
+///
+/// # Errors
+/// As there, and as [`Live::status`].
+pub fn glance(listing: &Listing, id: &str) -> Result<Option<(Status, Record)>> {
+    check_id(id)?;
+    let Some(glance) = listing.glance(id) else { return Ok(None) };
+    let record = glance.record()?;
+    if record.supervised {
+        return Ok(None);
+    }
+    let engine = (table::find(&record.engine)?.make)();
+    Ok(engine.glance(&record, &glance)?.map(|status| (status, record)))
+}
+
 /// An id that no container can have does not exist; nothing that contains a slash is ever looked up.
 pub(super) fn check_id(id: &str) -> Result<()> {
     match crate::config::id::validate(id) {

@@ -230,9 +230,7 @@ impl StateDir {
     }
 
     pub(super) fn read(&self, name: &str) -> nix::Result<Vec<u8>> {
-        // What is no file must not keep anybody waiting.
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        fd::read_to_end(openat(self.file(), name, flags, Mode::empty())?)
+        fd::read_to_end(open_file(self.file(), name)?)
     }
 
     fn write_new(&self, name: &str, bytes: &[u8]) -> Result<File> {
@@ -291,6 +289,12 @@ fn remove_rest(directory: &impl AsFd) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn open_file(directory: impl AsFd, path: &str) -> nix::Result<OwnedFd> {
+    // What is no file must not keep anybody waiting.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    openat(directory, path, flags, Mode::empty())
+}
+
 pub(super) fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
     fd::open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
 }
@@ -311,8 +315,10 @@ fn is_there(directory: &File) -> bool {
 
 /// Refuses a directory that another user could have filled: state names cgroups to remove and processes to end. The
 /// default of an unprivileged user lies in /tmp, where anybody may have been first.
-pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<()> {
-    check_owner_by(&fstat(directory).on("stat", path.display())?, path)
+pub(super) fn check_owner(directory: &impl AsFd, path: &Path) -> Result<FileStat> {
+    let stat = fstat(directory).on("stat", path.display())?;
+    check_owner_by(&stat, path)?;
+    Ok(stat)
 }
 
 fn check_owner_by(stat: &FileStat, path: &Path) -> Result<()> {

@@ -70,15 +70,23 @@ impl ProcessIdentity {
     /// # Errors
     /// Where that cannot be told: nobody may take a process for dead because there was no descriptor left to look.
     pub fn liveness(&self) -> Result<Liveness, sys::Error> {
-        let liveness = || -> nix::Result<_> {
-            Ok(match self.stat()? {
-                Some(_) if self.boot_id != BootId::current()? => Liveness::Gone,
-                Some(stat) if stat.is_zombie() => Liveness::Zombie,
-                Some(_) => Liveness::Alive,
-                None => Liveness::Gone,
-            })
+        Ok(match self.look()? {
+            Some(stat) if stat.is_zombie() => Liveness::Zombie,
+            Some(_) => Liveness::Alive,
+            None => Liveness::Gone,
+        })
+    }
+
+    /// What /proc says about it; `None` where it is gone.
+    ///
+    /// # Errors
+    /// As [`Self::liveness`].
+    pub fn look(&self) -> Result<Option<Stat>, sys::Error> {
+        let look = || -> nix::Result<_> {
+            let stat = self.stat()?;
+            Ok(if stat.is_some() && self.boot_id != BootId::current()? { None } else { stat })
         };
-        liveness().on("look at", format_args!("process {}", self.pid))
+        look().on("look at", format_args!("process {}", self.pid))
     }
 
     /// What /proc says about it; `None` where its pid is nobody's by now, or another process's.

@@ -1,9 +1,12 @@
 //! All containers of one state directory, through one descriptor of it.
 
-use super::StateDir;
-use super::directory::{check_owner, open_directory};
+use super::barrier::{BARRIER, STARTING};
+use super::directory::{RECORD, check_owner, open_directory};
+use super::{Record, StateDir, recording};
 use crate::sys::{Errno, On, dir};
 use anyhow::Result;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::fstatat;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +16,8 @@ pub struct Listing<'a> {
     root: &'a Path,
     /// Absent where there is no state directory.
     directory: Option<Arc<OwnedFd>>,
+    /// Nobody else can have put anything there.
+    is_own: bool,
     ids: Vec<String>,
 }
 
@@ -20,10 +25,13 @@ impl<'a> Listing<'a> {
     /// # Errors
     /// Where the root cannot be read, or others could have filled it; a root that is not there holds none.
     pub fn read(root: &'a Path) -> Result<Self> {
-        let Some(directory) = open(root)? else { return Ok(Self { root, directory: None, ids: Vec::new() }) };
-        check_owner(&directory, root)?;
+        let Some(directory) = open(root)? else {
+            return Ok(Self { root, directory: None, is_own: false, ids: Vec::new() });
+        };
+        let stat = check_owner(&directory, root)?;
+        let is_own = stat.st_mode & (libc::S_IWGRP | libc::S_IWOTH) == 0;
         let ids = ids(&directory, root)?;
-        Ok(Self { root, directory: Some(Arc::new(directory)), ids })
+        Ok(Self { root, directory: Some(Arc::new(directory)), is_own, ids })
     }
 
     /// The ids, in order.
@@ -45,6 +53,46 @@ impl<'a> Listing<'a> {
             Some(directory) => StateDir::open_in(directory.clone(), self.root, id),
             None => StateDir::open(self.root, id),
         }
+    }
+
+    /// For a look at a container from here. `None` where its directory has to be looked at first.
+    pub fn glance<'g>(&'g self, id: &'g str) -> Option<Glance<'g>> {
+        let directory = self.directory.as_ref().filter(|_| self.is_own)?;
+        Some(Glance { directory, id })
+    }
+}
+
+/// A container seen from the directory of all of them: without opening its own, and asking whose that is, for each.
+pub struct Glance<'a> {
+    directory: &'a OwnedFd,
+    id: &'a str,
+}
+
+impl Glance<'_> {
+    /// As [`StateDir::record`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn record(&self) -> Result<Record> {
+        recording::read(self.directory, &format!("{}/{RECORD}", self.id), self.id)
+    }
+
+    /// As [`StateDir::is_waiting`]. `None` where somebody would have to be asked.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn is_waiting(&self) -> Result<Option<bool>> {
+        let is_there = |name| {
+            let path = format!("{}/{name}", self.id);
+            match fstatat(self.directory, path.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Err(Errno::ENOENT) => Ok(false),
+                other => other.map(|_| true).on("look for", path),
+            }
+        };
+        if is_there(BARRIER)? {
+            return Ok(Some(true));
+        }
+        Ok(if is_there(STARTING)? { None } else { Some(false) })
     }
 }
 

@@ -16,7 +16,7 @@ mod supervision;
 pub use directory::StateDir;
 pub use identity::{BootId, Liveness, ProcessIdentity};
 pub use journal::{Event, Events};
-pub use listing::{Listing, list};
+pub use listing::{Glance, Listing, list};
 pub use record::{OciState, Record, Status};
 pub use recording::Recording;
 pub use root::{check_root, default_root, exists, is_abandoned, is_rootless};

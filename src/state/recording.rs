@@ -1,13 +1,14 @@
 //! `state.json` on disk. While a container is made each state of it is added as a line, and the last line counts: to
 //! replace the file would cost a file more, which some file systems write out at once. Later changes replace it whole.
 
-use super::directory::RECORD;
+use super::directory::{RECORD, open_file};
 use super::root::with_advice;
 use super::{NotFound, Record, StateDir};
-use crate::sys::{Errno, On, errno_of};
+use crate::sys::{Errno, On, errno_of, fd};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 
 /// The record of a container that is being made.
 pub struct Recording {
@@ -48,22 +49,26 @@ impl StateDir {
     /// # Errors
     /// [`NotFound`] where there is none yet; where it is not of this version or is damaged.
     pub fn record(&self) -> Result<Record> {
-        let id = self.id();
-        let bytes = match self.read(RECORD) {
-            Err(Errno::ENOENT) => return Err(NotFound { id: id.to_owned() }.into()),
-            other => other.on("read state of", id)?,
-        };
-        let record = last(&bytes).with_context(|| {
-            format!("the state of container {id:?} is damaged: remove it with `rtx delete --force {id}`")
-        })?;
-        if record.id != id {
-            bail!("the state of container {id:?} is that of {:?}: remove it with `rtx delete --force {id}`", record.id);
-        }
-        if record.version != Record::VERSION {
-            bail!("the state of container {id:?} is of version {}, which this rtx does not read", record.version);
-        }
-        Ok(record)
+        read(self, RECORD, self.id())
     }
+}
+
+/// Reads the record of the container `id`, which is at `path` in a directory.
+pub(super) fn read(directory: impl AsFd, path: &str, id: &str) -> Result<Record> {
+    let bytes = match open_file(directory, path).and_then(fd::read_lines) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(NotFound { id: id.to_owned() }.into()),
+        other => other.on("read state of", id)?,
+    };
+    let record = last(&bytes).with_context(|| {
+        format!("the state of container {id:?} is damaged: remove it with `rtx delete --force {id}`")
+    })?;
+    if record.id != id {
+        bail!("the state of container {id:?} is that of {:?}: remove it with `rtx delete --force {id}`", record.id);
+    }
+    if record.version != Record::VERSION {
+        bail!("the state of container {id:?} is of version {}, which this rtx does not read", record.version);
+    }
+    Ok(record)
 }
 
 fn line(record: &Record) -> Result<Vec<u8>> {
@@ -74,7 +79,7 @@ fn line(record: &Record) -> Result<Vec<u8>> {
 
 /// The last record that is whole. A line without an end is one that its writer was killed over, or is still writing.
 fn last(bytes: &[u8]) -> serde_json::Result<Record> {
-    let (lines, rest) = match bytes.iter().rposition(|byte| *byte == b'\n') {
+    let (lines, rest) = match last_end(bytes) {
         Some(end) => (&bytes[..end], &bytes[end + 1..]),
         None => return serde_json::from_slice(bytes),
     };
@@ -83,8 +88,21 @@ fn last(bytes: &[u8]) -> serde_json::Result<Record> {
     {
         return Ok(record);
     }
-    let begin = lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let begin = last_end(lines).map_or(0, |end| end + 1);
     serde_json::from_slice(&lines[begin..])
+}
+
+/// Where the last line ends. Many bytes at a time, of which most hold no end.
+fn last_end(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (before, part) = rest.split_at(rest.len().saturating_sub(128));
+        if part.contains(&b'\n') {
+            return part.iter().rposition(|byte| *byte == b'\n').map(|at| before.len() + at);
+        }
+        rest = before;
+    }
+    None
 }
 
 #[cfg(test)]

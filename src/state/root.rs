@@ -37,7 +37,7 @@ pub fn is_rootless() -> bool {
 pub fn check_root(root: &Path) -> Result<()> {
     match open_directory(root) {
         Err(Errno::ENOENT) => Ok(()),
-        directory => check_owner(&directory.on("open", root.display())?, root),
+        directory => check_owner(&directory.on("open", root.display())?, root).map(drop),
     }
 }
 

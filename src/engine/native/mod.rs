@@ -7,15 +7,15 @@ mod create;
 mod exec;
 mod refused;
 
-use super::live;
 use super::oci::cgroup::{Created, OomWatch};
 use super::oci::stage2;
+use super::{glance, live};
 use crate::engine::{
     Capabilities, Container, Creation, EngineOperations, ExecConfig, ExitStatus, InitProcess, LaunchConfig, Outcome,
     Provider, SpawnRequest,
 };
 use crate::rpc::RpcClient;
-use crate::state::Status;
+use crate::state::{Glance, Record, Status};
 use crate::sys::On;
 use anyhow::Result;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
@@ -111,6 +111,10 @@ impl EngineOperations for NativeEngine {
 
     fn status(&self, container: &Container) -> Result<Status> {
         live::status(container)
+    }
+
+    fn glance(&self, record: &Record, glance: &Glance) -> Result<Option<Status>> {
+        glance::status(record, glance)
     }
 
     fn prepare_exec(&mut self, container: &Container, exec: &mut ExecConfig) -> Result<SpawnRequest> {

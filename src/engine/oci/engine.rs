@@ -5,13 +5,14 @@ use super::host_root::HostRoot;
 use super::network::Moved;
 use super::plan::Plan;
 use super::{checkpoint, create, exec, namespaces, stage2};
+use crate::engine::glance;
 use crate::engine::live::{self, EngineState};
 use crate::engine::{
     Capabilities, CheckpointRequest, Container, Creation, EngineOperations, ExecConfig, ExitStatus, InitProcess,
     LaunchConfig, Outcome, Provider, RestoreRequest, Restored, SpawnRequest,
 };
 use crate::rpc::RpcClient;
-use crate::state::Status;
+use crate::state::{Glance, Record, Status};
 use anyhow::Result;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use std::os::fd::OwnedFd;
@@ -120,6 +121,10 @@ impl EngineOperations for OciEngine {
 
     fn status(&self, container: &Container) -> Result<Status> {
         live::status(container)
+    }
+
+    fn glance(&self, record: &Record, glance: &Glance) -> Result<Option<Status>> {
+        glance::status(record, glance)
     }
 
     fn prepare_exec(&mut self, container: &Container, exec: &mut ExecConfig) -> Result<SpawnRequest> {

@@ -13,7 +13,7 @@ use oci_spec::runtime::LinuxResources;
 use super::create::OpenPlace;
 use super::limits::Setting;
 use super::placement::{Place, Placement};
-use super::{Unit, apply, file, limits};
+use super::{Unit, apply, file, frozen, limits};
 use crate::sys::{dir, process};
 
 /// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
@@ -28,11 +28,7 @@ impl Cgroup {
     pub(super) fn new(mut placement: Placement) -> Self {
         // A placement comes from a file. Whatever is in there, the root of a hierarchy, or a path out of it, is not a
         // container's, and its processes are not for us to end.
-        let below = |place: &Place| {
-            let mut components = place.path.components();
-            components.clone().next().is_some() && components.all(|part| matches!(part, Component::Normal(_)))
-        };
-        placement.places.retain(below);
+        placement.places.retain(|place| is_below(&place.path));
         Self { placement }
     }
 
@@ -117,11 +113,7 @@ impl Cgroup {
     /// True if the container is frozen, or on the way there.
     pub fn is_frozen(&self) -> Result<bool> {
         let Ok((place, file)) = self.freezer() else { return Ok(false) };
-        match read_at(&place.directory(), file) {
-            Ok(state) => Ok(matches!(state.trim(), "1" | "FROZEN" | "FREEZING")),
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV) => Ok(false),
-            Err(errno) => Err(errno).with_context(|| format!("read {}/{file}", place.directory().display())),
-        }
+        frozen::read(&place.directory().join(file))
     }
 
     /// Changes limits. Device rules are left as they are, as runc does: callers pass the whole of `linux.resources`. The
@@ -222,6 +214,12 @@ impl Cgroup {
             .with_context(|| format!("read {}/{file}", place.directory().display()))?;
         Ok(text.lines().any(|line| line == word))
     }
+}
+
+/// Whether a path below a mount point is that of a cgroup other than the root.
+pub(super) fn is_below(path: &Path) -> bool {
+    let mut components = path.components();
+    components.clone().next().is_some() && components.all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Reads a file of a cgroup that may be gone.

@@ -11,6 +11,7 @@ mod delegation;
 mod devices;
 pub mod entry;
 mod file;
+mod frozen;
 mod hierarchy;
 pub mod leaf;
 mod limits;
@@ -29,6 +30,7 @@ mod systemd;
 
 pub use create::Created;
 pub use delegation::owner;
+pub use frozen::Freezer;
 pub use live::Cgroup;
 pub use oom::OomWatch;
 pub use placement::{Place, Placement, Request, StartUnit, plan};

@@ -1,0 +1,111 @@
+//! Whether a container is frozen, for commands that only look, some of them at many containers: of what the record keeps
+//! about cgroups nothing is taken but the place that can freeze, and of that one file is read.
+
+use super::live::is_below;
+use crate::sys::fd;
+use crate::sys::stat::Stat;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::utsname::uname;
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// A [`super::Placement`] as the record has it.
+#[derive(Deserialize)]
+pub struct Freezer<'a> {
+    #[serde(borrow)]
+    places: Vec<Place<'a>>,
+}
+
+/// The controllers of a hierarchy, where that is mounted, and the container's cgroup below that: a [`super::Place`].
+#[derive(Deserialize)]
+struct Place<'a>(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>);
+
+impl Freezer<'_> {
+    /// As [`super::Cgroup::is_frozen`]. Of the container's first process this has just been seen: where it runs or sleeps,
+    /// and could not if it were frozen, no file is read.
+    ///
+    /// # Errors
+    /// Where that cannot be told.
+    pub fn is_frozen(&self, init: Option<&Stat>) -> Result<bool> {
+        let places = || self.places.iter().filter(|Place(_, _, path)| is_below(Path::new(&**path)));
+        let v1 = places().find(|Place(controllers, ..)| controllers.split(',').any(|name| name == "freezer"));
+        let found = match v1 {
+            Some(_) if init.is_some_and(|init| matches!(init.state, b'R' | b'S')) && shows_frozen() => {
+                return Ok(false);
+            }
+            Some(place) => Some((place, "freezer.state")),
+            None => {
+                places().find(|Place(controllers, ..)| controllers.is_empty()).map(|place| (place, "cgroup.freeze"))
+            }
+        };
+        let Some((Place(_, mount, path), file)) = found else { return Ok(false) };
+        read(Path::new(&format!("{mount}/{path}/{file}")))
+    }
+}
+
+/// Since Linux 6.1 what the freezer of cgroup v1 holds is not shown as sleeping.
+fn shows_frozen() -> bool {
+    static SHOWS: OnceLock<bool> = OnceLock::new();
+    *SHOWS.get_or_init(|| uname().is_ok_and(|name| release(name.release()).is_some_and(|release| release >= (6, 1))))
+}
+
+fn release(text: &OsStr) -> Option<(u32, u32)> {
+    let mut numbers = text.to_str()?.split(|character: char| !character.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// What the file of a freezer says, of either version; one that is not there freezes nobody.
+pub(super) fn read(file: &Path) -> Result<bool> {
+    let mut line = [0; 64];
+    match fd::read_line(file, &mut line) {
+        Ok(state) => Ok(matches!(state.trim_ascii(), b"1" | b"FROZEN" | b"FREEZING")),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(errno).with_context(|| format!("read {}", file.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        let of = |text: &str| release(OsStr::new(text));
+        assert_eq!(of("6.1.0-25-amd64"), Some((6, 1)));
+        assert_eq!(of("5.15"), Some((5, 15)));
+        assert_eq!(of("6"), None);
+        assert_eq!(of("six.one"), None);
+    }
+
+    #[test]
+    fn only_a_freezer_below_its_mount_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mount = directory.path().display();
+        let is_frozen = |places: &str| {
+            let text = format!(r#"{{"places":[{places}],"shared":true}}"#);
+            serde_json::from_str::<Freezer>(&text).unwrap().is_frozen(None).unwrap()
+        };
+        std::fs::create_dir(directory.path().join("c1")).unwrap();
+        for (file, controllers) in [("freezer.state", "net_cls,freezer"), ("cgroup.freeze", "")] {
+            let place = |path: &str| format!(r#"["pids","/none","c1"],["{controllers}","{mount}","{path}"]"#);
+            assert!(!is_frozen(&place("c1")), "{file}");
+            for (state, expected) in
+                [("FROZEN\n", true), ("FREEZING\n", true), ("THAWED\n", false), ("1\n", true), ("0\n", false)]
+            {
+                std::fs::write(directory.path().join("c1").join(file), state).unwrap();
+                assert_eq!(is_frozen(&place("c1")), expected, "{file} {state}");
+            }
+            std::fs::write(directory.path().join("c1").join(file), "1\n").unwrap();
+            assert!(is_frozen(&place("c1")) && !is_frozen(&place("c1/../c1")) && !is_frozen(&place("")), "{file}");
+            std::fs::remove_file(directory.path().join("c1").join(file)).unwrap();
+        }
+        assert!(!is_frozen(r#"["pids","/none","c1"]"#));
+        // A letter that JSON spells otherwise.
+        std::fs::write(directory.path().join("c1/freezer.state"), "FROZEN").unwrap();
+        assert!(is_frozen(&format!(r#"["freezer","{mount}","\u0063\u0031"]"#)));
+    }
+}
