@@ -1,8 +1,10 @@
-//! memcpy(3) and memmove(3) of the binary where it is linked with musl, whose own begin a string instruction for each copy:
-//! that takes some thirty cycles, and a `run` makes thousands of copies of a few bytes.
+//! memcpy(3), memmove(3) and memcmp(3) of the binary where it is linked with musl. Its own begin a string instruction for each
+//! copy, which takes some thirty cycles, and compare byte by byte; and a `run` copies and compares a few bytes thousands of
+//! times.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
+use std::ffi::c_int;
 
 /// # Safety
 /// As memcpy(3): `length` bytes can be read at `from` and written at `to`, and the two do not overlap.
@@ -33,6 +35,50 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, length: usize) -> *mu
         }
     }
     to
+}
+
+/// # Safety
+/// As memcmp(3): `length` bytes can be read at `one` and at `other`.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, length: usize) -> c_int {
+    // SAFETY: what the caller says; each branch reads no more than there is. What the last part has in common with the one
+    // before is the same in both.
+    unsafe {
+        match length {
+            0 => 0,
+            1..4 => {
+                let middle = length / 2;
+                let part = |at: *const u8| {
+                    u32::from(*at) << 16 | u32::from(*at.add(middle)) << 8 | u32::from(*at.add(length - 1))
+                };
+                order(part(one), part(other))
+            }
+            4..8 => {
+                let part = |at: *const u8| {
+                    let word = |at: *const u8| u64::from(u32::from_be(at.cast::<u32>().read_unaligned()));
+                    word(at) << 32 | word(at.add(length - 4))
+                };
+                order(part(one), part(other))
+            }
+            _ => {
+                let part = |at: *const u8| u64::from_be(at.cast::<u64>().read_unaligned());
+                let last = length - 8;
+                let mut at = 0;
+                while at < last {
+                    let (one, other) = (part(one.add(at)), part(other.add(at)));
+                    if one != other {
+                        return order(one, other);
+                    }
+                    at += 8;
+                }
+                order(part(one.add(last)), part(other.add(last)))
+            }
+        }
+    }
+}
+
+fn order<T: Ord>(one: T, other: T) -> c_int {
+    one.cmp(&other) as c_int
 }
 
 /// Copies at most 128 bytes, or says that there are more.
@@ -109,7 +155,7 @@ unsafe fn backwards(to: *mut u8, from: *const u8, length: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{memcpy, memmove};
+    use super::{memcmp, memcpy, memmove};
 
     #[test]
     fn every_length_is_copied() {
@@ -132,6 +178,32 @@ mod tests {
                 // SAFETY: both are within `bytes`.
                 unsafe { memmove(base.add(to), base.add(from), length) };
                 assert_eq!(bytes, wanted, "{length} bytes from {from} to {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_difference_decides() {
+        let compare = |one: &[u8], other: &[u8]| {
+            // SAFETY: both are as long.
+            unsafe { memcmp(one.as_ptr(), other.as_ptr(), one.len()) }.signum()
+        };
+        for length in 0..70 {
+            let one: Vec<u8> = (0..length).map(|number| (number * 7 % 256) as u8).collect();
+            assert_eq!(compare(&one, &one), 0);
+            for at in 0..length {
+                for by in [1, 127, 128, 255] {
+                    let mut other = one.clone();
+                    other[at] = other[at].wrapping_add(by);
+                    // What comes later does not count.
+                    other[at + 1..].reverse();
+                    let wanted = if one[at] < other[at] { -1 } else { 1 };
+                    assert_eq!(
+                        (compare(&one, &other), compare(&other, &one)),
+                        (wanted, -wanted),
+                        "{length}, {at}, {by}"
+                    );
+                }
             }
         }
     }

@@ -9,6 +9,8 @@ pub mod bpf;
 pub mod caps;
 pub mod classic;
 pub mod clone;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod copy;
 pub mod dir;
 pub mod fd;
 pub mod heap;
