@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::stat::Mode;
 use std::ffi::{CString, c_char};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -61,7 +62,8 @@ pub struct Arena {
     keep: Vec<RawFd>,
     ambient: bool,
     failure: AtomicI32,
-    stack: Vec<u128>,
+    /// Of which the child touches little: what is not touched is not there.
+    stack: Box<[MaybeUninit<u128>]>,
 }
 
 impl Arena {
@@ -96,7 +98,7 @@ pub fn spawn(command: Command<'_>) -> nix::Result<Child> {
         keep: command.keep,
         ambient: command.ambient,
         failure: AtomicI32::new(0),
-        stack: vec![0; STACK / size_of::<u128>()],
+        stack: Box::new_uninit_slice(STACK / size_of::<u128>()),
     });
     let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
