@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 /// Index of a descriptor in the message that carries the operation.
 pub type FdIndex = usize;
 
+/// What most operations leave as it is does not travel: what is written has to be read again.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// One step of a container's construction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
@@ -169,13 +174,17 @@ pub struct MountOperation {
     pub pointer: String,
     pub destination: String,
     /// A symbolic link at the end of the destination is covered itself.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub nofollow: bool,
     pub source: MountSource,
     /// Of the mount itself.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attributes: Attributes,
     /// Of the mount and everything below it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub recursive: Attributes,
     /// `MS_SHARED` and its kin, each with whether it holds for the mounts below as well, in order.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Vec<(u64, bool)>,
 }
 
@@ -196,8 +205,10 @@ pub struct HierarchyOperation {
     pub name: String,
     pub source: MountSource,
     /// What the tree does not have yet.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attributes: Attributes,
     /// Symbolic links to it: one for each controller where a hierarchy has several.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
 }
 
@@ -221,11 +232,15 @@ pub enum MountSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSystem {
     pub kind: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub source: Option<String>,
     /// Flags of the superblock by their fsconfig(2) names.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub flags: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub data: Vec<(String, Option<String>)>,
     /// Copies what the destination held into the new file system (`tmpcopyup`).
+    #[serde(default, skip_serializing_if = "is_default")]
     pub copy_up: bool,
     /// SELinux label of its root, for a file system that takes no `context`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,17 +251,22 @@ pub struct FileSystem {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeviceOperation {
     /// Where in config.json, or empty for a default device.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pointer: String,
     pub path: String,
     /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO` with the permission bits.
     pub mode: u32,
     pub major: u32,
     pub minor: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub uid: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub gid: u32,
     /// A detached mount of the host's node, to attach where a node cannot be made: in a user namespace.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tree: Option<FdIndex>,
     /// The host's path of the node, where smaster may not clone mounts itself.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub host_path: Option<String>,
 }
 
