@@ -93,7 +93,7 @@ impl Created {
     /// The directories that were there already.
     pub fn found(&self) -> Vec<PathBuf> {
         let directories = self.placement.places.iter().map(Place::directory);
-        directories.filter(|directory| !self.made.contains(directory)).collect()
+        directories.filter(|directory| !self.has_made(directory)).collect()
     }
 
     /// The directory in the v2 hierarchy, for clone3's CLONE_INTO_CGROUP.
@@ -153,7 +153,6 @@ impl Created {
 
     /// Makes one directory, with what its hierarchy needs before a process can join.
     fn make(&mut self, place: &Place) -> Result<Option<OwnedFd>> {
-        let directory = place.directory();
         if self.placement.rootless && place.is_unified() {
             entry::check(place)?;
         }
@@ -164,7 +163,7 @@ impl Created {
             }
             // What was just made at the top of the hierarchy cannot be threaded.
             if existed || place.path.components().count() > 1 {
-                refuse_if_threaded(dir.as_fd(), &directory)?;
+                refuse_if_threaded(dir.as_fd(), &place.directory())?;
             }
         }
         Ok(dir)
@@ -222,9 +221,13 @@ impl Created {
         }
     }
 
+    fn has_made(&self, directory: &Path) -> bool {
+        has_made(&self.made, directory)
+    }
+
     /// A cgroup that was there already and is frozen would hang the container before its first instruction.
     pub(super) fn check_not_frozen(&self) -> Result<()> {
-        for open in self.open.iter().filter(|open| !self.made.contains(&open.place.directory())) {
+        for open in self.open.iter().filter(|open| !self.has_made(&open.place.directory())) {
             let (place, dir) = (&open.place, open.dir()?);
             let frozen = if place.is_unified() {
                 file::read(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
@@ -242,6 +245,11 @@ impl Created {
     }
 }
 
+/// By their letters, which are the same for the same place: to compare paths takes them apart first.
+fn has_made(made: &[PathBuf], directory: &Path) -> bool {
+    made.iter().any(|made| made.as_os_str() == directory.as_os_str())
+}
+
 impl Drop for Created {
     fn drop(&mut self) {
         // Removing takes it again.
@@ -250,7 +258,7 @@ impl Drop for Created {
         // systemd makes most directories of a scope, which is ours as a whole or not at all.
         let is_ours = |place: &Place| match self.placement.unit {
             Some(_) => place.is_tracked() || open.iter().any(|open| open.place == *place),
-            None => self.made.contains(&place.directory()),
+            None => has_made(&self.made, &place.directory()),
         };
         let ours = |_| self.placement.places.iter().filter(|place| is_ours(place)).cloned().collect();
         let places = (!self.committed).then_some(()).map(ours);
