@@ -127,7 +127,6 @@ type Data = Vec<(String, Option<String>)>;
 
 /// Where a new file system goes, and with what options.
 fn place(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> Result<(OwnedFd, Data)> {
-    let covers = covers_a_directory(root, operation, file_system);
     let (target, is_made) = match file_system.kind.as_str() {
         // Both have to be where programs, and the masks of this container, expect them, not where a link of the image
         // leads to (CVE-2019-19921).
@@ -139,7 +138,7 @@ fn place(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> R
         protect_proc(&operation.destination, &target, None)?;
     }
     let mut data = file_system.data.clone();
-    if covers {
+    if !is_made && takes_permissions(file_system) {
         let mode = fstat(&target).on("stat", format_args!("/{}", operation.destination))?.st_mode & 0o7777;
         data.insert(0, ("mode".into(), Some(format!("{mode:o}"))));
     }
@@ -176,12 +175,10 @@ fn target(root: &Root, operation: &MountOperation, kind: Target) -> Result<Owned
     root.place(&operation.destination, kind, operation.nofollow).map(|(target, _)| target)
 }
 
-/// Whether a tmpfs has to take on the permissions of a directory of the image that it covers. One whose place had to be
-/// made is for everybody, which is the kernel's default and what `docker run --tmpfs` relies on.
-fn covers_a_directory(root: &Root, operation: &MountOperation, file_system: &FileSystem) -> bool {
-    file_system.kind == "tmpfs"
-        && !file_system.data.iter().any(|(key, _)| key == "mode")
-        && root.open_with(&operation.destination, OFlag::O_PATH, 0).is_ok()
+/// Whether this is a tmpfs that has to take on the permissions of a directory of the image which it covers. One whose place
+/// had to be made is for everybody, which is the kernel's default and what `docker run --tmpfs` relies on.
+fn takes_permissions(file_system: &FileSystem) -> bool {
+    file_system.kind == "tmpfs" && !file_system.data.iter().any(|(key, _)| key == "mode")
 }
 
 fn strict_target(root: &Root, destination: &str) -> Result<OwnedFd> {
