@@ -5,6 +5,7 @@
 use crate::config::envelope::{ListenerPlan, SeccompPlan};
 use crate::sys::{Errno, On, errno_of};
 use anyhow::{Context, Result};
+use blake2::{Blake2b256, Digest};
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
@@ -12,7 +13,6 @@ use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
 };
-use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -80,8 +80,8 @@ pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<Program> {
 
 fn cache_key(seccomp: &LinuxSeccomp) -> Result<String> {
     let version = libseccomp::ScmpVersion::current().context("ask for the version of libseccomp")?;
-    let mut hash = Sha256::new();
-    hash.update(format!("rtx 3, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
+    let mut hash = Blake2b256::new();
+    hash.update(format!("rtx 4, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
     hash.update(serde_json::to_vec(seccomp)?);
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -138,7 +138,7 @@ pub fn damaged(root: &Path, remove: bool) -> Vec<PathBuf> {
 }
 
 fn seal(name: &str, program: &[u8]) -> Vec<u8> {
-    let mut hash = Sha256::new();
+    let mut hash = Blake2b256::new();
     hash.update(name);
     hash.update(program);
     hash.finalize().to_vec()
