@@ -70,9 +70,12 @@ pub fn read_from(stream: impl Read, expected: u64, name: impl fmt::Display) -> R
 /// What is wrong with it and where.
 pub fn parse(bytes: &[u8]) -> Result<Value> {
     let mut walk = Walk { left: MOST, pointer: None };
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = Element(&mut walk).deserialize(&mut deserializer);
-    parsed.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| match walk.pointer {
+    // Looked at once as a whole instead of string by string. What is no text is taken apart up to where it is none.
+    let parsed = match std::str::from_utf8(bytes) {
+        Ok(text) => walk.take_apart(serde_json::Deserializer::from_str(text)),
+        Err(_) => walk.take_apart(serde_json::Deserializer::from_slice(bytes)),
+    };
+    parsed.map_err(|error| match walk.pointer {
         Some(pointer) => anyhow::anyhow!("{pointer}: {error}"),
         None => anyhow::anyhow!(explain(bytes, &error)),
     })
@@ -99,6 +102,15 @@ struct Walk {
 }
 
 impl Walk {
+    fn take_apart<'de>(
+        &mut self,
+        mut document: serde_json::Deserializer<impl serde_json::de::Read<'de>>,
+    ) -> serde_json::Result<Value> {
+        let value = Element(self).deserialize(&mut document)?;
+        document.end()?;
+        Ok(value)
+    }
+
     fn spend<E: serde::de::Error>(&mut self, amount: usize) -> Result<(), E> {
         match self.left.checked_sub(amount) {
             Some(left) => {

@@ -1,5 +1,7 @@
 //! config.md "Mounts".
 
+use std::fmt;
+
 use serde_json::Value;
 
 use super::{Report, list, mappings, present, text};
@@ -16,18 +18,34 @@ const OPPOSITES: &[(&str, &str)] = &[
     ("sync", "async"), ("noatime", "atime"), ("noatime", "strictatime"), ("rro", "rrw"),
 ];
 
+/// The pointer of a mount, put together where there is something to tell.
+#[derive(Clone, Copy)]
+struct At(usize);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/mounts/{}", self.0)
+    }
+}
+
+impl From<At> for String {
+    fn from(at: At) -> Self {
+        at.to_string()
+    }
+}
+
 pub(super) fn check(report: &mut Report, config: &Value) {
     for (index, mount) in list(config, "mounts").iter().enumerate() {
-        let at = format!("/mounts/{index}");
-        check_destination(report, mount, &at);
+        let at = At(index);
+        check_destination(report, mount, at);
         let options: Vec<String> =
             list(mount, "options").iter().filter_map(|option| option.as_str().map(str::to_owned)).collect();
         let parsed = mount_options::parse(&options);
-        check_type(report, mount, &parsed, &at);
-        check_options(report, mount, &options, &parsed, &at);
-        check_links(report, &parsed, &at);
-        check_idmap(report, config, mount, &parsed, &at);
-        for name in ["uidMappings", "gidMappings"] {
+        check_type(report, mount, &parsed, at);
+        check_options(report, mount, &options, &parsed, at);
+        check_links(report, &parsed, at);
+        check_idmap(report, config, mount, &parsed, at);
+        for name in ["uidMappings", "gidMappings"].into_iter().filter(|name| !list(mount, name).is_empty()) {
             mappings::check_list(report, mount, name, &format!("{at}/{name}"));
         }
         if list(mount, "uidMappings").is_empty() != list(mount, "gidMappings").is_empty() {
@@ -37,7 +55,7 @@ pub(super) fn check(report: &mut Report, config: &Value) {
 }
 
 /// Maps for the ids of a mount, by its own properties or by its options.
-fn check_idmap(report: &mut Report, config: &Value, mount: &Value, options: &MountOptions, at: &str) {
+fn check_idmap(report: &mut Report, config: &Value, mount: &Value, options: &MountOptions, at: At) {
     let has_maps = !list(mount, "uidMappings").is_empty();
     if !has_maps && options.idmap.is_none() {
         return;
@@ -77,7 +95,7 @@ fn check_idmap(report: &mut Report, config: &Value, mount: &Value, options: &Mou
 }
 
 /// crun's options for symbolic links.
-fn check_links(report: &mut Report, options: &MountOptions, at: &str) {
+fn check_links(report: &mut Report, options: &MountOptions, at: At) {
     let asked = options.copy_symlink || options.src_nofollow || options.dest_nofollow;
     if options.copy_symlink && (options.src_nofollow || options.dest_nofollow) {
         report.error(
@@ -95,7 +113,7 @@ fn check_links(report: &mut Report, options: &MountOptions, at: &str) {
     }
 }
 
-fn check_destination(report: &mut Report, mount: &Value, at: &str) {
+fn check_destination(report: &mut Report, mount: &Value, at: At) {
     match text(mount, "destination") {
         Some("") => report.error(
             format!("{at}/destination"),
@@ -116,7 +134,7 @@ fn check_destination(report: &mut Report, mount: &Value, at: &str) {
     }
 }
 
-fn check_type(report: &mut Report, mount: &Value, options: &MountOptions, at: &str) {
+fn check_type(report: &mut Report, mount: &Value, options: &MountOptions, at: At) {
     let kind = text(mount, "type").unwrap_or("");
     if options.bind.is_some() {
         if text(mount, "source").unwrap_or("").is_empty() {
@@ -151,7 +169,7 @@ fn is_propagation_only(mount: &Value, options: &MountOptions) -> bool {
     !options.propagation.is_empty() && options.propagation.len() == list(mount, "options").len()
 }
 
-fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed: &MountOptions, at: &str) {
+fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed: &MountOptions, at: At) {
     let position = |name: &str| options.iter().rposition(|option| option == name);
     for (one, other) in OPPOSITES {
         if let (Some(one_at), Some(other_at)) = (position(one), position(other)) {

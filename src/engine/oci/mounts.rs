@@ -166,15 +166,13 @@ fn idmap(mount: &Mount, options: &MountOptions, linux: &Linux) -> Result<Option<
 /// A path of the container, relative to its root and without `.` and empty components. `..` is left to the kernel,
 /// which does not let it leave the root.
 pub fn relative(path: &Path) -> String {
-    use std::path::Component;
-    let mut parts: Vec<String> = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
-            Component::ParentDir => {
-                parts.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+    let path = path.to_string_lossy();
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
         }
     }
     parts.join("/")
