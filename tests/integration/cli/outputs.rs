@@ -1,6 +1,7 @@
 //! The formats of state, list, ps, events, spec, features and --version.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
@@ -96,6 +97,61 @@ fn list_as_ids_and_as_json() {
         list.iter()
             .all(|c| c["status"] == "running" && c["owner"] == "root" && c["pid"].is_i64() && c["created"].is_string())
     );
+}
+
+/// One container of each status, seen from a directory that others may write to, where each is looked at more closely, as well.
+#[test]
+fn list_says_what_state_says() {
+    needs_root!();
+    let (runtime, idle, busy) = (Runtime::under_test(), waiting(), Bundle::shell("echo up; while :; do :; done"));
+    let (created, stopped) = (Container::new(&runtime, &idle), running(&runtime, &idle));
+    created.create().ok();
+    stopped.kill("KILL").ok();
+    stopped.wait_exit();
+    let (asleep, at_work) = (running(&runtime, &idle), running(&runtime, &busy));
+    let (asleep_paused, at_work_paused) = (running(&runtime, &idle), running(&runtime, &busy));
+    for container in [&asleep_paused, &at_work_paused] {
+        runtime.run(&["pause", &container.id]).ok();
+    }
+    let all = [
+        (&created, "created"),
+        (&stopped, "stopped"),
+        (&asleep, "running"),
+        (&at_work, "running"),
+        (&asleep_paused, "paused"),
+        (&at_work_paused, "paused"),
+    ];
+    for mode in [0o711, 0o770] {
+        fs::set_permissions(runtime.root(), fs::Permissions::from_mode(mode)).expect("chmod");
+        let list = parse(&runtime.run(&["list", "--format", "json"]).ok().stdout);
+        let list = list.as_array().expect("an array");
+        assert_eq!(list.len(), all.len(), "{mode:o}");
+        for (container, status) in all {
+            let shown = list.iter().find(|shown| shown["id"] == container.id.as_str()).expect("it is listed");
+            assert_eq!(shown["status"], status, "{mode:o}");
+            let state = container.state().expect("a state");
+            assert_eq!((&state["status"], &state["pid"]), (&shown["status"], &shown["pid"]), "{mode:o}");
+        }
+    }
+    for container in [&asleep_paused, &at_work_paused] {
+        runtime.run(&["resume", &container.id]).ok();
+    }
+    let resumed = parse(&runtime.run(&["list", "--format", "json"]).ok().stdout);
+    assert!(resumed.as_array().expect("an array").iter().all(|shown| shown["status"] != "paused"), "{resumed}");
+}
+
+/// What a killed `start` leaves: whether somebody still waits behind it has to be asked.
+#[test]
+fn list_does_not_take_one_that_waits_for_one_that_runs() {
+    let (runtime, bundle) = (own_engine!(), waiting());
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    let state = runtime.root().join(&container.id);
+    fs::rename(state.join("start.sock"), state.join("starting.sock")).expect("rename the start barrier");
+    let status = || parse(&runtime.run(&["list", "--format", "json"]).ok().stdout)[0]["status"].clone();
+    assert_eq!(status(), "created");
+    container.start().ok();
+    assert_eq!(status(), "running");
 }
 
 #[test]
