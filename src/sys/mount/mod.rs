@@ -1,11 +1,16 @@
-//! The mount API that works on descriptors: open_tree(2), move_mount(2), mount_setattr(2), fsopen(2) and its kin, and
-//! pivot_root(2). Where a kernel or a seccomp profile lacks one of these calls, stage2 does the same by mount(2), as
+//! The mount API that works on descriptors: open_tree(2), move_mount(2), mount_setattr(2), pivot_root(2), and in
+//! file_system.rs fsopen(2) and its kin. Where a kernel or a seccomp profile lacks one of these calls, stage2 does the same by mount(2), as
 //! [`classic`] has it; smaster, whose mount namespace is the host's, leaves everything to stage2 then.
+
+mod file_system;
+
+pub use file_system::{
+    FileSystemContext, fs_message, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen,
+};
 
 use super::{Errno, check, classic, fd::own, is_missing};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use std::cell::RefCell;
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,10 +36,6 @@ const AT_SYMLINK_NOFOLLOW: u32 = libc::AT_SYMLINK_NOFOLLOW as u32;
 const AT_EMPTY_PATH: u32 = libc::AT_EMPTY_PATH as u32;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
-
-const FSCONFIG_SET_FLAG: u32 = 0;
-const FSCONFIG_SET_STRING: u32 = 1;
-const FSCONFIG_CMD_CREATE: u32 = 6;
 
 #[repr(C)]
 #[derive(Default)]
@@ -112,6 +113,12 @@ fn probe_open_tree() -> libc::c_long {
 fn probe_mount_setattr() -> libc::c_long {
     // SAFETY: a call with these flags reads no memory.
     unsafe { libc::syscall(libc::SYS_mount_setattr, -1, std::ptr::null::<u8>(), u32::MAX, std::ptr::null::<u8>(), 0) }
+}
+
+/// For a probe of a call that never says EPERM where rtx makes it: it is the profile's.
+fn deny() -> libc::c_long {
+    Errno::EPERM.set();
+    -1
 }
 
 /// A detached copy of the mount at `path` below `dir`, with the mounts below it if `recursive`. An empty path means
@@ -301,146 +308,6 @@ fn setattr(mount: impl AsFd, attr: &MountAttr, recursive: bool) -> nix::Result<(
         )
     })
     .map(drop)
-}
-
-/// A new file system in preparation.
-pub enum FileSystemContext {
-    /// Of fsopen(2).
-    New(OwnedFd),
-    /// For mount(2).
-    Classic(RefCell<ClassicFileSystem>),
-}
-
-/// What mount(2) gets when all is known.
-#[derive(Default)]
-pub struct ClassicFileSystem {
-    kind: String,
-    source: Option<String>,
-    /// `MS_*`.
-    flags: u64,
-    data: Vec<String>,
-}
-
-/// What fsconfig(2) calls the flags that mount(2) has as bits.
-const SUPERBLOCK_FLAGS: &[(&str, u64)] = &[
-    ("ro", libc::MS_RDONLY),
-    ("sync", libc::MS_SYNCHRONOUS),
-    ("dirsync", libc::MS_DIRSYNC),
-    ("mand", libc::MS_MANDLOCK),
-    ("lazytime", 1 << 25),
-];
-
-fn text(value: &CStr) -> nix::Result<String> {
-    value.to_str().map(str::to_owned).map_err(|_| Errno::EINVAL)
-}
-
-/// fsopen(2): a context to configure a new instance of the file system type `name`.
-///
-/// # Errors
-/// `ENODEV` where the kernel has no such file system.
-pub fn fsopen(name: &CStr) -> nix::Result<FileSystemContext> {
-    const FSOPEN_CLOEXEC: u32 = 1;
-    FSOPEN.or_classic(
-        // SAFETY: the name is NUL-terminated.
-        || own(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) }).map(FileSystemContext::New),
-        // It asks for the privilege first; only who has it comes here.
-        deny,
-        || {
-            let context = ClassicFileSystem { kind: text(name)?, ..ClassicFileSystem::default() };
-            Ok(FileSystemContext::Classic(RefCell::new(context)))
-        },
-    )
-}
-
-/// For a probe of a call that never says EPERM where rtx makes it: it is the profile's.
-fn deny() -> libc::c_long {
-    Errno::EPERM.set();
-    -1
-}
-
-/// fsconfig(2), `FSCONFIG_SET_STRING`.
-///
-/// # Errors
-/// `EINVAL` where the file system does not know the key or refuses the value; [`fs_message`] says more.
-pub fn fsconfig_string(context: &FileSystemContext, key: &CStr, value: &CStr) -> nix::Result<()> {
-    match context {
-        FileSystemContext::New(fd) => fsconfig(fd, FSCONFIG_SET_STRING, Some(key), Some(value)),
-        FileSystemContext::Classic(classic) => {
-            let (key, value) = (text(key)?, text(value)?);
-            match key.as_str() {
-                "source" => classic.borrow_mut().source = Some(value),
-                _ => classic.borrow_mut().data.push(format!("{key}={value}")),
-            }
-            Ok(())
-        }
-    }
-}
-
-/// fsconfig(2), `FSCONFIG_SET_FLAG`.
-///
-/// # Errors
-/// As [`fsconfig_string`].
-pub fn fsconfig_flag(context: &FileSystemContext, key: &CStr) -> nix::Result<()> {
-    match context {
-        FileSystemContext::New(fd) => fsconfig(fd, FSCONFIG_SET_FLAG, Some(key), None),
-        FileSystemContext::Classic(classic) => {
-            let key = text(key)?;
-            match SUPERBLOCK_FLAGS.iter().find(|(name, _)| *name == key) {
-                Some((_, flag)) => classic.borrow_mut().flags |= flag,
-                None => classic.borrow_mut().data.push(key),
-            }
-            Ok(())
-        }
-    }
-}
-
-/// fsconfig(2), `FSCONFIG_CMD_CREATE`: makes the superblock.
-///
-/// # Errors
-/// What mounting the file system returns.
-pub fn fsconfig_create(context: &FileSystemContext) -> nix::Result<()> {
-    match context {
-        FileSystemContext::New(fd) => fsconfig(fd, FSCONFIG_CMD_CREATE, None, None),
-        // mount(2) does it with all the rest.
-        FileSystemContext::Classic(_) => Ok(()),
-    }
-}
-
-fn fsconfig(context: impl AsFd, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> nix::Result<()> {
-    let pointer = |text: Option<&CStr>| text.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: key and value are null or NUL-terminated.
-    check(unsafe {
-        libc::syscall(libc::SYS_fsconfig, context.as_fd().as_raw_fd(), command, pointer(key), pointer(value), 0)
-    })
-    .map(drop)
-}
-
-/// fsmount(2): a detached mount of the configured file system, with `MOUNT_ATTR_*` attributes.
-///
-/// # Errors
-/// `EPERM` where a user namespace may not see this file system unmasked.
-pub fn fsmount(context: &FileSystemContext, attributes: u64) -> nix::Result<OwnedFd> {
-    const FSMOUNT_CLOEXEC: u32 = 1;
-    match context {
-        FileSystemContext::New(fd) => {
-            // SAFETY: the call takes only integers.
-            own(unsafe { libc::syscall(libc::SYS_fsmount, fd.as_raw_fd(), FSMOUNT_CLOEXEC, attributes as u32) })
-        }
-        FileSystemContext::Classic(options) => {
-            let ClassicFileSystem { kind, source, flags, data } = &*options.borrow();
-            classic::new_file_system(kind, source.as_deref(), *flags, &data.join(","), attributes)
-        }
-    }
-}
-
-/// What the file system said about the last failure on this context, if it said anything.
-pub fn fs_message(context: &FileSystemContext) -> Option<String> {
-    let FileSystemContext::New(context) = context else { return None };
-    let mut buffer = [0; 512];
-    let length = nix::unistd::read(context, &mut buffer).ok()?;
-    let text = String::from_utf8_lossy(&buffer[..length]);
-    Some(text.trim_end().trim_start_matches(|c: char| c.is_lowercase()).trim_start().to_owned())
-        .filter(|text| !text.is_empty())
 }
 
 /// pivot_root(".", "."): the new root is the working directory, and the old root is stacked on top of it, where
