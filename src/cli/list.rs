@@ -3,6 +3,7 @@
 use super::Context;
 use super::args::{Format, ListArgs};
 use super::output::{self, Table};
+use super::report;
 use super::state_command::Shown;
 use crate::stages::lifecycle::{self, Live};
 use crate::stages::supervisor::view::View;
@@ -43,7 +44,7 @@ fn each(listing: &Listing, mut show: impl FnMut(&Record, Status, Option<View>) -
             Ok((status, view, record)) => show(&record, status, view)?,
             Err(error) if error.is::<NotFound>() => {}
             Err(_) if !listing.has(id) => {}
-            Err(error) => eprintln!("rtx list: container {id:?} is left out: {error:#}"),
+            Err(error) => report::remark(&format!("rtx list: container {id:?} is left out: {error:#}")),
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::args::LogsArgs;
+use super::report;
 use super::values::parse_interval;
 use crate::config::supervision::OutputFormat;
 use crate::stages::lifecycle::Live;
@@ -55,6 +56,12 @@ pub fn logs(context: &Context, args: LogsArgs) -> Result<i32> {
         let has_ended = process::has_ended(smaster, fds[1].revents());
         logs.read(|entry| printer.print(entry))?;
         printer.flush()?;
+        if logs.has_skipped() {
+            report::remark(&format!(
+                "rtx logs {}: output is missing here: its file was removed before it was read (see --output-max-files)",
+                args.id
+            ));
+        }
         if has_ended || view::known(state)?.is_none_or(|(supervision, _)| supervision.phase == Phase::Ended) {
             logs.read(|entry| printer.print(entry))?;
             printer.flush()?;

@@ -93,7 +93,7 @@ impl Context {
     /// container has the standard error of this command: it is told on demand.
     fn warn(&self, warnings: &[String]) {
         if self.globals.debug || self.globals.log.is_none() {
-            warnings.iter().for_each(|warning| eprintln!("rtx: warning: {warning}"));
+            warnings.iter().for_each(|warning| report::remark(&format!("rtx: warning: {warning}")));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::args::EventsArgs;
 use super::values::parse_interval;
-use super::{Context, output};
+use super::{Context, output, report};
 use crate::stages::lifecycle::Live;
 use crate::stages::supervisor::logs::parse_moment;
 use crate::state::{self, Event, Events, NotFound};
@@ -114,7 +114,7 @@ fn find_new(root: &Path, sources: &mut BTreeMap<(String, u64), Events>) -> Resul
                 }
             }
             Err(error) if error.is::<NotFound>() => {}
-            Err(error) => eprintln!("rtx events: container {id:?} is left out: {error:#}"),
+            Err(error) => report::remark(&format!("rtx events: container {id:?} is left out: {error:#}")),
         }
     }
     Ok(())

@@ -66,6 +66,12 @@ impl Report {
     }
 }
 
+/// Says something on standard error that is no failure. That nobody can be told must not become one: `eprintln!` would end
+/// the command over it, half-way.
+pub fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Whether nobody reads any more what was to be written.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error

@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::args::{WaitArgs, WaitCondition};
-use super::output;
+use super::{output, report};
 use crate::stages::supervisor::wait::{self, Condition, Waited};
 use anyhow::Result;
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub fn wait(context: &Context, args: WaitArgs) -> Result<i32> {
             }
             Waited::Met | Waited::Ended(_) => {}
             Waited::TimedOut => {
-                eprintln!("rtx wait {id}: timed out");
+                report::remark(&format!("rtx wait {id}: timed out"));
                 return Ok(TIMED_OUT);
             }
         }

@@ -120,6 +120,19 @@ impl Unrecorded {
         things
     }
 
+    /// A process in the cgroup that has the container's name. What a `create` without a record leaves has none: either the
+    /// record was lost, or it is another container's of the same name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn survivor(&self, id: &str) -> Result<Option<i32>> {
+        let is_named = |place: &cgroup::Place| place.path.file_name().is_some_and(|name| name == id);
+        if !self.plain.places.iter().any(is_named) {
+            return Ok(None);
+        }
+        Ok(self.plain.open().pids()?.first().map(|pid| pid.as_raw()))
+    }
+
     /// Removes the cgroups, and every scope of systemd's that says it is the container's. Had it a record once, what runs in
     /// the cgroups is killed. Otherwise what has a process is another container's.
     ///

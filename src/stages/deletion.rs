@@ -108,6 +108,9 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
         return Ok(());
     }
     match StateDir::open_locked_within(root, id, LOOK_PATIENCE) {
+        Ok(state) if state.has_lost_record()? => {
+            bail!("the record of container {id:?} is lost, and it may still run: `rtx delete --force {id}` removes it")
+        }
         Ok(state) if state.is_abandoned() => delete_locked(root, state, true, None).map(drop),
         Err(error) if !error.is::<NotFound>() && !error.is::<Busy>() => Err(error),
         _ => Ok(()),
@@ -165,7 +168,20 @@ fn wait_for_end(id: &str, init: &ProcessIdentity) -> Result<()> {
 /// What is left where there is no record: what a killed create made before it had a process.
 fn remove_remains(root: &Path, state: StateDir) -> Result<Vec<String>> {
     match state.config() {
-        Ok(config) => Unrecorded::find(root, state.id(), Some(&config))?.remove(false)?,
+        Ok(config) => {
+            let id = state.id();
+            if state.has_lost_record()? {
+                return remove_damaged(root, state, None);
+            }
+            let left = Unrecorded::find(root, id, Some(&config))?;
+            if let Some(pid) = left.survivor(id)? {
+                bail!(
+                    "the record of container {id:?} is lost, and nothing says whether process {pid} in a cgroup of that name \
+                     is its program: end it if it is, and delete the container again"
+                );
+            }
+            left.remove(false)?;
+        }
         // It had not come to its cgroups, unless the configuration was lost.
         Err(_) => drop(remains::remove_scopes(root, state.id())),
     }
@@ -177,6 +193,12 @@ fn remove_remains(root: &Path, state: StateDir) -> Result<Vec<String>> {
 /// container's cgroups are: the saved configuration does, or else the id. What still runs in them is the container.
 fn remove_damaged(root: &Path, state: StateDir, record: Option<&Record>) -> Result<Vec<String>> {
     let id = state.id();
+    // It would go on to write down, restart and remove what it cannot read either.
+    if let Ok(Some((supervision, true))) = known(&state) {
+        let smaster = &supervision.smaster;
+        let _ = smaster.open().and_then(|pidfd| process::pidfd_signal(pidfd, libc::SIGKILL));
+        smaster.wait_for_end(KILL_TIMEOUT).on("open", format_args!("smaster of {id}"))?;
+    }
     if let Some(init) = record.and_then(|record| record.init.as_ref()) {
         match init.open().and_then(|pidfd| process::pidfd_signal(pidfd, libc::SIGKILL)) {
             Ok(()) | Err(Errno::ESRCH) => {}

@@ -81,6 +81,11 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
             // Without a configuration it had not come to its cgroups.
             let config = state.config().ok();
             let cgroups = config.map(|config| Unrecorded::find(root, id, Some(&config))).transpose()?;
+            let survivor = cgroups.as_ref().map_or(Ok(None), |cgroups| cgroups.survivor(id))?;
+            if survivor.is_some() || state.has_lost_record()? {
+                found.push(left(directory, "whose record is lost", format!("it may still run; {force}")));
+                return Ok(());
+            }
             let things = cgroups.iter().flat_map(Unrecorded::things).chain([directory]).collect();
             remove(things, about, dry_run, found, || deletion::delete_locked(root, state, true, None));
         }

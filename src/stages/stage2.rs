@@ -12,6 +12,7 @@ use crate::trace;
 use anyhow::{Result, bail};
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -22,7 +23,10 @@ use std::time::Duration;
 pub fn main(arguments: &[OsString]) -> i32 {
     let number = arguments.first().and_then(|number| number.to_str()).and_then(|number| number.parse().ok());
     let Some(number) = number else {
-        eprintln!("rtx: init is not a command: rtx calls itself so to become a container's first process");
+        let _ = writeln!(
+            std::io::stderr(),
+            "rtx: init is not a command: rtx calls itself so to become a container's first process"
+        );
         return 1;
     };
     match become_payload(number) {

@@ -14,9 +14,9 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-const EVENTS: &str = "events.jsonl";
+pub(super) const EVENTS: &str = "events.jsonl";
 /// What came before, when the file had become large.
-const EARLIER: &str = "events.jsonl.1";
+pub(super) const EARLIER: &str = "events.jsonl.1";
 const LARGEST: u64 = 1 << 20;
 /// No event is longer, so that the last one is found in the end of the file.
 const LONGEST: usize = 64 * 1024;

@@ -3,11 +3,17 @@
 use super::StateDir;
 use super::barrier::{BARRIER, STARTING};
 use super::directory::{CONFIG, RECORD};
+use super::journal::{EARLIER, EVENTS};
 use super::notify::NOTIFY;
+use super::supervision::{BEING_STARTED, DELETING, SOCKET, STARTED, STOP, SUPERVISION, UNSUPERVISED};
 use crate::sys::{On, dir, errno_of};
 use anyhow::Result;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+
+/// What is made in a directory that has a record.
+const AFTER_RECORD: [&str; 11] =
+    [BARRIER, STARTING, SUPERVISION, SOCKET, STARTED, BEING_STARTED, STOP, DELETING, UNSUPERVISED, EVENTS, EARLIER];
 
 impl StateDir {
     /// Files of a command that was killed before it had put them in their place, in the directory of a container that is
@@ -25,10 +31,23 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn strange_file(&self) -> Result<Option<String>> {
-        let known = [RECORD, CONFIG, BARRIER, STARTING, NOTIFY, ".state.json.new", ".config.json.new"];
+        let known = [RECORD, CONFIG, NOTIFY, ".state.json.new", ".config.json.new", ".supervisor.json.new", "output"];
         // The engine of that name keeps its own there.
-        let is_strange = |name: &String| !known.contains(&name.as_str()) && name != "libcontainer";
-        Ok(self.names()?.into_iter().find(is_strange))
+        let is_strange = |name: &&String| {
+            !known.contains(&name.as_str()) && !AFTER_RECORD.contains(&name.as_str()) && *name != "libcontainer"
+        };
+        Ok(self.names()?.iter().find(is_strange).cloned())
+    }
+
+    /// Whether the record has been removed by somebody else: what is made after it is there, with the configuration, which
+    /// goes right after it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn has_lost_record(&self) -> Result<bool> {
+        let names = self.names()?;
+        let has = |name: &str| names.iter().any(|found| found == name);
+        Ok(has(CONFIG) && !has(RECORD) && AFTER_RECORD.iter().any(|name| has(name)))
     }
 
     fn names(&self) -> Result<Vec<String>> {

@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-const SUPERVISION: &str = "supervisor.json";
-const SOCKET: &str = "smaster.sock";
+pub(super) const SUPERVISION: &str = "supervisor.json";
+pub(super) const SOCKET: &str = "smaster.sock";
 /// When the program was started.
-const STARTED: &str = "started";
+pub(super) const STARTED: &str = "started";
 /// A command is about to start it, and has not said yet what came of that.
-const BEING_STARTED: &str = "starting";
+pub(super) const BEING_STARTED: &str = "starting";
 /// The container is not to be restarted.
-const STOP: &str = "stop";
+pub(super) const STOP: &str = "stop";
 /// The container is being deleted, by a command that has its lock.
-const DELETING: &str = "deleting";
+pub(super) const DELETING: &str = "deleting";
 /// When it was first seen that smaster is gone although the container had not ended.
-const UNSUPERVISED: &str = "unsupervised";
+pub(super) const UNSUPERVISED: &str = "unsupervised";
 
 /// What smaster is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -258,3 +258,39 @@ fn delete_force_where_everything_else_is_gone() {
     other.delete(&["--force"]).ok();
     assert!(!runtime.root().join(&other.id).exists());
 }
+
+/// A record that somebody removed takes nothing along: what still runs is removed, or it is said why not.
+#[test]
+fn a_lost_record_loses_nothing() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let lose = |container: &Container<'_>| {
+        let pid = container.pid();
+        std::fs::remove_file(runtime.root().join(&container.id).join("state.json")).expect("remove the record");
+        pid
+    };
+    let gone = |pid: i32, id: &str| {
+        wait_orphan(pid, LONG);
+        assert!(leftover::cgroups(id).is_empty() && !runtime.root().join(id).exists());
+    };
+    // Who waits for start, and who is watched, have left more than the configuration.
+    for supervised in [false, true] {
+        let container = Container::new(&runtime, &bundle);
+        if supervised { container.run_detached(&["--supervise"]) } else { container.create() }.ok();
+        let pid = lose(&container);
+        let told = runtime.run(&["gc"]).ok().stdout;
+        assert!(told.contains("left: state directory") && told.contains("whose record is lost"), "{told}");
+        container.create().fails(1, "is lost, and it may still run");
+        container.delete(&["--force"]).ok();
+        gone(pid, &container.id);
+    }
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let pid = lose(&container);
+    assert!(runtime.run(&["gc"]).ok().stdout.contains("whose record is lost"));
+    container.delete(&["--force"]).fails(1, &format!("whether process {pid} in a cgroup of that name is its program"));
+    kill_process(Pid::from_raw(pid).expect("a pid"), Signal::KILL).expect("end it");
+    wait_orphan(pid, LONG);
+    poll_until(LONG, || (container.delete(&["--force"]).code == 0).then_some(())).expect("it can be deleted");
+    gone(pid, &container.id);
+}

@@ -5,6 +5,7 @@ mod chrome;
 mod processes;
 mod svg;
 
+use super::report;
 use crate::trace;
 use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
@@ -42,7 +43,7 @@ pub fn record(files: &[PathBuf], command: &str, work: impl FnOnce() -> Result<i3
     let recording = trace::end();
     let missing = recording.missing.clone();
     if let Some(missing) = &missing {
-        eprintln!("rtx: warning: --timeline has no system calls of {missing}");
+        report::remark(&format!("rtx: warning: --timeline has no system calls of {missing}"));
     }
     let timeline = Timeline { command: format!("rtx {command}"), processes: processes::of(recording), before, missing };
     for (path, mut file) in open {
@@ -50,7 +51,7 @@ pub fn record(files: &[PathBuf], command: &str, work: impl FnOnce() -> Result<i3
         let text = if picture { svg::draw(&timeline) } else { chrome::trace(&timeline) };
         // The container is there all the same.
         if let Err(error) = file.write_all(text.as_bytes()) {
-            eprintln!("rtx: warning: --timeline {}: {error}", path.display());
+            report::remark(&format!("rtx: warning: --timeline {}: {error}", path.display()));
         }
     }
     outcome

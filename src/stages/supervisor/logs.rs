@@ -53,6 +53,7 @@ impl Logs {
                 file: None,
                 rest: Vec::new(),
                 times: Times::default(),
+                skipped: false,
             })
             .collect();
         if let Some(directory) = settings.file.parent() {
@@ -70,6 +71,12 @@ impl Logs {
         while self.inotify.read_events().is_ok() {}
         let format = self.format;
         self.files.iter_mut().try_for_each(|file| file.read(format, &mut each))
+    }
+
+    /// Whether something was missed since the last call of this: a file was removed, as newer ones took its place, before it
+    /// was read to its end, or at all.
+    pub fn has_skipped(&mut self) -> bool {
+        self.files.iter_mut().filter(|file| file.skipped).map(|file| file.skipped = false).count() > 0
     }
 }
 
@@ -89,6 +96,7 @@ struct LogReader {
     /// The beginning of a line whose end is not written yet.
     rest: Vec<u8>,
     times: Times,
+    skipped: bool,
 }
 
 impl LogReader {
@@ -98,13 +106,15 @@ impl LogReader {
             let Some(next) = self.next_file()? else { return Ok(()) };
             // What was added to the old one before it was left.
             self.read_open(format, each)?;
+            let (next, follows) = next;
+            self.skipped |= !follows;
             self.file = Some(next);
             self.rest.clear();
         }
     }
 
-    /// The file after the one that is open: the oldest, or the one that was begun when it was full.
-    fn next_file(&self) -> Result<Option<File>> {
+    /// The file after the one that is open: the oldest, or the one that was begun when it was full; and whether it is.
+    fn next_file(&self) -> Result<Option<(File, bool)>> {
         let open = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|meta| meta.ino());
         let mut newer = None;
         for number in 0..self.most.max(1) {
@@ -115,7 +125,7 @@ impl LogReader {
             };
             let meta = file.metadata().map_err(|error| errno_of(&error)).on("stat", path.display())?;
             if open == Some(meta.ino()) {
-                return Ok(newer);
+                return Ok(newer.map(|file| (file, true)));
             }
             if open.is_none()
                 && let Some(begin) = self.begin.as_ref().filter(|begin| begin.is_in(&meta))
@@ -123,12 +133,12 @@ impl LogReader {
                 file.seek(SeekFrom::Start(begin.offset))
                     .map_err(|error| errno_of(&error))
                     .on("seek", path.display())?;
-                return Ok(Some(file));
+                return Ok(Some((file, true)));
             }
             newer = Some(file);
         }
         // What was open is gone, or nothing was.
-        Ok(newer)
+        Ok(newer.map(|file| (file, open.is_none())))
     }
 
     fn read_open(&mut self, format: OutputFormat, each: &mut impl FnMut(Entry) -> Result<()>) -> Result<()> {

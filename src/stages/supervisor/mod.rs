@@ -26,6 +26,7 @@ pub use refusal::{Caller, refuse};
 pub use settings::Settings;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
 
 /// What smaster says of a container.
@@ -47,6 +48,9 @@ pub fn main(arguments: &[OsString]) -> i32 {
 }
 
 fn not_a_command() -> i32 {
-    eprintln!("rtx: smaster is not a command: rtx calls itself so to watch a container (--supervise)");
+    let _ = writeln!(
+        std::io::stderr(),
+        "rtx: smaster is not a command: rtx calls itself so to watch a container (--supervise)"
+    );
     1
 }

@@ -42,8 +42,11 @@ pub fn set_parent_death_signal(signal: i32) -> nix::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong)
 }
 
-/// What a signal says, in lower case (strsignal(3)).
+/// What a signal says, in lower case (strsignal(3)); a real-time signal has a number.
 pub fn signal_description(signal: i32) -> String {
+    if signal > libc::SIGSYS {
+        return format!("signal {signal}");
+    }
     // SAFETY: what strsignal returns is NUL-terminated and stays until the next call of this thread.
     let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
     text.to_string_lossy().to_lowercase()

@@ -306,6 +306,25 @@ fn help_that_cannot_be_printed() {
     }
 }
 
+/// A warning that nobody can be told is lost, and neither the container nor the exit code are.
+#[test]
+fn a_warning_that_cannot_be_printed() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("exit 7");
+    let set = json!(["CAP_KILL"]);
+    bundle.set("/process/capabilities", json!({ "bounding": set, "permitted": set, "ambient": set }));
+    let container = Container::new(&runtime, &bundle);
+    let run = |stderr: &str| {
+        bundle.write();
+        let path = bundle.path().display().to_string();
+        let call = runtime.invoke(&["run", "--bundle", &path, &container.id]);
+        call.through_shell(&format!("exec \"$@\" 2>{stderr}")).run().code
+    };
+    assert!(container.run(&[]).stderr.contains("warning: can't raise ambient capability"));
+    assert_eq!([run("/dev/full"), run("&-")], [7, 7]);
+    assert!(container.state().is_none());
+}
+
 fn remove(runtime: &Runtime, id: &str) {
     let pid = parse(&runtime.run(&["state", id]).ok().stdout)["pid"].as_i64().expect("a pid");
     runtime.run(&["delete", "--force", id]).ok();

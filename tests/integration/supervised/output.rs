@@ -64,7 +64,9 @@ fn nothing_is_lost_and_files_do_not_grow_without_end() {
     let logs = runtime.run(&["logs", &container.id]).ok().stdout;
     let numbers: Vec<u32> = logs.lines().map(|line| line.parse().expect("a number")).collect();
     assert!(numbers.windows(2).all(|two| two[0] + 1 == two[1]), "no gap");
-    let lines = |suffix: &str| std::fs::read_to_string(name(suffix)).expect("a log file").lines().count();
+    let text = |suffix: &str| std::fs::read_to_string(name(suffix)).expect("a log file");
+    // A line that was read from the program in two parts is two in the file.
+    let lines = |suffix: &str| text(suffix).lines().filter(|line| line.contains(" stdout F ")).count();
     assert_eq!(numbers.len(), ["", ".1", ".2"].map(lines).iter().sum::<usize>(), "all that is kept is shown");
     assert_eq!(numbers.last(), Some(&20_000));
     assert_eq!(runtime.run(&["logs", "--tail", "2", &container.id]).ok().stdout, "19999\n20000\n");
@@ -89,6 +91,25 @@ fn a_follower_sees_everything_and_one_that_does_not_read_holds_nobody_up() {
     assert!(seen == wanted + "end\n", "{} bytes were seen", seen.len());
     drop(_unread);
     let _ = stuck.wait_within(LONG);
+}
+
+/// A reader that is slower than the files are removed is told that it missed something.
+#[test]
+fn what_a_follower_misses_is_said() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("read go; seq 1 60000; echo end");
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--interactive", "--output-max-size", "20k", "--output-max-files", "2"]).ok();
+    let (mut unread, full) = std::io::pipe().expect("make a pipe");
+    let follower = runtime.invoke(&["logs", "--follow", &container.id]).stdout(full).start();
+    runtime.invoke(&["attach", &container.id]).input("go\n").run().ok();
+    assert_eq!(container.wait(), 0);
+    let seen = std::thread::spawn(move || std::io::read_to_string(&mut unread).expect("read the pipe"));
+    let told = follower.wait_within(LONG).ok().stderr;
+    let seen = seen.join().expect("read the pipe");
+    assert!(seen.ends_with("end\n"));
+    let has_all = seen.lines().count() == 60_001;
+    assert_eq!(told.contains("output is missing here"), !has_all, "{} lines: {told}", seen.lines().count());
 }
 
 #[test]
