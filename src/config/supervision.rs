@@ -161,10 +161,15 @@ impl HealthCheck {
         let Some(text) = annotations.and_then(|annotations| annotations.get(HEALTH_ANNOTATION)) else {
             return Ok(None);
         };
-        let pointer = format!("/annotations/{HEALTH_ANNOTATION}");
-        let check: Self = serde_json::from_str(text).with_context(|| format!("{pointer} is not a health check"))?;
+        Self::parse(text).with_context(|| format!("/annotations/{HEALTH_ANNOTATION}")).map(Some)
+    }
+
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(text: &str) -> Result<Self> {
+        let check: Self = serde_json::from_str(text).context("not a health check")?;
         if check.exec.is_empty() {
-            bail!("{pointer}: exec must name a program");
+            bail!("exec must name a program");
         }
         let day = 86_400.0;
         for (name, value, least) in [
@@ -173,10 +178,10 @@ impl HealthCheck {
             ("startPeriod", check.start_period, 0.0),
         ] {
             if !(least..=day).contains(&value) {
-                bail!("{pointer}: {name} must be between {least} and {day} seconds, not {value}");
+                bail!("{name} must be between {least} and {day} seconds, not {value}");
             }
         }
-        Ok(Some(check))
+        Ok(check)
     }
 }
 

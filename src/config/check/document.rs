@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Report, escape, present, text};
+use crate::config::supervision::{HEALTH_ANNOTATION, HealthCheck};
 
 /// sethostname(2), setdomainname(2): __NEW_UTS_LEN.
 const UTS_NAME_MAX: usize = 64;
@@ -24,10 +25,18 @@ pub(super) fn check(report: &mut Report, config: &Value, bundle: Option<&Path>) 
             );
         }
     }
-    if let Some(annotations) = config.get("annotations").and_then(Value::as_object)
-        && annotations.contains_key("")
-    {
+    let Some(annotations) = config.get("annotations").and_then(Value::as_object) else { return };
+    if annotations.contains_key("") {
         report.warning("/annotations/", "an annotation's key must not be empty", "name it in reverse domain notation");
+    }
+    if let Some(health) = annotations.get(HEALTH_ANNOTATION).and_then(Value::as_str)
+        && let Err(error) = HealthCheck::parse(health)
+    {
+        report.warning(
+            format!("/annotations/{HEALTH_ANNOTATION}"),
+            format!("{error:#}"),
+            "mend it: --supervise refuses it, and without --supervise nobody looks after the container's health",
+        );
     }
 }
 

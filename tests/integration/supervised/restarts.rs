@@ -123,5 +123,9 @@ fn health_is_looked_after() {
     assert_eq!((&told[0]["data"]["status"], &told[1]["data"]["status"]), (&json!("healthy"), &json!("unhealthy")));
     drop(container);
     bundle.set("/annotations", json!({ "org.rtx.health": "{}" }));
-    Container::new(&runtime, &bundle).create_with(&["--supervise"]).fails(1, "/annotations/org.rtx.health");
+    Container::new(&runtime, &bundle)
+        .create_with(&["--supervise"])
+        .fails(1, "/annotations/org.rtx.health: not a health");
+    let told = runtime.run(&["check", &bundle.path().display().to_string()]).ok().stdout;
+    assert!(told.contains("warning: /annotations/org.rtx.health: not a health check"), "{told}");
 }
