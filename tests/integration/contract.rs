@@ -203,7 +203,8 @@ fn a_signal_to_a_run_reaches_the_program() {
             std::thread::sleep(std::time::Duration::from_secs(2));
         }
         container.kill("KILL").ok();
-        assert_eq!(running.wait().code, 137);
+        let output = running.wait();
+        assert_eq!(output.code, 137, "{}: {}", subject.provider.name, output.stderr);
         assert_eq!(container.status(), "");
     });
 }

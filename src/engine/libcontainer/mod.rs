@@ -23,6 +23,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -118,7 +120,7 @@ impl EngineOperations for LibcontainerEngine {
         };
         // Where there is no directory, libcontainer has removed what it made.
         let Some(directory) = directory.filter(|directory| directory.exists()) else { return Ok(()) };
-        Theirs::load(directory).and_then(|mut container| container.delete(true)).context("libcontainer: delete")
+        Locked::open(directory)?.delete(true).context("libcontainer: delete")
     }
 
     fn start_container(&mut self, container: &mut Container) -> Result<()> {
@@ -247,8 +249,38 @@ fn directory(container: &Container) -> Result<PathBuf> {
     Ok(engine_state(container)?.root.join(&container.record.id))
 }
 
-fn theirs(container: &Container) -> Result<Theirs> {
-    Theirs::load(directory(container)?).context("libcontainer: load its state")
+fn theirs(container: &Container) -> Result<Locked> {
+    Locked::open(directory(container)?)
+}
+
+/// A container as libcontainer has it. libcontainer writes its state in place: one command at a time, so that none reads a
+/// file that another has just emptied.
+struct Locked {
+    theirs: Theirs,
+    _directory: File,
+}
+
+impl Locked {
+    fn open(path: PathBuf) -> Result<Self> {
+        let directory = File::open(&path).map_err(|error| errno_of(&error)).on("open", path.display())?;
+        crate::sys::retry(|| directory.lock().map_err(|error| errno_of(&error))).on("lock", path.display())?;
+        let theirs = Theirs::load(path).context("libcontainer: load its state")?;
+        Ok(Self { theirs, _directory: directory })
+    }
+}
+
+impl Deref for Locked {
+    type Target = Theirs;
+
+    fn deref(&self) -> &Theirs {
+        &self.theirs
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Theirs {
+        &mut self.theirs
+    }
 }
 
 /// What the caller blocks while it runs in the foreground goes to the process, until that has ended.
