@@ -142,3 +142,17 @@ fn a_small_stack_is_enough() {
     output.fails(7, "");
     assert_eq!(container.stdout().trim(), "64");
 }
+
+/// Of children whose ends are ignored nobody would learn how they ended, and the program would inherit that.
+#[test]
+fn a_caller_that_ignores_the_ends_of_children() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), Bundle::shell("grep SigIgn /proc/self/status; exit 3"));
+    let container = Container::new(&runtime, &bundle);
+    let output = container.background("run", &[]).through(&["env", "--ignore-signal=CHLD"]).run();
+    output.fails(3, "");
+    let stdout = container.stdout();
+    let ignored = stdout.trim().strip_prefix("SigIgn:").and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let child = 1 << (Signal::CHILD.as_raw() - 1);
+    assert!(ignored.is_some_and(|mask| mask & child == 0), "{stdout}");
+}
