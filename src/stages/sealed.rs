@@ -3,7 +3,7 @@
 
 use crate::config::envelope::Sealed;
 use crate::sys::mount::{Attributes, attr, clone_tree_with};
-use crate::sys::{On, errno_of, memfd};
+use crate::sys::{Errno, On, errno_of, memfd};
 use anyhow::{Result, bail};
 use nix::fcntl::{AT_FDCWD, FcntlArg, OFlag, SealFlag, fcntl, open, openat};
 use nix::sys::stat::{Mode, fstat, stat};
@@ -83,7 +83,11 @@ fn all_seals() -> SealFlag {
 /// Where the executable is not protected as smaster said it is.
 pub fn verify(sealed: Sealed) -> Result<()> {
     let is_safe = match sealed {
-        Sealed::ReadonlyMount => statvfs(SELF).on("statvfs", SELF)?.flags().contains(FsFlags::ST_RDONLY),
+        // statfs(2) adds up first what is free there.
+        Sealed::ReadonlyMount => {
+            access(SELF, AccessFlags::W_OK) == Err(Errno::EROFS)
+                || statvfs(SELF).on("statvfs", SELF)?.flags().contains(FsFlags::ST_RDONLY)
+        }
         Sealed::Memory => {
             let executable = open(SELF, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).on("open", SELF)?;
             let seals = fcntl(&executable, FcntlArg::F_GET_SEALS).on("ask for the seals of", SELF)?;
