@@ -27,7 +27,7 @@ use crate::rpc::{RpcClient, server};
 use crate::state::{Glance, Record, Status};
 use anyhow::Result;
 use std::convert::Infallible;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// The operations of an engine that run in stage1 and smaster. Behind each stands who calls it.
 ///
@@ -219,6 +219,22 @@ pub trait EngineOperations {
     }
 }
 
+/// Who has started a payload.
+#[derive(Debug, Clone, Copy)]
+pub enum Caller<'a> {
+    /// smaster, at the other end of its socket.
+    Smaster(BorrowedFd<'a>),
+    /// Whoever came to the start barrier.
+    Other(BorrowedFd<'a>),
+}
+
+impl AsFd for Caller<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let (Self::Smaster(fd) | Self::Other(fd)) = self;
+        *fd
+    }
+}
+
 /// The operations of an engine that run in stage2, the process that becomes the payload.
 pub trait PayloadOperations: Perform {
     /// After Finish: gives up every privilege that the payload must not have. Returns what smaster is told.
@@ -236,10 +252,11 @@ pub trait PayloadOperations: Perform {
         Ok(())
     }
 
-    /// After the start barrier: becomes the payload. `caller` is the only descriptor of rtx's own that may still be open
-    /// when the program is looked up and executed.
+    /// Becomes the payload. `caller` is the only descriptor of rtx's own that may still be open when the program is looked up
+    /// and executed, and is told that it is about to be. Where that is smaster, there is nobody without it who knows of this
+    /// process.
     ///
     /// # Errors
     /// Why the program could not be executed.
-    fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible>;
+    fn start_process(&mut self, caller: Caller<'_>) -> Result<Infallible>;
 }

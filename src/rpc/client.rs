@@ -165,6 +165,18 @@ impl RpcClient {
         Ok(retry(|| poll(&mut fds, PollTimeout::ZERO)).on("poll", "the socket to stage2")? > 0)
     }
 
+    /// Waits until the connection is closed, by the execution of the payload or by stage2's end, and leaves what was said
+    /// until then to be read. For a stage2 that waits for no answer: each look at what it says would cost both processes a
+    /// switch between them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait_closed(&mut self) -> Result<()> {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
+        retry(|| poll(&mut fds, PollTimeout::NONE)).on("poll", "the socket to stage2")?;
+        Ok(())
+    }
+
     /// After the answer to Finish, where stage2 installs a seccomp filter with a listener: the listener's number, under
     /// which it will appear soon.
     ///
@@ -214,7 +226,10 @@ impl RpcClient {
         match send_start(&self.socket) {
             // It may have said why before it ended.
             Err(error) if !error.is::<Stage2Died>() => Err(error),
-            _ => wait_executed(&self.socket, look),
+            _ => {
+                self.wait_closed()?;
+                wait_executed(&self.socket, look)
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 use std::os::fd::OwnedFd;
 
-/// A process that has joined and is about to become its program.
+/// A process that has joined.
 pub struct Joined<'a> {
     pub init: &'a InitProcess,
     pub console: Option<&'a OwnedFd>,
@@ -28,7 +28,7 @@ pub struct Joined<'a> {
 pub struct ExecOptions<'a> {
     pub detach: bool,
     pub no_subreaper: bool,
-    /// Called when the process has joined and before it executes its program.
+    /// Called when the process has joined; its program may have begun by then.
     pub joined: &'a mut dyn FnMut(Joined<'_>) -> Result<()>,
 }
 
@@ -112,6 +112,10 @@ fn join(live: &mut Live, exec: &mut ExecConfig, stage2: &mut Stage2) -> Result<O
     live.engine.enter_container(exec, &mut stage2.init, &mut stage2.rpc)?;
     stage2.rpc.finish()?;
     stage2.seal();
+    let listens = exec.oci_config.process.seccomp.as_ref().is_some_and(|plan| plan.listener.is_some());
+    if !listens {
+        stage2.rpc.wait_closed()?;
+    }
     let console = stage2.rpc.wait()?.pop();
     if let Some(listener) = exec.oci_config.process.seccomp.as_ref().and_then(|plan| plan.listener.as_ref()) {
         let record = &live.container.record;

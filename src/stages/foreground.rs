@@ -2,7 +2,7 @@
 
 use super::notify::NotifyProxy;
 use super::relay::{Relay, Terminal};
-use super::smaster::{self, Created};
+use super::smaster::{self, Announce, Created};
 use super::stage1::Prepared;
 use super::{deletion, lifecycle};
 use crate::engine::{ExitStatus, InitProcess};
@@ -56,8 +56,10 @@ pub struct RunOptions<'a> {
     pub no_subreaper: bool,
     /// Leaves the container when it has ended.
     pub keep: bool,
-    /// Called when the container is created and before it is started, with init's pid.
-    pub created: &'a mut dyn FnMut(&Created) -> Result<()>,
+    /// Called before the container is started.
+    pub announce: Announce<'a>,
+    /// What is told of its creation.
+    pub warn: &'a dyn Fn(&[String]),
 }
 
 /// A container that has run to its end.
@@ -81,8 +83,9 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
     }
     let signals = Signals::catch()?;
     let notify_socket = prepared.launch.options.notify_socket.clone();
-    let mut created = smaster::create(prepared)?;
-    let outcome = started(&mut created, options.created, terminal, &signals, notify_socket.as_deref());
+    let mut created = smaster::create(prepared, Some(&mut *options.announce))?;
+    (options.warn)(&created.warnings);
+    let outcome = started(&mut created, options.announce, terminal, &signals, notify_socket.as_deref());
     let Created { container, engine, stage2, .. } = created;
     // Init is dead by now, or has to be.
     drop(stage2);
@@ -97,12 +100,14 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
 
 fn started(
     created: &mut Created,
-    announce: &mut dyn FnMut(&Created) -> Result<()>,
+    announce: Announce<'_>,
     terminal: Option<Terminal>,
     signals: &Signals,
     notify_socket: Option<&OsStr>,
 ) -> Result<ExitStatus> {
-    announce(created)?;
+    if !created.has_begun() {
+        announce(created.announced())?;
+    }
     let notify = NotifyProxy::bind(&created.container.state, notify_socket)?;
     created.container.state.unlock();
     let mut relay = relay(created.console.take(), terminal)?;

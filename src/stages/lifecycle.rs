@@ -16,6 +16,10 @@ use serde_json::json;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a container is waited for that is about to begin. It takes as long as its last mounts.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A container and the engine that made it.
 pub struct Live {
@@ -51,7 +55,12 @@ impl Live {
     /// # Errors
     /// A damaged record.
     pub(super) fn with(state: StateDir) -> Result<Self> {
-        let record = state.record()?;
+        let mut record = state.record()?;
+        if record.starting {
+            // Its program may have begun, and who has seen that is not to hear that the container is being created.
+            state.wait_for_other(START_TIMEOUT).on("lock", state.id())?;
+            record = state.record()?;
+        }
         let engine = (table::find(&record.engine)?.make)();
         Ok(Self { container: Container::new(state, record), engine })
     }
@@ -124,7 +133,7 @@ pub fn start_and_notify(
 }
 
 /// The start itself, for a container whose state is known. `stage2` is there where this command has made it: one that
-/// waits for its creator has no barrier.
+/// waits for its creator has no barrier, and one that has begun by itself needs no start.
 ///
 /// # Errors
 /// Why the program could not be executed; where a poststart hook failed, the container has been killed.
@@ -134,7 +143,8 @@ pub fn start_created(
     stage2: Option<&mut Stage2>,
 ) -> Result<()> {
     let _mark = trace::span("start");
-    match stage2.filter(|stage2| stage2.awaits_start) {
+    match stage2.filter(|stage2| stage2.awaits_start || stage2.has_begun) {
+        Some(stage2) if stage2.has_begun => {}
         Some(stage2) => stage2.start()?,
         None if container.record.supervised => start_supervised(container, engine)?,
         None => engine.start_container(container)?,

@@ -24,6 +24,8 @@ pub struct Stage2 {
     pub sealed: Sealed,
     /// It is told by this process when to execute its program; otherwise it waits at the start barrier.
     pub awaits_start: bool,
+    /// It has executed its program.
+    pub has_begun: bool,
     tree: Option<OwnedFd>,
     arena: Box<Arena>,
     released: bool,
@@ -69,7 +71,16 @@ impl Stage2 {
             // From here on an error ends the child before the memory that it runs on is freed.
             let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
             let rpc = RpcClient::new(ours, child.pid);
-            Ok(Self { init, rpc, sealed, awaits_start: false, tree, arena: child.arena, released: false })
+            Ok(Self {
+                init,
+                rpc,
+                sealed,
+                awaits_start: false,
+                has_begun: false,
+                tree,
+                arena: child.arena,
+                released: false,
+            })
         })
     }
 
@@ -104,7 +115,20 @@ impl Stage2 {
     /// Why it could not; [`Stage2Died`].
     pub fn start(&mut self) -> Result<()> {
         let pid = self.init.pid;
-        self.rpc.start(|| Stat::of(pid).ok().flatten())
+        self.rpc.start(|| Stat::of(pid).ok().flatten())?;
+        self.has_begun = true;
+        Ok(())
+    }
+
+    /// Waits until stage2 has executed its program, which it does without being told to.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn wait_executed(&mut self) -> Result<()> {
+        let pid = self.init.pid;
+        self.rpc.wait_executed(|| Stat::of(pid).ok().flatten())?;
+        self.has_begun = true;
+        Ok(())
     }
 
     /// Lets stage2 live on without this process: its parent will be the caller's subreaper.

@@ -2,8 +2,8 @@
 
 use super::sealed;
 use crate::config::envelope::{Envelope, Sealed, VERSION};
-use crate::engine::PayloadOperations;
 use crate::engine::table::{self, PayloadRequest};
+use crate::engine::{Caller, PayloadOperations};
 use crate::rpc::frame::{self, Frame, Kind};
 use crate::rpc::server::{self, Context};
 use crate::rpc::{Failure, Reply};
@@ -52,6 +52,7 @@ fn become_payload(number: i32) -> Result<Infallible> {
     server::answer(socket.as_fd(), &outcome, context)?;
     outcome?;
     tell(&socket, engine.confine(socket.as_fd()))?;
+    let is_others = matches!(start, Start::Barrier(_));
     let caller = match start {
         Start::Barrier(barrier) => {
             drop(socket);
@@ -60,7 +61,8 @@ fn become_payload(number: i32) -> Result<Infallible> {
         Start::Creator => wait_for(socket)?,
         Start::AtOnce => socket,
     };
-    let Err(error) = engine.start_process(caller.as_fd());
+    let who = if is_others { Caller::Other(caller.as_fd()) } else { Caller::Smaster(caller.as_fd()) };
+    let Err(error) = engine.start_process(who);
     match frame::send(&caller, Kind::Failed, &Failure::from_error(&error), &[]) {
         Ok(()) => Err(error),
         Err(error) => Err(end_with(caller, error)),

@@ -166,6 +166,23 @@ impl StateDir {
         Ok(is_there(&self.directory).then_some(self))
     }
 
+    /// Waits, for as long as `patience`, until no other command changes the container.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn wait_for_other(&self, patience: Duration) -> nix::Result<()> {
+        let deadline = Instant::now() + patience;
+        while !self.is_locked && Instant::now() < deadline {
+            match self.directory.try_lock_shared() {
+                Ok(()) => return crate::sys::retry(|| self.directory.unlock().map_err(|error| errno_of(&error))),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(200)),
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+                Err(TryLockError::Error(error)) => return Err(errno_of(&error)),
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.directory
     }

@@ -51,6 +51,10 @@ pub struct Record {
     pub owner: u32,
     /// Whether the creation was completed. A record where it was not is what a killed create left.
     pub complete: bool,
+    /// stage2 goes on to the program by itself when it is ready. smaster, which has the lock until it has, completes the
+    /// record then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub starting: bool,
     /// The command that made it removes it when it has ended. Where that command is gone, nobody does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub attended: bool,

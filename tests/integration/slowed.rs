@@ -43,3 +43,22 @@ fn a_process_ends_while_wait_begins_to_watch_it() {
     waiting.wait().fails(1, "has stopped, and only who started it knows how");
     container.delete(&[]).ok();
 }
+
+/// The program runs before smaster has written so, and who has heard of the program must not hear that it is being created.
+#[test]
+fn a_program_is_seen_that_has_just_begun() {
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo up; exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    // The look at the process that has begun.
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=poll:delay_exit=400000"];
+    let running = container.background("run", &[]).through(&slow).start();
+    container.wait_stdout("up");
+    container.exec(&[], &["true"]).ok();
+    assert_eq!(container.status(), "running");
+    container.kill("KILL").ok();
+    running.wait();
+}

@@ -3,7 +3,7 @@
 use super::{console, devices, hierarchies, identity, masks, mounts, program, root::Root, root::Target, sysctl};
 use crate::config::envelope::{Common, OciConfig};
 use crate::engine::oci::hooks;
-use crate::engine::{PayloadOperations, table::PayloadRequest};
+use crate::engine::{Caller, PayloadOperations, table::PayloadRequest};
 use crate::rpc::Reply;
 use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::frame::{self, Kind};
@@ -17,7 +17,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -310,7 +310,7 @@ impl PayloadOperations for Payload {
         Ok(())
     }
 
-    fn start_process(&mut self, caller: BorrowedFd<'_>) -> Result<Infallible> {
+    fn start_process(&mut self, caller: Caller<'_>) -> Result<Infallible> {
         process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME")?;
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
@@ -321,7 +321,7 @@ impl PayloadOperations for Payload {
             let filter = filter.filter(|_| plan.is_some_and(|plan| plan.listener.is_none()));
             hooks::run_in("startContainer", &hooks, &state, hooks::Setting { directory: None, filter })?;
         }
-        self.pass_descriptors(caller)?;
+        self.pass_descriptors(caller.as_fd())?;
         let strings = |list: &[String]| list.iter().map(super::root::c_string).collect::<Result<Vec<_>>>();
         let mut env = strings(&self.config.process.env)?;
         if self.listen_fds > 0 {
@@ -331,8 +331,10 @@ impl PayloadOperations for Payload {
         let args = strings(&self.config.process.args)?;
         let program = CString::new(self.program.as_os_str().as_bytes())?;
         process::restore_sigpipe();
-        // A caller that is gone is no reason not to run.
-        let _ = frame::send(caller, Kind::Executing, &(), &[]);
+        let told = frame::send(caller, Kind::Executing, &(), &[]);
+        if let Caller::Smaster(_) = caller {
+            told.context("smaster is gone")?;
+        }
         // The last call before the payload: the filter may forbid every other.
         self.install_filter()?;
         let Err(errno) = nix::unistd::execve(&program, &args, &env);
