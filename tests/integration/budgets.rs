@@ -1,10 +1,9 @@
 //! What the commands of a container's life may cost, counted and not timed: system calls, processes, mounts that fail, and
 //! bytes that are read. A budget is there to go down.
 
-use crate::support::runtime::{Invocation, find_program};
+use crate::support::runtime::find_program;
+use crate::support::tracer::{Tracer, name, result};
 use crate::support::{Bundle, Container, own_engine, skip};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 /// Of one command: its own process and the one that it starts, up to the program or to the start barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +15,8 @@ struct Cost {
 
 /// Calls of a command on a host with one cgroup hierarchy, those for each further one, processes, KiB read.
 const BUDGETS: [(&str, usize, usize, usize, usize); 7] = [
-    ("run", 330, 8, 1, 8),
-    ("create", 299, 8, 1, 8),
+    ("run", 329, 8, 1, 8),
+    ("create", 298, 8, 1, 8),
     ("state", 27, 0, 0, 4),
     ("list", 31, 0, 0, 8),
     ("start", 45, 0, 0, 8),
@@ -25,50 +24,9 @@ const BUDGETS: [(&str, usize, usize, usize, usize); 7] = [
     ("delete", 31, 1, 0, 8),
 ];
 
-/// How long a tracer may take to write down what it has seen.
-const LIMIT: Duration = Duration::from_secs(60);
-
 /// Calls that depend on the C library and on how memory is laid out.
 const MEMORY: [&str; 8] = ["brk", "mmap", "munmap", "mremap", "mprotect", "madvise", "futex", "getrandom"];
 const MOUNT: [&str; 6] = ["mount", "move_mount", "fsmount", "fsconfig", "open_tree", "mount_setattr"];
-
-struct Tracer {
-    directory: tempfile::TempDir,
-}
-
-impl Tracer {
-    fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("make a directory for traces") }
-    }
-
-    /// Traces a call, as `name`. The tracer is nobody's child, so that a created container does not keep the call from
-    /// ending.
-    fn trace(&self, name: &str, invocation: Invocation) -> Invocation {
-        let prefix = self.directory.path().join(name).display().to_string();
-        invocation.through(&["strace", "-D", "-ff", "-s", "0", "-o", &prefix])
-    }
-
-    /// The traces of the call's processes, when all have ended.
-    fn traces(&self, name: &str) -> Vec<String> {
-        let begin = Instant::now();
-        loop {
-            let texts: Vec<String> =
-                self.files(name).iter().map(|path| std::fs::read_to_string(path).unwrap_or_default()).collect();
-            let is_over = |text: &String| text.lines().last().is_some_and(|line| line.starts_with("+++"));
-            if !texts.is_empty() && texts.iter().all(is_over) {
-                return texts;
-            }
-            assert!(begin.elapsed() < LIMIT, "the traces of {name} do not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn files(&self, name: &str) -> Vec<PathBuf> {
-        let of_it = |path: &Path| path.file_stem().is_some_and(|stem| stem == name);
-        let entries = std::fs::read_dir(self.directory.path()).expect("read the directory of the traces");
-        entries.flatten().map(|entry| entry.path()).filter(|path| of_it(path)).collect()
-    }
-}
 
 /// What rtx itself did in one process: after the C library's start, and before the program or the start barrier.
 fn own_calls(text: &str) -> impl Iterator<Item = &str> {
@@ -78,15 +36,6 @@ fn own_calls(text: &str) -> impl Iterator<Item = &str> {
         .take_while(|line| !line.starts_with("execve(") && !line.starts_with("accept"))
         // The second is what a debug build asks before it closes anything.
         .filter(|line| !MEMORY.contains(&name(line)) && !line.contains("F_GETFD"))
-}
-
-fn name(line: &str) -> &str {
-    line.split('(').next().unwrap_or_default()
-}
-
-fn result(line: &str) -> i64 {
-    let result = line.rsplit(" = ").next().unwrap_or_default();
-    result.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
 fn cost(traces: &[String]) -> Cost {

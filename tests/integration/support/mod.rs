@@ -13,6 +13,7 @@ pub mod leftover;
 pub mod payload;
 pub mod runtime;
 pub mod terminal;
+pub mod tracer;
 pub mod units;
 
 pub use bundle::Bundle;
