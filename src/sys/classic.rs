@@ -284,7 +284,7 @@ fn parse_line(line: &[u8]) -> Option<Mounted> {
 }
 
 /// Undoes mountinfo's escapes: a backslash and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {

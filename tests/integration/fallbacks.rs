@@ -24,6 +24,7 @@ const CALLS: &[(&str, u32)] = &[
     ("faccessat2", 439),
     ("epoll_pwait2", 441),
     ("mount_setattr", 442),
+    ("statmount", 457),
     ("open_tree_attr", 467),
 ];
 const MOUNT_API: &str = "open_tree move_mount fsopen fsconfig fsmount mount_setattr open_tree_attr";

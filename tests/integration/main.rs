@@ -21,6 +21,7 @@ mod fallbacks;
 mod fuzz;
 mod gc;
 mod guest;
+mod hierarchies;
 mod house;
 mod interrupted;
 mod joined;

@@ -3,6 +3,9 @@
 //! [`classic`] has it; smaster, whose mount namespace is the host's, leaves everything to stage2 then.
 
 mod file_system;
+mod shown;
+
+pub use shown::{Shown, shown_at};
 
 pub use file_system::{
     FileSystemContext, fs_message, fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen,

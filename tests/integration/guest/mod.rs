@@ -23,6 +23,7 @@ const V2: &[&str] = &[
     "differential::cgroups::pids",
     "errors::apparmor_where_there_is_none",
     "errors::memory_limit_too_small",
+    "hierarchies::layouts_of_cgroup_v2_alone",
     "supervised::life::smaster_has_a_cgroup_of_its_own",
     "verbs::events_tell_of_memory_that_ran_out",
     "verbs::the_outputs_have_the_form_of_the_peers",

@@ -1,13 +1,16 @@
-//! Which cgroup hierarchies this host has, where they are mounted, and where this process sits in each: one read of
-//! /proc/self/cgroup and one of /proc/self/mountinfo. See cgroups(7), proc_pid_cgroup(5), proc_pid_mountinfo(5).
+//! Which cgroup hierarchies this host has, where they are mounted, and where this process sits in each: as /proc/self/cgroup
+//! and /proc/self/mountinfo say, or the kernel about /sys/fs/cgroup. See cgroups(7), proc_pid_cgroup(5).
 
-use std::os::unix::ffi::OsStringExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 
-use super::file;
+use super::{file, mountinfo};
+use crate::sys::fd;
+use crate::sys::mount::{Shown, shown_at};
 
 /// One mounted cgroup hierarchy, as this process sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,114 +39,69 @@ impl Hierarchy {
 
 /// Reads the hierarchies of this host, v1 ones in the order of /proc/self/cgroup and the v2 one last. A hierarchy that
 /// is not mounted here is left out.
+///
+/// # Errors
+/// Where /proc does not tell.
 pub fn discover() -> Result<Vec<Hierarchy>> {
     let membership = file::read(AT_FDCWD, "/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let mounts = file::read_bytes(AT_FDCWD, "/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
-    parse(&membership, &mounts)
-}
-
-/// A line of mountinfo that concerns cgroups.
-struct CgroupMount<'a> {
-    root: &'a [u8],
-    point: &'a [u8],
-    unified: bool,
-    super_options: &'a [u8],
-}
-
-/// Joins the two files. Where a hierarchy is mounted more than once, the mount under /sys/fs/cgroup counts: others are
-/// bind mounts made for containers.
-pub fn parse(membership: &str, mountinfo: &[u8]) -> Result<Vec<Hierarchy>> {
-    let mounts: Vec<CgroupMount> = mountinfo.split(|b| *b == b'\n').filter_map(cgroup_mount).collect();
-    let mut found = Vec::new();
-    for line in membership.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else {
-            bail!("/proc/self/cgroup: line {line:?} is not ID:CONTROLLERS:PATH");
-        };
-        let candidates = || mounts.iter().filter(|mount| mount.holds(controllers));
-        let mount =
-            candidates().find(|mount| mount.point.starts_with(b"/sys/fs/cgroup")).or_else(|| candidates().next());
-        if let Some(mount) = mount {
-            found.push(Hierarchy {
-                controllers: controllers.to_owned(),
-                mount: unescape(mount.point),
-                root: unescape(mount.root),
-                own: PathBuf::from(own),
-            });
-        }
+    let membership = parse(&membership)?;
+    if let [("", own)] = membership[..]
+        && let Some(unified) = alone(own)
+    {
+        return Ok(vec![unified]);
     }
+    let table = fd::open("/proc/self/mountinfo", OFlag::O_RDONLY).map_err(std::io::Error::from);
+    let names: Vec<&str> = membership.iter().map(|(controllers, _)| *controllers).collect();
+    let mounts = table.and_then(|table| mountinfo::find(&names, File::from(table)));
+    let mounts = mounts.context("read /proc/self/mountinfo")?;
+    let mounted = |((controllers, own), mount): ((&str, &str), Option<mountinfo::Mount>)| {
+        let mountinfo::Mount { point, root, .. } = mount?;
+        Some(Hierarchy { controllers: controllers.to_owned(), mount: point, root, own: PathBuf::from(own) })
+    };
+    let mut found: Vec<Hierarchy> = membership.into_iter().zip(mounts).filter_map(mounted).collect();
     found.sort_by_key(Hierarchy::is_unified);
     Ok(found)
 }
 
-impl CgroupMount<'_> {
-    /// True when this is a mount of the hierarchy that /proc/self/cgroup calls `controllers`.
-    fn holds(&self, controllers: &str) -> bool {
-        if controllers.is_empty() || self.unified {
-            return controllers.is_empty() && self.unified;
+/// The v2 hierarchy at /sys/fs/cgroup, on a host that has no other: two calls, where the table of mounts takes three, and the
+/// kernel's time for each line up to the one that counts. It would be two for each hierarchy of v1 as well, and with ten of
+/// them little would be won. `None` where the path leads to something else, and where the kernel is too old to say.
+fn alone(own: &str) -> Option<Hierarchy> {
+    let Shown { magic, root, point } = shown_at(c"/sys/fs/cgroup").ok()?;
+    let is_it = magic == CGROUP2_SUPER_MAGIC.0 as u64 && point == Path::new("/sys/fs/cgroup");
+    is_it.then(|| Hierarchy { controllers: String::new(), mount: point, root, own: PathBuf::from(own) })
+}
+
+/// The lines of /proc/self/cgroup: a hierarchy's controllers, and the process's cgroup in it.
+fn parse(membership: &str) -> Result<Vec<(&str, &str)>> {
+    let fields = |line| {
+        let mut fields = str::splitn(line, 3, ':').skip(1);
+        match (fields.next(), fields.next()) {
+            (Some(controllers), Some(own)) => Ok((controllers, own)),
+            _ => bail!("/proc/self/cgroup: line {line:?} is not ID:CONTROLLERS:PATH"),
         }
-        let options: Vec<&[u8]> = self.super_options.split(|b| *b == b',').collect();
-        controllers.split(',').all(|wanted| options.contains(&wanted.as_bytes()))
-    }
-}
-
-/// `36 35 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`: fields 4 and 5, and those after the lone hyphen.
-fn cgroup_mount(line: &[u8]) -> Option<CgroupMount<'_>> {
-    let mut fields = line.split(|b| *b == b' ');
-    let root = fields.nth(3)?;
-    let point = fields.next()?;
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    let unified = match fields.next()? {
-        b"cgroup" => false,
-        b"cgroup2" => true,
-        _ => return None,
     };
-    Some(CgroupMount { root, point, unified, super_options: fields.nth(1)? })
-}
-
-/// Undoes mountinfo's escapes: a backslash and three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let code = (first == b'\\').then(|| tail.get(..3)).flatten().and_then(octal);
-        bytes.push(code.unwrap_or(first));
-        rest = if code.is_some() { &tail[3..] } else { tail };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
-}
-
-fn octal(digits: &[u8]) -> Option<u8> {
-    digits.iter().try_fold(0u8, |value, digit| match digit {
-        b'0'..=b'7' => value.checked_mul(8)?.checked_add(digit - b'0'),
-        _ => None,
-    })
+    membership.lines().map(fields).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MOUNTS: &[u8] = b"31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
-        90 31 0:29 /pod /run/ct/cpu rw - cgroup cgroup rw,cpu,cpuacct\n\
-        32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
-        33 31 0:31 /docker/a /sys/fs/cgroup/with\\040space rw - cgroup cgroup rw,xattr,name=systemd\n\
-        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n";
-
     #[test]
-    fn joins_membership_and_mounts() {
-        let found =
-            parse("9:name=systemd:/docker/a/b\n0::/x\n1:cpu,cpuacct:/\n4:memory:/not-mounted\n", MOUNTS).unwrap();
-        let mounts: Vec<_> = found.iter().map(|h| h.mount.to_str().unwrap()).collect();
-        assert_eq!(mounts, ["/sys/fs/cgroup/with space", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/unified"]);
-        assert_eq!(found[0].own_below_mount(), Path::new("b"));
-        assert_eq!(found[1].own_below_mount(), Path::new(""));
-        assert!(found[2].is_unified());
+    fn a_name_with_a_colon_stays_whole() {
+        assert_eq!(parse("9:name=systemd:/a\n0::/a:b\n").unwrap(), [("name=systemd", "/a"), ("", "/a:b")]);
+        assert!(parse("9:cpu\n").is_err());
     }
 
     #[test]
-    fn a_name_with_a_colon_stays_whole() {
-        let found = parse("0::/a:b\n", MOUNTS).unwrap();
-        assert_eq!(found[0].own, Path::new("/a:b"));
+    fn the_own_cgroup_is_told_from_the_root_of_the_mount() {
+        let below = |root: &str, own: &str| {
+            let (mount, root, own) = (PathBuf::from("/m"), PathBuf::from(root), PathBuf::from(own));
+            Hierarchy { controllers: String::new(), mount, root, own }.own_below_mount().to_owned()
+        };
+        assert_eq!(below("/docker/a", "/docker/a/b"), Path::new("b"));
+        assert_eq!(below("/docker/a", "/elsewhere"), Path::new(""));
+        assert_eq!(below("/", "/"), Path::new(""));
     }
 }

@@ -18,6 +18,7 @@ mod limits;
 mod limits_v1;
 mod limits_v2;
 mod live;
+mod mountinfo;
 mod oom;
 mod placement;
 mod remove;
