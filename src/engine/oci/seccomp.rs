@@ -1,6 +1,6 @@
-//! The seccomp filter of a configuration (runtime-spec config-linux.md, Seccomp), compiled by libseccomp in smaster
-//! and loaded by stage2. Compiling a profile of 400 calls takes longer than all the rest of a container's creation, so
-//! programs are kept, by the hash of what they were made from.
+//! The seccomp filter of a configuration (runtime-spec config-linux.md, Seccomp), compiled by libseccomp in smaster, made
+//! shorter ([`super::seccomp_ranges`]), and loaded by stage2. Compiling a profile of 400 calls takes longer than all the
+//! rest of a container's creation, so programs are kept, by the hash of what they were made from.
 
 use crate::config::envelope::{ListenerPlan, SeccompPlan};
 use crate::sys::{Errno, On, errno_of};
@@ -11,7 +11,8 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    LinuxSyscall, Spec,
 };
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -26,6 +27,8 @@ const DEFAULT_ERRNO: i32 = libc::EPERM;
 /// Level of libseccomp at which the filter is a binary tree: dearer to compile, cheaper on every call.
 const OPTIMIZE: u32 = 2;
 
+/// What Docker's profile takes as JSON without spaces, and more.
+const TYPICAL: usize = 8 << 10;
 /// Length of the hash that a kept program ends with.
 const SEAL: usize = 32;
 /// `BPF_MAXINSNS` instructions of eight bytes: no kernel takes more.
@@ -42,6 +45,11 @@ fn flags(seccomp: &LinuxSeccomp) -> u32 {
                 LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0x20,
             }
     })
+}
+
+/// The profile of a configuration.
+pub fn profile(spec: &Spec) -> Option<&LinuxSeccomp> {
+    spec.linux().as_ref()?.seccomp().as_ref()
 }
 
 /// What stage2 has to know of a profile beside its program.
@@ -72,8 +80,7 @@ pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<Program> {
     {
         return Ok(program);
     }
-    let mut program = super::seccomp_unknown::prologue(seccomp);
-    program.extend(export(&compile(seccomp)?)?);
+    let program = super::seccomp_ranges::shorten(complete(seccomp)?);
     let kept = cache.as_ref().and_then(|cache| keep(cache, &name, &program));
     kept.map_or_else(|| in_memory(&program), Ok)
 }
@@ -81,9 +88,12 @@ pub fn program(seccomp: &LinuxSeccomp, root: &Path) -> Result<Program> {
 fn cache_key(seccomp: &LinuxSeccomp) -> Result<String> {
     let version = libseccomp::ScmpVersion::current().context("ask for the version of libseccomp")?;
     let mut hash = Blake2b256::new();
-    hash.update(format!("rtx 4, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
-    hash.update(serde_json::to_vec(seccomp)?);
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    hash.update(format!("rtx 5, libseccomp {version}, optimize {OPTIMIZE}, {}\n", std::env::consts::ARCH));
+    let mut profile = Vec::with_capacity(TYPICAL);
+    serde_json::to_writer(&mut profile, seccomp)?;
+    hash.update(&profile);
+    let digits = |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default());
+    Ok(hash.finalize().iter().flat_map(digits).collect())
 }
 
 fn open_cache(root: &Path) -> nix::Result<OwnedFd> {
@@ -168,6 +178,13 @@ fn keep(cache: &OwnedFd, name: &str, program: &[u8]) -> Option<Program> {
     }
     // What stage2 gets must not be writable: a copy of the descriptor would reach into the cache.
     cached(cache, name)
+}
+
+/// The program as libseccomp has it, with what it does not know before it.
+pub(super) fn complete(seccomp: &LinuxSeccomp) -> Result<Vec<u8>> {
+    let mut program = super::seccomp_unknown::prologue(seccomp);
+    program.extend(export(&compile(seccomp)?)?);
+    Ok(program)
 }
 
 fn export(filter: &ScmpFilterContext) -> Result<Vec<u8>> {

@@ -5,26 +5,19 @@
 //! as runc has it, unless the profile says itself what it wants. The instructions for that go before libseccomp's.
 
 use super::seccomp::architecture;
+use super::seccomp_bpf::{
+    ARCHITECTURE, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD, NUMBER, RETURN, branch,
+    bytes, plain,
+};
 use libseccomp::{ScmpArch, ScmpSyscall};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction};
 use std::collections::BTreeMap;
 
-// classic BPF (Documentation/networking/filter.rst) on `struct seccomp_data` (seccomp(2)).
-const LOAD: u16 = 0x20;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_GREATER_OR_EQUAL: u16 = 0x35;
-const RETURN: u16 = 0x06;
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
 const ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS as u32;
 
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 /// Set in the numbers of x32, whose calls have the architecture of x86_64 (syscall(2)).
 const X32: u32 = 0x4000_0000;
-
-type Instruction = (u16, u8, u8, u32);
 
 /// The instructions; none where the profile decides itself.
 pub fn prologue(seccomp: &LinuxSeccomp) -> Vec<u8> {
@@ -32,7 +25,7 @@ pub fn prologue(seccomp: &LinuxSeccomp) -> Vec<u8> {
         LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog | LinuxSeccompAction::ScmpActTrace => true,
         _ => seccomp.default_errno_ret() == Some(libc::ENOSYS as u32),
     };
-    if decides { Vec::new() } else { assemble(&last_calls(seccomp)) }
+    if decides { Vec::new() } else { bytes(&assemble(&last_calls(seccomp))) }
 }
 
 /// The largest number that the profile names, by architecture; that of x32 apart.
@@ -60,43 +53,38 @@ fn last_calls(seccomp: &LinuxSeccomp) -> LastCalls {
     last
 }
 
-fn assemble(last: &LastCalls) -> Vec<u8> {
+fn assemble(last: &LastCalls) -> Vec<Instruction> {
+    let unknown = plain(RETURN, ENOSYS);
+    let end = plain(JUMP, 0);
     let mut blocks: Vec<Vec<Instruction>> = Vec::new();
     for (audit, largest) in &last.by_audit {
-        let mut block = vec![(LOAD, 0, 0, NUMBER)];
+        let mut block = vec![plain(LOAD, NUMBER)];
         if *audit == AUDIT_ARCH_X86_64 {
             match last.x32 {
                 Some(x32) => block.extend([
-                    (JUMP_GREATER_OR_EQUAL, 0, 3, X32),
-                    (JUMP_GREATER, 0, 1, x32),
-                    (RETURN, 0, 0, ENOSYS),
-                    (JUMP, 0, 0, 0),
+                    branch(JUMP_GREATER_OR_EQUAL, 0, 3, X32),
+                    branch(JUMP_GREATER, 0, 1, x32),
+                    unknown,
+                    end,
                 ]),
                 // Calls of an architecture that the profile does not have are libseccomp's to refuse.
-                None => block.extend([(JUMP_GREATER_OR_EQUAL, 0, 1, X32), (JUMP, 0, 0, 0)]),
+                None => block.extend([branch(JUMP_GREATER_OR_EQUAL, 0, 1, X32), end]),
             }
         }
-        block.extend([(JUMP_GREATER, 0, 1, *largest), (RETURN, 0, 0, ENOSYS), (JUMP, 0, 0, 0)]);
-        block.insert(0, (JUMP_EQUAL, 0, block.len() as u8, *audit));
+        block.extend([branch(JUMP_GREATER, 0, 1, *largest), unknown, end]);
+        block.insert(0, branch(JUMP_EQUAL, 0, block.len() as u8, *audit));
         blocks.push(block);
     }
-    let mut program: Vec<Instruction> = vec![(LOAD, 0, 0, ARCHITECTURE)];
+    let mut program = vec![plain(LOAD, ARCHITECTURE)];
     program.extend(blocks.into_iter().flatten());
     // A jump leads to the first instruction of libseccomp's program.
     let length = program.len();
     for (at, instruction) in program.iter_mut().enumerate() {
-        if instruction.0 == JUMP {
-            instruction.3 = (length - at - 1) as u32;
+        if instruction.code == JUMP {
+            instruction.operand = (length - at - 1) as u32;
         }
     }
-    let bytes = |(code, yes, no, operand): &Instruction| {
-        let mut bytes = [0; 8];
-        bytes[..2].copy_from_slice(&code.to_ne_bytes());
-        (bytes[2], bytes[3]) = (*yes, *no);
-        bytes[4..].copy_from_slice(&operand.to_ne_bytes());
-        bytes
-    };
-    program.iter().flat_map(bytes).collect()
+    program
 }
 
 /// `AUDIT_ARCH_*` of linux/audit.h: the machine of elf(5), with a bit for 64 bits and one for little endian.
@@ -122,6 +110,7 @@ fn audit(arch: ScmpArch) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::seccomp_bpf;
     use super::*;
 
     fn profile(text: &str) -> LinuxSeccomp {
@@ -129,32 +118,8 @@ mod tests {
     }
 
     /// What the instructions return for a call; `None` where libseccomp's program would go on.
-    fn run(program: &[u8], arch: u32, number: u32) -> Option<u32> {
-        let word = |at: usize| u32::from_ne_bytes(program[at..at + 4].try_into().unwrap());
-        let (mut at, mut accumulator) = (0, 0);
-        while at < program.len() / 8 {
-            let code = u16::from_ne_bytes(program[at * 8..at * 8 + 2].try_into().unwrap());
-            let (yes, no, operand) = (program[at * 8 + 2], program[at * 8 + 3], word(at * 8 + 4));
-            at += 1;
-            let taken = match code {
-                LOAD => {
-                    accumulator = if operand == NUMBER { number } else { arch };
-                    continue;
-                }
-                JUMP => {
-                    at += operand as usize;
-                    continue;
-                }
-                RETURN => return Some(operand),
-                JUMP_EQUAL => accumulator == operand,
-                JUMP_GREATER => accumulator > operand,
-                JUMP_GREATER_OR_EQUAL => accumulator >= operand,
-                other => panic!("{other:#x}"),
-            };
-            at += usize::from(if taken { yes } else { no });
-        }
-        assert_eq!(at, program.len() / 8, "a jump past the first instruction of the program behind");
-        None
+    fn run(program: &[Instruction], arch: u32, number: u32) -> Option<u32> {
+        seccomp_bpf::run(program, |offset| Some(if offset == NUMBER { number } else { arch }))
     }
 
     #[test]
