@@ -23,6 +23,7 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
         Some(path) => read_process(path, &live, &args)?,
         None => process_from_flags(&live, &args)?,
     };
+    super::never_free(live.container.spec()?);
     let words = if live.container.record.supervised { process.args().clone() } else { None };
     let exec = ExecConfig {
         process,

@@ -32,6 +32,10 @@ pub fn prepare(context: &Context, args: &LaunchArgs, mode: Mode) -> Result<Prepa
         options,
         root: context.root.clone(),
     })?;
+    // A supervisor lives on, and may make its container again.
+    if mode != Mode::Supervised {
+        super::never_free(&prepared.launch.bundle.spec);
+    }
     context.warn(&prepared.launch.warnings);
     Ok(prepared)
 }

@@ -52,6 +52,7 @@ use report::Report;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What every command has.
 pub struct Context {
@@ -96,6 +97,12 @@ impl Context {
             warnings.iter().for_each(|warning| report::remark(&format!("rtx: warning: {warning}")));
         }
     }
+}
+
+/// Leaves a configuration to the end of the process: some hundred strings would be freed one by one, and before the
+/// container's program is started, for memory that nothing asks for again.
+fn never_free<T>(shared: &Arc<T>) {
+    std::mem::forget(Arc::clone(shared));
 }
 
 /// Runs the command line. Returns the exit code.

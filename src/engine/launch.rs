@@ -13,6 +13,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// How a caller wants a container or a process launched: what the command line says beside the bundle.
 #[derive(Debug, Clone, Default)]
@@ -118,7 +119,7 @@ pub struct Stage2<'a> {
 pub struct Container {
     pub state: StateDir,
     pub record: Record,
-    spec: OnceCell<Spec>,
+    spec: OnceCell<Arc<Spec>>,
     hooks: OnceCell<Hooks>,
 }
 
@@ -162,7 +163,7 @@ impl Container {
     ///
     /// # Errors
     /// Where it is damaged.
-    pub fn spec(&self) -> Result<&Spec> {
+    pub fn spec(&self) -> Result<&Arc<Spec>> {
         if let Some(spec) = self.spec.get() {
             return Ok(spec);
         }
@@ -170,7 +171,7 @@ impl Container {
         let mut value = serde_json::from_slice(&self.state.config()?).with_context(damaged)?;
         crate::config::check::normalise(&mut value);
         let spec = serde_json::from_value(value).with_context(damaged)?;
-        Ok(self.spec.get_or_init(|| spec))
+        Ok(self.spec.get_or_init(|| Arc::new(spec)))
     }
 }
 

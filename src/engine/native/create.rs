@@ -11,33 +11,32 @@ use crate::engine::{Creation, LaunchConfig, LaunchOptions, SpawnRequest};
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
 use anyhow::{Result, bail};
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Process};
+use oci_spec::runtime::{LinuxResources, Process};
+use std::borrow::Cow;
 
 /// Everything that can be decided before the process exists.
 pub struct Plan {
     pub placement: Option<Placement>,
     pub resctrl: Option<resctrl::Plan>,
     resources: LinuxResources,
-    seccomp: Option<LinuxSeccomp>,
     hooks: CreationHooks,
 }
 
 impl Plan {
     pub fn new(launch: &mut LaunchConfig) -> Result<Self> {
         let spec = launch.bundle.spec.clone();
-        let linux = spec.linux().clone().unwrap_or_else(no_linux);
+        let linux = &*spec.linux().as_ref().map_or_else(|| Cow::Owned(no_linux()), Cow::Borrowed);
         let Some(process) = spec.process() else { bail!("process property must not be empty") };
         let mut plan = process_plan(process, &launch.options, &launch.id)?;
-        process::add_linux(&mut plan, &linux);
+        process::add_linux(&mut plan, linux);
         plan.seccomp = linux.seccomp().as_ref().map(seccomp::plan);
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = starter(process, &launch.options);
         Ok(Self {
-            placement: cgroups::plan(launch, &linux)?,
+            placement: cgroups::plan(launch, linux)?,
             resctrl: resctrl::plan(linux.intel_rdt().as_ref(), &launch.id)?,
             resources: linux.resources().clone().unwrap_or_default(),
-            seccomp: linux.seccomp().clone(),
             hooks: CreationHooks::new(&spec),
         })
     }
@@ -109,7 +108,7 @@ pub fn create(engine: &mut NativeEngine, creation: &mut Creation<'_>) -> Result<
         let point = "createContainer".to_owned();
         batch.push(Operation::RunHooks { point, hooks, state });
     }
-    if let Some(profile) = &plan.seccomp {
+    if let Some(profile) = seccomp::profile(&launch.bundle.spec) {
         let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
         let fd = batch.fd(file);
         batch.push(Operation::SeccompProgram { fd, length });

@@ -12,12 +12,13 @@ use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
 use crate::sys::On;
 use anyhow::{Result, bail};
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::Spec;
+use std::sync::Arc;
 
 /// How a process joins.
 pub struct Plan {
     entry: Entry,
-    seccomp: Option<LinuxSeccomp>,
+    spec: Arc<Spec>,
     resctrl: Option<resctrl::Groups>,
     /// The configuration names the processors that the process is to have before it joins, and none for after.
     keep_affinity: bool,
@@ -40,8 +41,7 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     }
     let (affinity, final_affinity) = process::exec_affinity(&exec.process);
     plan.affinity = final_affinity;
-    let profile = linux.and_then(|linux| linux.seccomp().clone());
-    plan.seccomp = profile.as_ref().map(seccomp::plan);
+    plan.seccomp = seccomp::profile(spec).map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
     let mut entry = match state.cgroup {
@@ -49,7 +49,8 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
         None => Entry::default(),
     };
     let cgroup = entry.unified.take();
-    engine.exec = Some(Plan { entry, seccomp: profile, resctrl: state.resctrl, keep_affinity: affinity.is_some() });
+    engine.exec =
+        Some(Plan { entry, spec: Arc::clone(spec), resctrl: state.resctrl, keep_affinity: affinity.is_some() });
     Ok(SpawnRequest { cgroup: cgroup.map(std::rc::Rc::new), affinity, ..SpawnRequest::default() })
 }
 
@@ -69,7 +70,7 @@ pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, r
     if exec.oci_config.process.terminal {
         batch.push(process::open_console(exec.process.console_size(), false, exec.options.foreground));
     }
-    if let Some(profile) = &plan.seccomp {
+    if let Some(profile) = seccomp::profile(&plan.spec) {
         let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;
         let fd = batch.fd(file);
         batch.push(Operation::SeccompProgram { fd, length });

@@ -17,7 +17,7 @@ use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::{pidfd_open, wait};
 use crate::trace;
 use anyhow::{Context, Result, bail};
-use oci_spec::runtime::{LinuxSeccomp, Spec};
+use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 
 const MS_REC: u64 = libc::MS_REC;
@@ -83,7 +83,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     };
     let state = hooks::creation_state(creation.record, init_pid_in_container(plan))?;
     // stage2 mounts while a filter is compiled. Where there is none, and no hook in between, one message says it all.
-    if profile(launch).is_none() && !plan.hooks.has_any_at_runtime() {
+    if seccomp::profile(&launch.bundle.spec).is_none() && !plan.hooks.has_any_at_runtime() {
         enter_root(plan, launch, &mut batch, &state)?;
         rpc.send_ahead(batch)?;
         drop(mark);
@@ -243,10 +243,6 @@ fn init_pid_in_container(plan: &Plan) -> i32 {
     i32::from(plan.makes_pid_namespace())
 }
 
-fn profile(launch: &LaunchConfig) -> Option<&LinuxSeccomp> {
-    launch.bundle.spec.linux().as_ref()?.seccomp().as_ref()
-}
-
 fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str) -> Result<()> {
     let spec = &launch.bundle.spec;
     let (own, mount) = (plan.namespaces.has(libc::CLONE_NEWNS), plan.mounts());
@@ -279,7 +275,7 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
             batch.push(Operation::MaskPaths { paths, label });
         }
     }
-    if let Some(profile) = profile(launch) {
+    if let Some(profile) = seccomp::profile(&launch.bundle.spec) {
         let seccomp::Program { file, length } = seccomp::program(profile, &launch.root)?;
         let fd = batch.fd(file);
         batch.push(Operation::SeccompProgram { fd, length });

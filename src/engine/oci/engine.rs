@@ -14,7 +14,8 @@ use crate::engine::{
 use crate::rpc::RpcClient;
 use crate::state::{Glance, Record, Status};
 use anyhow::Result;
-use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
+use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxResources};
+use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 
 pub static PROVIDER: Provider = Provider {
@@ -178,6 +179,6 @@ impl EngineOperations for OciEngine {
 
 /// `CLONE_NEW*` of the namespaces that a configuration gives a container.
 pub(super) fn namespace_flags(spec: &oci_spec::runtime::Spec) -> i32 {
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = spec.linux().as_ref().map_or_else(|| Cow::Owned(Linux::default()), Cow::Borrowed);
     linux.namespaces().iter().flatten().fold(0, |flags, namespace| flags | namespaces::flag(namespace.typ()))
 }

@@ -13,8 +13,9 @@ use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
 use crate::sys::process::can_return_to_pid_namespace;
 use crate::sys::{On, errno_of};
 use anyhow::{Result, bail};
-use oci_spec::runtime::{Capability, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Capability, Spec};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// How a process joins.
 pub struct Plan {
@@ -26,7 +27,8 @@ pub struct Plan {
     /// The pid namespace is among them, so that stage2 has to go on as a new process.
     moves: bool,
     entry: Entry,
-    seccomp: Option<LinuxSeccomp>,
+    /// For its seccomp profile, which is too large to be copied.
+    spec: Arc<Spec>,
     resctrl: Option<resctrl::Groups>,
     /// The configuration names the processors that the process is to have before it joins, and none for after.
     keep_affinity: bool,
@@ -51,8 +53,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     }
     let (affinity, final_affinity) = process::exec_affinity(&exec.process);
     plan.affinity = final_affinity;
-    let profile = linux.and_then(|linux| linux.seccomp().clone());
-    plan.seccomp = profile.as_ref().map(seccomp::plan);
+    plan.seccomp = seccomp::profile(spec).map(seccomp::plan);
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = Starter {
         oom_score_adj: exec.process.oom_score_adj(),
@@ -86,7 +87,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         root,
         moves,
         entry,
-        seccomp: profile,
+        spec: Arc::clone(spec),
         resctrl: state.resctrl,
         keep_affinity: affinity.is_some(),
     });
@@ -136,7 +137,7 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
     if exec.oci_config.process.terminal {
         batch.push(process::open_console(exec.process.console_size(), false, exec.options.foreground));
     }
-    if let Some(profile) = &plan.seccomp {
+    if let Some(profile) = seccomp::profile(&plan.spec) {
         let seccomp::Program { file, length } = seccomp::program(profile, &exec.root)?;
         let fd = batch.fd(file);
         batch.push(Operation::SeccompProgram { fd, length });
