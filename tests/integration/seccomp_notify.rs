@@ -291,6 +291,25 @@ fn the_cache_cannot_be_poisoned() {
     assert_eq!(kept(&runtime).len(), 1, "nothing beside it stays");
 }
 
+/// What the kernel does with a filter takes as long as the filter is: neighbouring calls with the same outcome are one range
+/// in it. `exec` loads the program that was made for the container.
+#[test]
+fn the_kept_program_of_a_long_profile_is_short() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("while :; do sleep 1; done");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/bundles/seccomp/config.json");
+    let config: Value = serde_json::from_slice(&fs::read(path).expect("read a profile")).expect("JSON");
+    bundle.set("/linux/seccomp", config["linux"]["seccomp"].clone());
+    let container = Container::new(&runtime, &bundle);
+    container.run(&["--detach"]).ok();
+    let script =
+        "grep Seccomp: /proc/self/status; linux32 true && linux64 true && unshare -U true 2>/dev/null; echo $?";
+    assert_eq!(container.exec(&[], &["/bin/sh", "-c", script]).ok().stdout, "Seccomp:\t2\n1\n");
+    let [file] = &kept(&runtime)[..] else { panic!("{:?}", kept(&runtime)) };
+    let instructions = file.metadata().expect("a kept program").len() / 8;
+    assert!(instructions < 400, "{instructions}");
+}
+
 /// A directory that somebody else can write in is not written in, and what lies in it is not read.
 #[test]
 fn a_cache_of_another_user_is_not_used() {
