@@ -167,25 +167,50 @@ pub const NAMES: &[&str] = &{
     names
 };
 
+/// Where in the table the names begin with each letter: most options of most mounts are none of them, or the only one.
+const BEGIN: [usize; 27] = {
+    let mut begin = [0; 27];
+    let mut letter = 0;
+    while letter < begin.len() {
+        let mut at = 0;
+        while at < TABLE.len() && TABLE[at].0.as_bytes()[0] < b'a' + letter as u8 {
+            at += 1;
+        }
+        begin[letter] = at;
+        letter += 1;
+    }
+    begin
+};
+
+fn find(option: &str) -> Option<Effect> {
+    let letter = usize::from(option.bytes().next()?.checked_sub(b'a')?);
+    let (begin, end) = (BEGIN.get(letter)?, BEGIN.get(letter + 1)?);
+    TABLE[*begin..*end].iter().find(|(name, _)| *name == option).map(|(_, effect)| *effect)
+}
+
 /// Takes a list of mount options apart. What is not in the table is the file system's.
-pub fn parse(options: &[String]) -> MountOptions {
+pub fn parse<'a>(options: impl IntoIterator<Item = &'a str>) -> MountOptions {
     let mut parsed = MountOptions::default();
     for option in options {
-        match TABLE.binary_search_by(|(name, _)| (*name).cmp(option)) {
-            Ok(found) => parsed.apply(TABLE[found].1),
-            Err(_) => match option.strip_prefix("idmap=") {
-                Some(ranges) => {
-                    parsed.idmap = Some(parsed.idmap.unwrap_or(false));
-                    parsed.idmap_ranges = Some(ranges.to_owned());
-                }
-                None => parsed.add_data(option),
-            },
-        }
+        parsed.add(option);
     }
     parsed
 }
 
 impl MountOptions {
+    fn add(&mut self, option: &str) {
+        match find(option) {
+            Some(effect) => self.apply(effect),
+            None => match option.strip_prefix("idmap=") {
+                Some(ranges) => {
+                    self.idmap = Some(self.idmap.unwrap_or(false));
+                    self.idmap_ranges = Some(ranges.to_owned());
+                }
+                None => self.add_data(option),
+            },
+        }
+    }
+
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::Nothing => {}
@@ -285,12 +310,16 @@ mod tests {
     use super::*;
 
     fn of(options: &[&str]) -> MountOptions {
-        parse(&options.iter().map(|option| option.to_string()).collect::<Vec<_>>())
+        parse(options.iter().copied())
     }
 
     #[test]
     fn the_table_is_sorted_and_complete() {
         assert!(NAMES.is_sorted());
+        assert!(NAMES.iter().all(|name| find(name).is_some()));
+        for other in ["", "z", "zz", "{", "Ro", "\u{e4}", "r", "rooo", "_", "~"] {
+            assert!(find(other).is_none(), "{other}");
+        }
         // What runc 1.5.1 lists in its features, the two names of idmapped mounts, and crun's own three.
         assert_eq!(NAMES.len(), 60 + 2 + 3);
     }

@@ -66,7 +66,8 @@ impl RpcClient {
     /// # Errors
     /// Where stage2 is gone.
     pub fn configure(&mut self, envelope: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
-        self.transmit(Kind::Config, envelope, fds)
+        let sent = frame::send(&self.socket, Kind::Config, envelope, fds);
+        self.heard(sent)
     }
 
     /// Sends a batch without waiting for it. What an earlier batch has failed with may be reported instead.
@@ -91,7 +92,8 @@ impl RpcClient {
             return Ok(());
         }
         let fds: Vec<_> = batch.fds.iter().map(AsFd::as_fd).collect();
-        self.transmit(kind, &batch.operations, &fds)?;
+        let sent = frame::send_list(&self.socket, kind, &batch.operations, &fds);
+        self.heard(sent)?;
         close_together(batch.fds);
         self.outstanding += usize::from(kind == Kind::Batch);
         Ok(())
@@ -102,7 +104,8 @@ impl RpcClient {
     /// # Errors
     /// stage2's own where it has given up.
     pub fn finish(&mut self) -> Result<()> {
-        self.transmit(Kind::Finish, &(), &[])?;
+        let sent = frame::send(&self.socket, Kind::Finish, &(), &[]);
+        self.heard(sent)?;
         self.outstanding += 1;
         Ok(())
     }
@@ -238,8 +241,9 @@ impl RpcClient {
         std::mem::take(&mut self.warnings)
     }
 
-    fn transmit(&mut self, kind: Kind, body: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
-        let Err(error) = frame::send(&self.socket, kind, body, fds) else { return Ok(()) };
+    /// Where a message could not be sent: what stage2 may have said of it.
+    fn heard(&mut self, sent: Result<()>) -> Result<()> {
+        let Err(error) = sent else { return Ok(()) };
         // Only of a stage2 that has gone there is something to be heard: one that lives waits for this message.
         if !is_hang_up(&error) {
             return Err(error);

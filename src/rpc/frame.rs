@@ -1,18 +1,18 @@
-//! One message: a fixed header, a JSON body, descriptors beside it.
+//! One message: a fixed header, a body, descriptors beside it. Bodies are JSON, but for lists of operations: most of what is
+//! said, by and to the same binary, in Postcard's form.
 
 use crate::sys::{self, Errno, On, socket};
 use anyhow::{Result, bail};
 use serde::Serialize;
-use serde::de::{DeserializeOwned, Deserializer as _, SeqAccess, Visitor};
-use std::cell::RefCell;
-use std::fmt;
+use serde::de::DeserializeOwned;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Mutex;
 
 /// Raised whenever a message changes its meaning: both ends are the same binary, so they never have to negotiate.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER: usize = 8;
 /// Bodies up to this size travel in the message; larger ones as a memfd, because a socket's buffer is limited.
 const INLINE: usize = 64 * 1024;
@@ -67,40 +67,21 @@ impl Frame {
 ///
 /// # Errors
 /// What `act` failed with; where the body is no list of such elements, which may be seen only after the first of them.
-pub fn each<T: DeserializeOwned>(kind: Kind, body: &[u8], act: impl FnMut(T) -> Result<()>) -> Result<()> {
-    let mut outcome = Ok(());
-    let mut list = serde_json::Deserializer::from_slice(body);
-    let read =
-        list.deserialize_seq(Each { act, outcome: &mut outcome, element: PhantomData }).and_then(|()| list.end());
-    // Where it was ended, the rest has not been read.
-    outcome.and_then(|()| read.map_err(|error| malformed(kind, &error)))
+pub fn each<T: DeserializeOwned>(kind: Kind, body: &[u8], mut act: impl FnMut(T) -> Result<()>) -> Result<()> {
+    let (count, mut rest) = postcard::take_from_bytes::<usize>(body).map_err(|error| malformed(kind, &error))?;
+    for _ in 0..count {
+        let element;
+        (element, rest) = postcard::take_from_bytes(rest).map_err(|error| malformed(kind, &error))?;
+        act(element)?;
+    }
+    if !rest.is_empty() {
+        return Err(malformed(kind, &"trailing bytes"));
+    }
+    Ok(())
 }
 
-fn malformed(kind: Kind, error: &serde_json::Error) -> anyhow::Error {
+fn malformed(kind: Kind, error: &dyn Display) -> anyhow::Error {
     anyhow::anyhow!("rtx received a malformed {kind:?} message: {error}")
-}
-
-struct Each<'a, T, F> {
-    act: F,
-    outcome: &'a mut Result<()>,
-    element: PhantomData<T>,
-}
-
-impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<()>> Visitor<'de> for Each<'_, T, F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        while self.outcome.is_ok()
-            && let Some(element) = list.next_element()?
-        {
-            *self.outcome = (self.act)(element);
-        }
-        Ok(())
-    }
 }
 
 /// Sends one frame.
@@ -108,14 +89,25 @@ impl<'de, T: DeserializeOwned, F: FnMut(T) -> Result<()>> Visitor<'de> for Each<
 /// # Errors
 /// `EPIPE` where the peer is gone; `ETOOMANYREFS` or `EINVAL` where there are too many descriptors.
 pub fn send(socket: impl AsFd, kind: Kind, body: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
-    let body = serde_json::to_vec(body)?;
+    send_bytes(socket.as_fd(), kind, &serde_json::to_vec(body)?, fds)
+}
+
+/// Sends a list for [`each`].
+///
+/// # Errors
+/// As [`send`].
+pub fn send_list(socket: impl AsFd, kind: Kind, list: &[impl Serialize], fds: &[BorrowedFd]) -> Result<()> {
+    send_bytes(socket.as_fd(), kind, &postcard::to_allocvec(list)?, fds)
+}
+
+fn send_bytes(socket: BorrowedFd, kind: Kind, body: &[u8], fds: &[BorrowedFd]) -> Result<()> {
     let mut numbers: Vec<RawFd> = Vec::with_capacity(fds.len() + 1);
-    let memfd = if body.len() > INLINE { Some(in_memory(&body)?) } else { None };
+    let memfd = if body.len() > INLINE { Some(in_memory(body)?) } else { None };
     numbers.extend(memfd.iter().map(AsRawFd::as_raw_fd));
     numbers.extend(fds.iter().map(AsRawFd::as_raw_fd));
     let [low, high] = VERSION.to_le_bytes();
     let header = [b'r', b't', b'x', kind as u8, low, high, u8::from(memfd.is_some()), 0];
-    let inline: &[u8] = if memfd.is_some() { &[] } else { &body };
+    let inline: &[u8] = if memfd.is_some() { &[] } else { body };
     Ok(socket::send(socket, &[&header, inline], &numbers).on("send", format_args!("{kind:?} message"))?)
 }
 
@@ -124,9 +116,13 @@ pub fn send(socket: impl AsFd, kind: Kind, body: &impl Serialize, fds: &[Borrowe
 /// # Errors
 /// Where what arrived is no frame of this version.
 pub fn receive(socket: impl AsFd) -> Result<Option<Frame>> {
-    // One for all messages, of which only what arrives is ever touched.
-    thread_local!(static BUFFER: RefCell<[u8; HEADER + INLINE]> = const { RefCell::new([0; HEADER + INLINE]) });
-    BUFFER.with_borrow_mut(|buffer| receive_into(buffer, socket.as_fd()))
+    // One for all messages, of which only what arrives is ever touched. Not one for each thread: with what a thread has of its
+    // own, the C library would have to map it before anything else.
+    static BUFFER: Mutex<[u8; HEADER + INLINE]> = Mutex::new([0; HEADER + INLINE]);
+    match BUFFER.try_lock() {
+        Ok(mut buffer) => receive_into(&mut *buffer, socket.as_fd()),
+        Err(_) => receive_into(&mut vec![0; HEADER + INLINE], socket.as_fd()),
+    }
 }
 
 fn receive_into(buffer: &mut [u8], socket: BorrowedFd) -> Result<Option<Frame>> {
@@ -198,6 +194,28 @@ mod tests {
             assert_eq!(frame.fds.len(), 1);
             drop(frame);
             assert!(receive(&right).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_list_is_read_one_by_one_up_to_what_fails_or_does_not_belong() {
+        let list = ["one".to_owned(), "two".to_owned()];
+        let whole = postcard::to_allocvec(&list[..]).unwrap();
+        let read = |body: &[u8], act: &dyn Fn(&str) -> Result<()>| {
+            let mut seen = Vec::new();
+            let outcome = each(Kind::Batch, body, |text: String| {
+                act(&text)?;
+                seen.push(text);
+                Ok(())
+            });
+            (seen, outcome.map_err(|error| error.to_string()))
+        };
+        assert_eq!(read(&whole, &|_| Ok(())), (list.to_vec(), Ok(())));
+        let refused = |text: &str| if text == "two" { bail!("refused") } else { Ok(()) };
+        assert_eq!(read(&whole, &refused), (list[..1].to_vec(), Err("refused".to_owned())));
+        for body in [&whole[..whole.len() - 1], &[&whole[..], b"x"].concat()] {
+            let error = read(body, &|_| Ok(())).1.unwrap_err();
+            assert!(error.starts_with("rtx received a malformed Batch message: "), "{error}");
         }
     }
 

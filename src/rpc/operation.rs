@@ -7,14 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Index of a descriptor in the message that carries the operation.
 pub type FdIndex = usize;
 
-/// What most operations leave as it is does not travel: what is written has to be read again.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 /// One step of a container's construction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Operation {
     /// Writes `0` to each cgroup v1 `tasks` file. Since Linux 6.2 the caller's CPU affinity outlives the move into a
     /// cpuset; unless it is to be kept, the process gets what the cpuset has.
@@ -57,8 +51,8 @@ pub enum Operation {
     },
     /// The root file system becomes a mount of its own; what follows is relative to it.
     OpenRoot(RootOperation),
-    Mount(MountOperation),
-    Hierarchies(HierarchiesOperation),
+    Mount(Box<MountOperation>),
+    Hierarchies(Box<HierarchiesOperation>),
     /// A symbolic link in place of a mount (`copy-symlink`); anything else in its place is an error.
     CopySymlink {
         pointer: String,
@@ -96,7 +90,6 @@ pub enum Operation {
     },
     MaskPaths {
         paths: Vec<String>,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         label: Option<String>,
     },
     ReadonlyPaths {
@@ -130,7 +123,6 @@ impl Operation {
 
 /// How the new root becomes `/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub enum EnterRoot {
     Pivot,
     /// `--no-pivot`: for a host whose root is a ramfs, which cannot be pivoted from.
@@ -140,7 +132,6 @@ pub enum EnterRoot {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsoleOperation {
     /// In characters; 0 and 0 leave the size to whoever gets the master.
     pub rows: u16,
@@ -152,7 +143,6 @@ pub struct ConsoleOperation {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RootOperation {
     /// A detached copy of the root file system; absent where smaster may not make one.
     pub tree: Option<FdIndex>,
@@ -168,29 +158,23 @@ pub struct RootOperation {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MountOperation {
     /// Where in config.json this mount was asked for, as a JSON pointer; errors name it.
     pub pointer: String,
     pub destination: String,
     /// A symbolic link at the end of the destination is covered itself.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub nofollow: bool,
     pub source: MountSource,
     /// Of the mount itself.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub attributes: Attributes,
     /// Of the mount and everything below it.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub recursive: Attributes,
     /// `MS_SHARED` and its kin, each with whether it holds for the mounts below as well, in order.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Vec<(u64, bool)>,
 }
 
 /// The hierarchies of cgroup v1 as a host has them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HierarchiesOperation {
     /// The tmpfs that holds them. What it says of the mounts below and of propagation holds for each hierarchy as well.
     pub mount: MountOperation,
@@ -200,20 +184,16 @@ pub struct HierarchiesOperation {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HierarchyOperation {
     pub name: String,
     pub source: MountSource,
     /// What the tree does not have yet.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub attributes: Attributes,
     /// Symbolic links to it: one for each controller where a hierarchy has several.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub aliases: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum MountSource {
     /// A detached tree that smaster has made.
     Tree { fd: FdIndex, directory: bool },
@@ -229,44 +209,32 @@ pub enum MountSource {
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSystem {
     pub kind: String,
-    #[serde(default, skip_serializing_if = "is_default")]
     pub source: Option<String>,
     /// Flags of the superblock by their fsconfig(2) names.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub flags: Vec<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
     pub data: Vec<(String, Option<String>)>,
     /// Copies what the destination held into the new file system (`tmpcopyup`).
-    #[serde(default, skip_serializing_if = "is_default")]
     pub copy_up: bool,
     /// SELinux label of its root, for a file system that takes no `context`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeviceOperation {
     /// Where in config.json, or empty for a default device.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub pointer: String,
     pub path: String,
     /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO` with the permission bits.
     pub mode: u32,
     pub major: u32,
     pub minor: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
     pub uid: u32,
-    #[serde(default, skip_serializing_if = "is_default")]
     pub gid: u32,
     /// A detached mount of the host's node, to attach where a node cannot be made: in a user namespace.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub tree: Option<FdIndex>,
     /// The host's path of the node, where smaster may not clone mounts itself.
-    #[serde(default, skip_serializing_if = "is_default")]
     pub host_path: Option<String>,
 }
 

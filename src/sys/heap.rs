@@ -1,5 +1,6 @@
-//! The allocator of the binary: dlmalloc, on pages that the kernel maps before they are touched. A command ends soon and uses
-//! what it gets, and each page fault costs more than the page. Only a container's init, which stays, takes page by page.
+//! The allocator of the binary: dlmalloc, on pages that the kernel maps before they are touched, and before it lists of small
+//! blocks that are free. A command ends soon and uses what it gets, and each page fault costs more than the page. Only a
+//! container's init, which stays, takes page by page.
 
 use dlmalloc::{Allocator, Dlmalloc};
 use std::alloc::{GlobalAlloc, Layout};
@@ -15,17 +16,17 @@ pub fn is_to_stay() {
     STAYS.store(true, Ordering::Relaxed);
 }
 
-/// Whether there may be a thread beside the main one.
-static SHARED: AtomicBool = AtomicBool::new(true);
+/// Whether there is no thread beside the main one.
+static ALONE: AtomicBool = AtomicBool::new(false);
 
 /// For a program of one thread, which calls [`is_shared`] before it makes another.
 pub fn is_alone() {
-    SHARED.store(false, Ordering::Relaxed);
+    ALONE.store(true, Ordering::Relaxed);
 }
 
 /// From here on whoever allocates takes a lock.
 pub fn is_shared() {
-    SHARED.store(true, Ordering::Relaxed);
+    ALONE.store(false, Ordering::Relaxed);
 }
 
 /// Address space that is given back when there is no other.
@@ -106,53 +107,192 @@ unsafe impl Allocator for Pages {
     }
 }
 
+/// Blocks of up to this size are not dlmalloc's, one by one: most are small, wanted for a moment, and wanted again.
+const SMALL: usize = 512;
+/// What the sizes of small blocks are multiples of, and their addresses.
+const STEP: usize = 16;
+/// What small blocks are cut from, in whole: with what dlmalloc adds half a page.
+const PIECE: usize = 2048 - STEP;
+
+struct Blocks {
+    /// For each size of small blocks the first that is free. Each has the address of the next in it.
+    free: [*mut u8; SMALL / STEP],
+    /// The rest of the piece.
+    rest: *mut u8,
+    left: usize,
+    large: Dlmalloc<Pages>,
+}
+
+/// Which of the sizes of small blocks has room for this, if one has.
+#[inline(always)]
+fn small(layout: Layout) -> Option<usize> {
+    let index = layout.size().wrapping_sub(1) / STEP;
+    (index < SMALL / STEP && layout.align() <= STEP).then_some(index)
+}
+
+impl Blocks {
+    const fn new() -> Self {
+        let large = Dlmalloc::new_with_allocator(Pages);
+        Self { free: [null_mut(); SMALL / STEP], rest: null_mut(), left: 0, large }
+    }
+
+    #[inline(always)]
+    unsafe fn alloc(&mut self, layout: Layout) -> *mut u8 {
+        match small(layout) {
+            // SAFETY: as for `GlobalAlloc`.
+            None => unsafe { self.alloc_large(layout) },
+            Some(index) => {
+                let block = self.free[index];
+                if block.is_null() {
+                    return self.cut(index);
+                }
+                // SAFETY: it is free, so that what it begins with is what `dealloc` has put there.
+                self.free[index] = unsafe { block.cast::<*mut u8>().read() };
+                block
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&mut self, block: *mut u8, layout: Layout) {
+        match small(layout) {
+            // SAFETY: as for `GlobalAlloc`; what had this layout has come from there.
+            None => unsafe { self.dealloc_large(block, layout) },
+            Some(index) => {
+                // SAFETY: the block is nobody's any more, and has room for an address.
+                unsafe { block.cast::<*mut u8>().write(self.free[index]) };
+                self.free[index] = block;
+            }
+        }
+    }
+
+    /// A small block that nobody has had.
+    #[inline(never)]
+    fn cut(&mut self, index: usize) -> *mut u8 {
+        let size = (index + 1) * STEP;
+        if self.left < size {
+            // SAFETY: neither is zero, and the alignment is a power of two.
+            let piece = unsafe { self.large.malloc(PIECE, STEP) };
+            if piece.is_null() {
+                return piece;
+            }
+            if self.left > 0 {
+                // SAFETY: the rest is free, and as large as blocks of this layout are.
+                unsafe { self.dealloc(self.rest, Layout::from_size_align_unchecked(self.left, STEP)) };
+            }
+            (self.rest, self.left) = (piece, PIECE);
+        }
+        let block = self.rest;
+        self.left -= size;
+        self.rest = block.wrapping_add(size);
+        block
+    }
+
+    #[inline(never)]
+    unsafe fn alloc_large(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: as for `GlobalAlloc`.
+        unsafe { self.large.malloc(layout.size(), layout.align()) }
+    }
+
+    #[inline(never)]
+    unsafe fn dealloc_large(&mut self, block: *mut u8, layout: Layout) {
+        // SAFETY: as for `GlobalAlloc`.
+        unsafe { self.large.free(block, layout.size(), layout.align()) }
+    }
+
+    unsafe fn alloc_zeroed(&mut self, layout: Layout) -> *mut u8 {
+        if small(layout).is_none() {
+            // SAFETY: as for `GlobalAlloc`.
+            return unsafe { self.large.calloc(layout.size(), layout.align()) };
+        }
+        // SAFETY: as for `GlobalAlloc`; the block is as large.
+        unsafe {
+            let block = self.alloc(layout);
+            if !block.is_null() {
+                block.write_bytes(0, layout.size());
+            }
+            block
+        }
+    }
+
+    unsafe fn realloc(&mut self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the alignment is that of a layout.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        match (small(layout), small(wanted)) {
+            // SAFETY: as for `GlobalAlloc`.
+            (None, None) => unsafe { self.large.realloc(block, layout.size(), layout.align(), size) },
+            (before, after) if before == after => block,
+            // SAFETY: both have room for the smaller of the two sizes, and the new one is nobody else's.
+            _ => unsafe {
+                let moved = self.alloc(wanted);
+                if !moved.is_null() {
+                    moved.copy_from_nonoverlapping(block, layout.size().min(size));
+                    self.dealloc(block, layout);
+                }
+                moved
+            },
+        }
+    }
+}
+
 /// To be the `#[global_allocator]`.
 pub struct Heap {
-    blocks: UnsafeCell<Dlmalloc<Pages>>,
+    blocks: UnsafeCell<Blocks>,
     lock: Mutex<()>,
 }
 
 impl Heap {
     #[allow(clippy::new_without_default, reason = "a static needs a constant")]
     pub const fn new() -> Self {
-        Self { blocks: UnsafeCell::new(Dlmalloc::new_with_allocator(Pages)), lock: Mutex::new(()) }
+        Self { blocks: UnsafeCell::new(Blocks::new()), lock: Mutex::new(()) }
     }
 
     /// A lock that nobody else can want is not taken: with it an allocation takes twice as long.
-    fn with<T>(&self, work: impl FnOnce(&mut Dlmalloc<Pages>) -> T) -> T {
-        let is_shared = SHARED.load(Ordering::Relaxed);
-        let _guard = is_shared.then(|| self.lock.lock().unwrap_or_else(PoisonError::into_inner));
-        // SAFETY: this thread has the lock, or is the only one until it returns from here. Nothing in `work` allocates.
+    #[inline(always)]
+    fn with<T>(&self, work: impl FnOnce(&mut Blocks) -> T) -> T {
+        if !ALONE.load(Ordering::Relaxed) {
+            return self.with_lock(work);
+        }
+        // SAFETY: this thread is the only one until it returns from here. Nothing in `work` allocates.
+        work(unsafe { &mut *self.blocks.get() })
+    }
+
+    #[inline(never)]
+    fn with_lock<T>(&self, work: impl FnOnce(&mut Blocks) -> T) -> T {
+        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: this thread has the lock. Nothing in `work` allocates.
         work(unsafe { &mut *self.blocks.get() })
     }
 }
 
 // Never inline: copies of it at every place that allocates would add half a megabyte to the binary, and more than one to what a
 // command maps of it.
-// SAFETY: dlmalloc has the contract of this trait, and is used by one thread at a time.
+// SAFETY: a block is nobody else's until it is given back, and has the size and the alignment that were asked for: what is not
+// small is dlmalloc's, which has the contract of this trait, and it is the layout that says which of the two has a block. Both
+// are used by one thread at a time.
 unsafe impl GlobalAlloc for Heap {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for the trait.
-        self.with(|blocks| unsafe { blocks.malloc(layout.size(), layout.align()) })
+        self.with(|blocks| unsafe { blocks.alloc(layout) })
     }
 
     #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: as for the trait.
-        self.with(|blocks| unsafe { blocks.free(block, layout.size(), layout.align()) })
+        self.with(|blocks| unsafe { blocks.dealloc(block, layout) })
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for the trait.
-        self.with(|blocks| unsafe { blocks.calloc(layout.size(), layout.align()) })
+        self.with(|blocks| unsafe { blocks.alloc_zeroed(layout) })
     }
 
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: as for the trait.
-        self.with(|blocks| unsafe { blocks.realloc(block, layout.size(), layout.align(), size) })
+        self.with(|blocks| unsafe { blocks.realloc(block, layout, size) })
     }
 }
 

@@ -38,9 +38,8 @@ pub(super) fn check(report: &mut Report, config: &Value) {
     for (index, mount) in list(config, "mounts").iter().enumerate() {
         let at = At(index);
         check_destination(report, mount, at);
-        let options: Vec<String> =
-            list(mount, "options").iter().filter_map(|option| option.as_str().map(str::to_owned)).collect();
-        let parsed = mount_options::parse(&options);
+        let options: Vec<&str> = list(mount, "options").iter().filter_map(|option| option.as_str()).collect();
+        let parsed = mount_options::parse(options.iter().copied());
         check_type(report, mount, &parsed, at);
         check_options(report, mount, &options, &parsed, at);
         check_links(report, &parsed, at);
@@ -169,8 +168,8 @@ fn is_propagation_only(mount: &Value, options: &MountOptions) -> bool {
     !options.propagation.is_empty() && options.propagation.len() == list(mount, "options").len()
 }
 
-fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed: &MountOptions, at: At) {
-    let position = |name: &str| options.iter().rposition(|option| option == name);
+fn check_options(report: &mut Report, mount: &Value, options: &[&str], parsed: &MountOptions, at: At) {
+    let position = |name: &str| options.iter().rposition(|option| *option == name);
     for (one, other) in OPPOSITES {
         if let (Some(one_at), Some(other_at)) = (position(one), position(other)) {
             let later = one_at.max(other_at);
@@ -197,7 +196,7 @@ fn check_options(report: &mut Report, mount: &Value, options: &[String], parsed:
     if parsed.tmpcopyup && text(mount, "type") != Some("tmpfs") {
         report.warning(format!("{at}/options"), "tmpcopyup does something only on a tmpfs", "remove it");
     }
-    if options.iter().any(String::is_empty) && present(mount, "options").is_some() {
+    if options.contains(&"") && present(mount, "options").is_some() {
         report.warning(format!("{at}/options"), "an empty option is ignored", "remove it");
     }
 }

@@ -132,7 +132,7 @@ fn refuse(refused: &[String]) -> Result<()> {
 
 /// What only rtx's own mounts can: maps for the ids of a mount, and crun's options for symbolic links.
 fn own_mounts(mount: &Mount) -> Option<&'static str> {
-    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+    let options = mount_options::parse(mount.options().iter().flatten().map(String::as_str));
     let maps = mount.uid_mappings().iter().chain(mount.gid_mappings()).any(|maps| !maps.is_empty());
     let links = options.copy_symlink || options.src_nofollow || options.dest_nofollow;
     match (maps || options.idmap.is_some(), links) {

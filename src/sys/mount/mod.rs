@@ -250,19 +250,10 @@ pub fn attach_at_path(tree: impl AsFd, path: &CStr) -> nix::Result<()> {
 /// What [`set_attributes`] changes: `MOUNT_ATTR_*` bits to set and to clear, and a propagation type (`MS_SHARED` and
 /// its kin, 0 for none).
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub struct Attributes {
-    #[serde(skip_serializing_if = "is_none")]
     pub set: u64,
-    #[serde(skip_serializing_if = "is_none")]
     pub clear: u64,
-    #[serde(skip_serializing_if = "is_none")]
     pub propagation: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_none(bits: &u64) -> bool {
-    *bits == 0
 }
 
 impl From<Attributes> for MountAttr {

@@ -40,7 +40,7 @@ pub struct Surroundings<'a> {
 
 impl Plan {
     fn operation(&self, source: MountSource) -> Operation {
-        Operation::Mount(self.mount_operation(source))
+        Operation::Mount(Box::new(self.mount_operation(source)))
     }
 
     fn attributes(&self) -> Attributes {
@@ -190,7 +190,7 @@ impl Plan {
         let shown: Vec<_> = around.cgroups.iter().filter(|cgroup| !cgroup.controllers.is_empty()).collect();
         make_room(shown.len(), batch, rpc)?;
         let hierarchies = shown.iter().map(|cgroup| self.hierarchy(cgroup, batch, around)).collect::<Result<_>>()?;
-        batch.push(Operation::Hierarchies(HierarchiesOperation { mount, hierarchies, readonly }));
+        batch.push(Operation::Hierarchies(Box::new(HierarchiesOperation { mount, hierarchies, readonly })));
         Ok(())
     }
 

@@ -78,18 +78,17 @@ pub const NOTIFY: &str = "run/notify";
 
 /// The directory of the container's socket for sd_notify(3), where it looks for it.
 pub fn notify_directory(source: PathBuf) -> Plan {
-    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned);
     Plan {
         pointer: "NOTIFY_SOCKET".into(),
         destination: NOTIFY.into(),
         kind: Kind::Bind(Source { recursive: false, ..Source::plain(&source) }),
-        options: mount_options::parse(&options),
+        options: mount_options::parse(["bind", "nosuid", "noexec", "nodev", "ro"]),
         label: None,
     }
 }
 
 fn plan_one(index: usize, mount: &Mount, places: Places<'_>, linux: &Linux) -> Result<Plan> {
-    let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
+    let options = mount_options::parse(mount.options().iter().flatten().map(String::as_str));
     let kind = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().clone();
     let kind = if options.remount {
