@@ -235,16 +235,15 @@ pub fn update_schemata(container: &mut Container, rdt: &LinuxIntelRdt) -> Result
 ///
 /// # Errors
 /// What could not be removed, by name.
-pub fn remove_groups(container: &Container) -> Result<()> {
-    let EngineState { cgroup, resctrl, .. } = engine_state(container)?;
-    let removed = match cgroup {
+pub fn remove_groups(container: &Container, state: &EngineState) -> Result<()> {
+    let removed = match &state.cgroup {
         Some(placement) if container.record.init.is_some() => placement.open().remove(|_| true),
         Some(placement) => {
             placement.open().remove(|place| placement.unit().is_none() && !placement.found.contains(&place.directory()))
         }
         None => Ok(()),
     };
-    removed.and(resctrl.map_or(Ok(()), |groups| groups.remove()))
+    removed.and(state.resctrl.as_ref().map_or(Ok(()), |groups| groups.remove()))
 }
 
 /// Moves this process, which is about to be smaster, into a cgroup of its own where that can be had.
@@ -264,21 +263,16 @@ pub fn remove_leaf(container: &Container) -> Result<()> {
 /// Unmounts what a container without a mount namespace has on the host.
 ///
 /// # Errors
-/// The kernel's; where the record is damaged.
-pub fn unmount_host_root(container: &Container) -> Result<()> {
-    engine_state(container)?.host_root.map_or(Ok(()), |root| root.unmount())
+/// The kernel's.
+pub fn unmount_host_root(state: &EngineState) -> Result<()> {
+    state.host_root.as_ref().map_or(Ok(()), |root| root.unmount())
 }
 
 /// Gives network devices that have come back their names again.
-///
-/// # Errors
-/// Where the record is damaged.
-pub fn rename_net_devices(container: &Container) -> Result<()> {
-    let returning = engine_state(container)?.net_devices;
-    if !returning.is_empty() {
-        network::rename_returned(&returning);
+pub fn rename_net_devices(state: &EngineState) {
+    if !state.net_devices.is_empty() {
+        network::rename_returned(&state.net_devices);
     }
-    Ok(())
 }
 
 /// Waits for the container's init, which a stage2 became.

@@ -26,7 +26,8 @@ pub fn normalise(config: &mut Value) {
     let zero_is_none = !has_limits_of_zero(config);
     if let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) {
         fit_linux(linux);
-        if let Some(limit) = linux.get_mut("resources").and_then(|resources| resources.pointer_mut("/pids/limit"))
+        if let Some(limit) =
+            linux.get_mut("resources").and_then(|resources| resources.get_mut("pids")?.get_mut("limit"))
             && zero_is_none
             && limit.as_i64() == Some(0)
         {

@@ -32,8 +32,9 @@ pub(super) fn check(report: &mut Report, process: &Value, at: &str) {
 
 /// sched_setattr(2), EPERM: a thread with a deadline may run on every processor.
 pub(super) fn check_deadline_and_cpus(report: &mut Report, spec: &Value) {
-    let deadline = spec.pointer("/process/scheduler/policy").is_some_and(|policy| policy == "SCHED_DEADLINE");
-    let cpus = spec.pointer("/linux/resources/cpu/cpus").and_then(Value::as_str).is_some_and(|cpus| !cpus.is_empty());
+    let at = |path: &[&str]| path.iter().try_fold(spec, |value, name| value.get(name)).and_then(Value::as_str);
+    let deadline = at(&["process", "scheduler", "policy"]) == Some("SCHED_DEADLINE");
+    let cpus = at(&["linux", "resources", "cpu", "cpus"]).is_some_and(|cpus| !cpus.is_empty());
     if deadline && cpus {
         report.error(
             "/process/scheduler/policy",

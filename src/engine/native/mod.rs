@@ -101,7 +101,7 @@ impl EngineOperations for NativeEngine {
                     None => Ok(()),
                 }
             }
-            Outcome::Deleted { container, .. } => live::remove_groups(container),
+            Outcome::Deleted { container, .. } => live::remove_groups(container, &live::engine_state(container)?),
         }
     }
 

@@ -109,9 +109,11 @@ impl EngineOperations for OciEngine {
                 })
             }
             Outcome::Deleted { container, .. } => {
-                live::remove_groups(container)?;
-                live::unmount_host_root(container)?;
-                live::rename_net_devices(container)
+                let state = live::engine_state(container)?;
+                live::remove_groups(container, &state)?;
+                live::unmount_host_root(&state)?;
+                live::rename_net_devices(&state);
+                Ok(())
             }
         }
     }

@@ -190,8 +190,17 @@ fn line(rule: &Rule) -> String {
         Some(Kind::Block) => 'b',
         Some(Kind::Character) => 'c',
     };
-    let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-    format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.letters())
+    let mut line = String::with_capacity("c 1048575:1048575 rwm".len());
+    line.extend([kind, ' ']);
+    for (number, end) in [(rule.major, ':'), (rule.minor, ' ')] {
+        match number {
+            Some(number) => line.push_str(&number.to_string()),
+            None => line.push('*'),
+        }
+        line.push(end);
+    }
+    line.push_str(&rule.letters());
+    line
 }
 
 const LOAD_WORD: u8 = 0x61;
