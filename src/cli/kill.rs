@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use nix::sys::signal::Signal;
 use std::str::FromStr;
 
+#[inline(never)]
 pub fn kill(context: &Context, args: KillArgs) -> Result<i32> {
     let signal = parse(&args.signal)?;
     match args.timeout {

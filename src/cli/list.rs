@@ -17,6 +17,7 @@ const HEADINGS: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"
 const MIN_WIDTH: usize = 12;
 const PADDING: usize = 3;
 
+#[inline(never)]
 pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
     let listing = Listing::read(&context.root)?;
     let text = match (args.quiet, args.format) {

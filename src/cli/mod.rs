@@ -193,6 +193,8 @@ fn describe(command: &Command) -> (String, i32) {
     (text, 1)
 }
 
+// None of these is inlined: each would have the room for the others between its stack and that of `main`, a page fault for
+// every page.
 fn dispatch(context: &Context, command: Command) -> Result<i32> {
     match command {
         Command::Create(args) => {

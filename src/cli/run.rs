@@ -29,6 +29,7 @@ pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
     Ok(ended.status.code())
 }
 
+#[inline(never)]
 fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stage1::Prepared) -> Result<i32> {
     let id = prepared.launch.id.clone();
     let notify_socket = prepared.launch.options.notify_socket.clone();

@@ -49,6 +49,7 @@ impl<'a> Shown<'a> {
     }
 }
 
+#[inline(never)]
 pub fn state(context: &Context, args: IdArgs) -> Result<i32> {
     let live = Live::open(&context.root, &args.id)?;
     let status = live.status()?;

@@ -73,6 +73,7 @@ pub fn check_flags(flags: &SuperviseArgs) -> Result<()> {
 ///
 /// # Errors
 /// Whatever failed; nothing of the container is left then.
+#[inline(never)]
 pub fn launch(context: &Context, args: &LaunchArgs, start: bool) -> Result<i32> {
     let prepared = launch::prepare(context, args, Mode::Supervised)?;
     let settings = settings(context, &args.supervise, prepared.launch.bundle.spec.annotations().as_ref())?;

@@ -73,6 +73,7 @@ pub struct Ended {
 ///
 /// # Errors
 /// Whatever failed; the container is removed then as well.
+#[inline(never)]
 pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
     let terminal = match prepared.launch.oci_config.process.terminal {
         true => Some(Terminal::find()?),

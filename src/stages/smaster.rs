@@ -54,6 +54,7 @@ pub type Announce<'a> = &'a mut dyn FnMut(Announced<'_>) -> Result<()>;
 ///
 /// # Errors
 /// Whatever failed first.
+#[inline(never)]
 pub fn create(prepared: Prepared, announce: Option<Announce<'_>>) -> Result<Created> {
     let _mark = trace::span("smaster: create");
     let Prepared { launch, .. } = &prepared;

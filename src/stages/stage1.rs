@@ -28,7 +28,8 @@ pub struct Request<'a> {
 
 /// A container that is ready to be made.
 pub struct Prepared {
-    pub launch: LaunchConfig,
+    /// Apart, because it is large, and handed from one to the next.
+    pub launch: Box<LaunchConfig>,
     pub engine: Box<dyn EngineOperations>,
 }
 
@@ -65,7 +66,7 @@ pub(super) fn decide(id: String, bundle: Bundle, request: Request<'_>) -> Result
     options.allow_unconfined |= request.config.allow_unconfined;
     check_terminal(&bundle, &options)?;
     let warnings = bundle.warnings.clone();
-    let mut launch = LaunchConfig {
+    let mut launch = Box::new(LaunchConfig {
         id,
         bundle,
         options,
@@ -75,7 +76,7 @@ pub(super) fn decide(id: String, bundle: Bundle, request: Request<'_>) -> Result
         root: request.root,
         engine_state: None,
         warnings,
-    };
+    });
     let mut engine = (provider.make)();
     let _mark = trace::span("prepare_config");
     engine.prepare_config(&mut launch)?;
