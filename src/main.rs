@@ -3,6 +3,9 @@
 
 use std::ffi::OsString;
 
+#[cfg(target_env = "musl")]
+#[path = "sys/clock.rs"]
+mod clock;
 #[cfg(all(target_arch = "x86_64", any(test, target_env = "musl")))]
 #[path = "sys/copy.rs"]
 mod copy;

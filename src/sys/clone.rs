@@ -19,7 +19,7 @@ const CLONE_VM: u64 = 0x100;
 const CLONE_PARENT: u64 = 0x8000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-const STACK: usize = 64 * 1024;
+const STACK: usize = 16 * 1024;
 
 /// `struct clone_args` of clone3(2).
 #[repr(C, align(8))]

@@ -8,6 +8,8 @@ pub mod available;
 pub mod bpf;
 pub mod caps;
 pub mod classic;
+#[cfg(test)]
+mod clock;
 pub mod clone;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod copy;

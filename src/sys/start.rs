@@ -34,6 +34,17 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     std::process::exit(rtx::sys::stack::with_room(run))
 }
 
+/// What musl calls before `main` and at the end in place of its own, which do nothing either, and lie behind everything else: the
+/// linker is told so by contrib/build/rustc-static.
+#[cfg(target_env = "musl")]
+mod nothing {
+    #[unsafe(no_mangle)]
+    extern "C" fn __wrap__init() {}
+
+    #[unsafe(no_mangle)]
+    extern "C" fn __wrap__fini() {}
+}
+
 extern "C" fn run() -> i32 {
     crate::run(ARGUMENTS.get().cloned().unwrap_or_default())
 }
