@@ -45,7 +45,19 @@ fn read_any(path: &Path, is_stream: bool) -> Result<Vec<u8>> {
     if metadata.is_dir() || !is_stream && !metadata.is_file() {
         bail!("{name} is no regular file: put the document there as one");
     }
-    read_from(file, metadata.len(), name)
+    if !metadata.is_file() {
+        return read_from(file, metadata.len(), name);
+    }
+    check_size(metadata.len(), &name)?;
+    let bytes = fd::read_sized(&file, metadata.len() as usize, LARGEST as usize).on("read", &name)?;
+    check_size(bytes.len() as u64, name).map(|()| bytes)
+}
+
+fn check_size(size: u64, name: impl fmt::Display) -> Result<()> {
+    if size > LARGEST {
+        bail!("{name} is larger than {} MiB, which no configuration has to be: make it smaller", LARGEST >> 20);
+    }
+    Ok(())
 }
 
 /// Reads the rest of a stream of which `expected` bytes are likely.
@@ -53,14 +65,10 @@ fn read_any(path: &Path, is_stream: bool) -> Result<Vec<u8>> {
 /// # Errors
 /// Where it is too long; the kernel's.
 pub fn read_from(stream: impl Read, expected: u64, name: impl fmt::Display) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(expected.min(LARGEST) as usize + 1);
-    if expected <= LARGEST {
-        stream.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| errno_of(&error)).on("read", &name)?;
-    }
-    if expected > LARGEST || bytes.len() as u64 > LARGEST {
-        bail!("{name} is larger than {} MiB, which no configuration has to be: make it smaller", LARGEST >> 20);
-    }
-    Ok(bytes)
+    check_size(expected, &name)?;
+    let mut bytes = Vec::with_capacity(expected as usize + 1);
+    stream.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| errno_of(&error)).on("read", &name)?;
+    check_size(bytes.len() as u64, name).map(|()| bytes)
 }
 
 /// Takes a document apart. An object that has a key twice is refused: which of the two holds, and whether they are

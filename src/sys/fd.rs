@@ -46,6 +46,28 @@ fn read_until(fd: impl AsFd, is_enough: impl Fn(&[u8], usize) -> bool) -> nix::R
     }
 }
 
+/// Reads a regular file of which `size` bytes are expected, and no more than `limit` and one. A read that comes to the
+/// expected end, and had room for more, has come to the end.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_sized(file: impl AsFd, size: usize, limit: usize) -> nix::Result<Vec<u8>> {
+    let mut bytes = vec![0; size.min(limit) + 1];
+    let mut length = 0;
+    loop {
+        let count = super::retry(|| nix::unistd::read(&file, &mut bytes[length..]))?;
+        length += count;
+        if count == 0 || length > limit || (length == size && length < bytes.len()) {
+            break;
+        }
+        if length == bytes.len() {
+            bytes.resize(length + PORTION.min(limit + 1 - length), 0);
+        }
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
 /// Reads a file to its end.
 ///
 /// # Errors

@@ -4,14 +4,12 @@ use super::sysctl::write_proc;
 use crate::config::envelope::{ProcessPlan, SchedulerPlan};
 use crate::sys::caps::{self, CAP_SYS_ADMIN};
 use crate::sys::sched::{self, SchedulerAttributes};
-use crate::sys::{self, Errno, On, describe, errno_of, fd, process};
+use crate::sys::{self, Errno, On, describe, fd, process};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{AccessFlags, Gid, Uid, faccessat};
 use std::collections::{BTreeMap, btree_map::Entry};
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -294,8 +292,7 @@ pub fn set_home(env: &mut Vec<String>, uid: u32) -> Result<()> {
 }
 
 /// As much of it as is read: an image could have made it as long as it likes.
-const PASSWD_MAX: u64 = 16 << 20;
-const PASSWD_USUAL: i64 = 16 << 10;
+const PASSWD_MAX: usize = 16 << 20;
 
 fn home_of(passwd: &Path, uid: u32) -> Result<Option<String>> {
     let bytes = match read_passwd(passwd) {
@@ -325,14 +322,12 @@ fn home_of(passwd: &Path, uid: u32) -> Result<Option<String>> {
 
 fn read_passwd(passwd: &Path) -> nix::Result<Vec<u8>> {
     // The image may have a pipe there, which would be waited for, or a device that has no end.
-    let file: File = fd::open(passwd, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?.into();
+    let file = fd::open(passwd, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
     let stat = fstat(&file)?;
-    // With room for the end of the file as well, so that one call reads it.
-    let mut bytes = Vec::with_capacity(stat.st_size.clamp(0, PASSWD_USUAL) as usize + 32);
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG {
-        file.take(PASSWD_MAX).read_to_end(&mut bytes).map_err(|error| errno_of(&error))?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Ok(Vec::new());
     }
-    Ok(bytes)
+    fd::read_sized(&file, stat.st_size as usize, PASSWD_MAX)
 }
 
 fn rlimit_name(resource: u32) -> String {
