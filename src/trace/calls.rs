@@ -113,9 +113,15 @@ fn open(event: &str) -> Result<Vec<Sampler>, String> {
     Ok(samplers)
 }
 
-/// Whether it switches a recording on or off (`PERF_EVENT_IOC_ENABLE`, `PERF_EVENT_IOC_DISABLE`).
+/// Whether it is one of the recording's own: it is switched on or off (`PERF_EVENT_IOC_ENABLE`, `PERF_EVENT_IOC_DISABLE`), or
+/// asks when a step begins or ends.
 fn is_own(call: &Call) -> bool {
-    call.number == libc::SYS_ioctl && matches!(call.arguments[1], 0x2400 | 0x2401)
+    let (first, second) = (call.arguments[0], call.arguments[1]);
+    match call.number {
+        libc::SYS_ioctl => matches!(second, 0x2400 | 0x2401),
+        libc::SYS_clock_gettime => first == libc::CLOCK_MONOTONIC as u64,
+        _ => false,
+    }
 }
 
 /// One entry or return, as the kernel wrote it.

@@ -77,6 +77,9 @@ fn of_a_run_as_a_trace_and_as_a_picture() {
         let there = trace.names("syscall");
         let sleeps = ["nanosleep", "clock_nanosleep"];
         assert!(!there.iter().any(|name| sleeps.contains(name)), "the container's program is in it: {there:?}");
+        // When the container was created.
+        let clocks = there.iter().filter(|name| **name == "clock_gettime").count();
+        assert!(clocks <= 1, "the recording's own calls are in it: {clocks} looks at the clock");
     }
     let picture = fs::read_to_string(picture).expect("a picture");
     for part in ["<svg ", "stage1 and smaster", "stage2 (pid ", "Mount proc", "</svg>"] {
