@@ -11,9 +11,9 @@ pub fn create(context: &Context, args: CreateArgs) -> Result<i32> {
     }
     let prepared = launch::prepare(context, &args.launch, Mode::Handover)?;
     let id = prepared.launch.id.clone();
-    let mut created = smaster::create(prepared, None)?;
+    let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);
-    if let Err(error) = launch::announce(&args.launch, created.announced()) {
+    if let Err(error) = launch::announce(&args.launch, &created) {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);
         let _ = deletion::destroy(container, engine);

@@ -4,7 +4,7 @@ use super::announce::Announcement;
 use super::launch_args::LaunchArgs;
 use super::{Context, inherited, output};
 use crate::stages::Mode;
-use crate::stages::smaster::Announced;
+use crate::stages::smaster::Created;
 use crate::stages::stage1::{self, Prepared, Request};
 use crate::sys::On;
 use anyhow::{Context as _, Result};
@@ -44,19 +44,19 @@ pub fn prepare(context: &Context, args: &LaunchArgs, mode: Mode) -> Result<Prepa
 ///
 /// # Errors
 /// Where a socket or the pid file cannot be written to.
-pub fn announce(args: &LaunchArgs, created: Announced<'_>) -> Result<()> {
+pub fn announce(args: &LaunchArgs, created: &Created) -> Result<()> {
     let announcement = Announcement {
         console_socket: args.console_socket.as_deref(),
         pidfd_socket: args.pidfd_socket.as_deref(),
         pid_file: args.pid_file.as_deref(),
     };
-    if let Some(init) = created.stage2 {
-        return announcement.send(Some((init.pid, &init.pidfd)), created.console);
+    if let Some(stage2) = &created.stage2 {
+        return announcement.send(Some((stage2.init.pid, &stage2.init.pidfd)), created.console.as_ref());
     }
     // An engine that makes its processes itself, or has none.
-    match &created.record.init {
+    match &created.container.record.init {
         Some(init) => {
-            let pidfd = init.open().on("open", format_args!("init of {}", created.record.id))?;
+            let pidfd = init.open().on("open", format_args!("init of {}", created.container.record.id))?;
             announcement.send(Some((init.pid, &pidfd)), None)
         }
         None => announcement.send(None, None),

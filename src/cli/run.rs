@@ -3,8 +3,7 @@
 use super::args::RunArgs;
 use super::{Context, launch, supervise};
 use crate::stages::foreground::{self, RunOptions};
-use crate::stages::smaster::{self, Announced};
-use crate::stages::{Mode, deletion, lifecycle};
+use crate::stages::{Mode, deletion, lifecycle, smaster};
 use anyhow::Result;
 
 pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
@@ -20,9 +19,12 @@ pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
     if args.detach {
         return run_detached(context, &args, prepared);
     }
-    let mut announce = |created: Announced<'_>| launch::announce(&args.launch, created);
-    let warn = |warnings: &[String]| context.warn(warnings);
-    let options = RunOptions { no_subreaper: args.no_subreaper, keep: args.keep, announce: &mut announce, warn: &warn };
+    prepared.launch.options.announced_later = true;
+    let mut created = |created: &smaster::Created| {
+        context.warn(&created.warnings);
+        launch::announce(&args.launch, created)
+    };
+    let options = RunOptions { no_subreaper: args.no_subreaper, keep: args.keep, created: &mut created };
     let what = format!("rtx run {}", prepared.launch.id);
     let ended = foreground::run(prepared, options)?;
     super::report::warn(&what, &ended.failed_hooks);
@@ -30,21 +32,19 @@ pub fn run(context: &Context, args: RunArgs) -> Result<i32> {
 }
 
 #[inline(never)]
-fn run_detached(context: &Context, args: &RunArgs, prepared: crate::stages::stage1::Prepared) -> Result<i32> {
+fn run_detached(context: &Context, args: &RunArgs, mut prepared: crate::stages::stage1::Prepared) -> Result<i32> {
+    prepared.launch.options.announced_later = args.launch.id.is_some();
     let id = prepared.launch.id.clone();
     let notify_socket = prepared.launch.options.notify_socket.clone();
-    let mut announce = |created: Announced<'_>| {
-        launch::announce(&args.launch, created)?;
-        // Before the payload can write to the same stream.
-        if args.launch.id.is_none() { launch::print_id(&id) } else { Ok(()) }
-    };
-    let mut created = smaster::create(prepared, Some(&mut announce))?;
+    let mut created = smaster::create(prepared)?;
     context.warn(&created.warnings);
-    let announced = if created.has_begun() { Ok(()) } else { announce(created.announced()) };
-    let started = announced.and_then(|()| {
-        let smaster::Created { container, engine, stage2, .. } = &mut created;
-        lifecycle::start_and_notify(container, &mut **engine, stage2.as_mut(), notify_socket.as_deref())
-    });
+    let started = launch::announce(&args.launch, &created)
+        // Before the payload can write to the same stream.
+        .and_then(|()| if args.launch.id.is_none() { launch::print_id(&id) } else { Ok(()) })
+        .and_then(|()| {
+            let smaster::Created { container, engine, stage2, .. } = &mut created;
+            lifecycle::start_and_notify(container, &mut **engine, stage2.as_mut(), notify_socket.as_deref())
+        });
     if let Err(error) = started {
         let smaster::Created { container, engine, stage2, .. } = created;
         drop(stage2);

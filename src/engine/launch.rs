@@ -26,6 +26,8 @@ pub struct LaunchOptions {
     pub attended: bool,
     /// This command starts the container as soon as it is complete, and nobody else does.
     pub started_at_once: bool,
+    /// Whoever is to hear of the container may do so when its program has begun.
+    pub announced_later: bool,
     /// smaster is to be a process of its own, which has the other end of a terminal.
     pub supervised: bool,
     pub no_pivot: bool,

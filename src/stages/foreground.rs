@@ -2,7 +2,7 @@
 
 use super::notify::NotifyProxy;
 use super::relay::{Relay, Terminal};
-use super::smaster::{self, Announce, Created};
+use super::smaster::{self, Created};
 use super::stage1::Prepared;
 use super::{deletion, lifecycle};
 use crate::engine::{ExitStatus, InitProcess};
@@ -56,10 +56,8 @@ pub struct RunOptions<'a> {
     pub no_subreaper: bool,
     /// Leaves the container when it has ended.
     pub keep: bool,
-    /// Called before the container is started.
-    pub announce: Announce<'a>,
-    /// What is told of its creation.
-    pub warn: &'a dyn Fn(&[String]),
+    /// Called when the container is created, with init's pid. Its program may have begun, and is ended where this fails.
+    pub created: &'a mut dyn FnMut(&Created) -> Result<()>,
 }
 
 /// A container that has run to its end.
@@ -84,9 +82,8 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
     }
     let signals = Signals::catch()?;
     let notify_socket = prepared.launch.options.notify_socket.clone();
-    let mut created = smaster::create(prepared, Some(&mut *options.announce))?;
-    (options.warn)(&created.warnings);
-    let outcome = started(&mut created, options.announce, terminal, &signals, notify_socket.as_deref());
+    let mut created = smaster::create(prepared)?;
+    let outcome = started(&mut created, options.created, terminal, &signals, notify_socket.as_deref());
     let Created { container, engine, stage2, .. } = created;
     // Init is dead by now, or has to be.
     drop(stage2);
@@ -101,14 +98,12 @@ pub fn run(prepared: Prepared, options: RunOptions<'_>) -> Result<Ended> {
 
 fn started(
     created: &mut Created,
-    announce: Announce<'_>,
+    announce: &mut dyn FnMut(&Created) -> Result<()>,
     terminal: Option<Terminal>,
     signals: &Signals,
     notify_socket: Option<&OsStr>,
 ) -> Result<ExitStatus> {
-    if !created.has_begun() {
-        announce(created.announced())?;
-    }
+    announce(created)?;
     let notify = NotifyProxy::bind(&created.container.state, notify_socket)?;
     created.container.state.unlock();
     let mut relay = relay(created.console.take(), terminal)?;

@@ -4,7 +4,7 @@ use super::spawn::Stage2;
 use super::stage1::Prepared;
 use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::seccomp_listener;
-use crate::engine::{self, Creation, EngineOperations, InitProcess, LaunchConfig, Outcome};
+use crate::engine::{self, Creation, EngineOperations, LaunchConfig, Outcome};
 use crate::state::{AlreadyExists, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{On, heap};
 use crate::trace;
@@ -24,38 +24,14 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
-impl Created {
-    /// Whether its program has begun already, and the caller heard of the container before that.
-    pub fn has_begun(&self) -> bool {
-        self.stage2.as_ref().is_some_and(|stage2| stage2.has_begun)
-    }
-
-    /// What the caller is to hear of it before it is started.
-    pub fn announced(&self) -> Announced<'_> {
-        let stage2 = self.stage2.as_ref().map(|stage2| &stage2.init);
-        Announced { stage2, record: &self.container.record, console: self.console.as_ref() }
-    }
-}
-
-/// A container that is about to be started.
-pub struct Announced<'a> {
-    /// Absent for an engine without a stage2.
-    pub stage2: Option<&'a InitProcess>,
-    pub record: &'a Record,
-    pub console: Option<&'a OwnedFd>,
-}
-
-/// Tells the caller of a container. Where that fails it is not started.
-pub type Announce<'a> = &'a mut dyn FnMut(Announced<'_>) -> Result<()>;
-
-/// Makes the container. Where that fails, nothing of it is left. `announce` is there for one that is to be started as soon as
-/// it is complete: if there is nothing else to be done between, stage2 goes on by itself, without the two looks of both
-/// processes at each other.
+/// Makes the container. Where that fails, nothing of it is left. One that is to be started as soon as it is complete has begun
+/// already, if there is nothing to be done between: stage2 goes on by itself, without the two looks of both processes at each
+/// other.
 ///
 /// # Errors
 /// Whatever failed first.
 #[inline(never)]
-pub fn create(prepared: Prepared, announce: Option<Announce<'_>>) -> Result<Created> {
+pub fn create(prepared: Prepared) -> Result<Created> {
     let _mark = trace::span("smaster: create");
     let Prepared { launch, .. } = &prepared;
     heap::reserve().on("reserve", "memory to make a container with")?;
@@ -66,7 +42,7 @@ pub fn create(prepared: Prepared, announce: Option<Announce<'_>>) -> Result<Crea
         }
         other => other?,
     };
-    create_in(prepared, state, false, announce)
+    create_in(prepared, state, false)
 }
 
 /// Makes the container in a state directory that is locked. Where that fails, the directory goes as well, unless it is to be
@@ -74,15 +50,10 @@ pub fn create(prepared: Prepared, announce: Option<Announce<'_>>) -> Result<Crea
 ///
 /// # Errors
 /// Whatever failed first.
-pub(super) fn create_in(
-    prepared: Prepared,
-    state: StateDir,
-    keep: bool,
-    announce: Option<Announce<'_>>,
-) -> Result<Created> {
+pub(super) fn create_in(prepared: Prepared, state: StateDir, keep: bool) -> Result<Created> {
     let Prepared { mut launch, mut engine } = prepared;
     let mut undo = Undo { engine: &mut *engine, state: Some(state), stage2: None, committed: false, keep };
-    let result = build(&mut undo, &mut launch, announce);
+    let result = build(&mut undo, &mut launch);
     let (record, console, warnings) = match result {
         Ok(built) => built,
         Err(error) => {
@@ -132,7 +103,7 @@ impl Drop for Undo<'_> {
 
 type Built = (Record, Option<OwnedFd>, Vec<String>);
 
-fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig, announce: Option<Announce<'_>>) -> Result<Built> {
+fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let Undo { engine, state: Some(state), stage2, .. } = undo else { anyhow::bail!("there is no state directory") };
     // Written before anything is made: whoever finds it knows what to look for. The record follows when that is there and
     // found to be nobody else's, and before there is a process: without a record nothing is to be killed.
@@ -142,7 +113,7 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig, announce: Option<Announ
     drop(mark);
     let mut record = new_record(launch, engine.name());
     let mut recording = state.begin_record(&record)?;
-    let mut announce = announce.filter(|_| can_begin_by_itself(launch));
+    let begins_by_itself = can_begin_by_itself(launch);
     if let Some(request) = &request {
         let inherited = launch.options.preserve_fds + launch.options.listen_fds;
         let mark = trace::span("spawn stage2");
@@ -150,7 +121,7 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig, announce: Option<Announ
         drop(mark);
         launch.starter.sealed = spawned.sealed;
         let starts_here = is_started_here(launch);
-        spawned.awaits_start = starts_here && announce.is_none();
+        spawned.awaits_start = starts_here && !begins_by_itself;
         let barrier = if starts_here { None } else { Some(state.make_barrier()?) };
         configure(spawned, launch, engine.name(), &record, barrier.as_ref())?;
     }
@@ -167,23 +138,22 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig, announce: Option<Announ
     let mut warnings = std::mem::take(&mut creation.warnings);
     let mut console = None;
     if let Some(stage2) = stage2 {
-        if announce.is_none() {
+        if !begins_by_itself {
             stage2.rpc.finish()?;
         }
         let pid = stage2.init.pid;
         record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
-        record.starting = announce.is_some();
+        record.starting = begins_by_itself;
         // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
         // --force` has to know whom to end; written meanwhile, it costs no time.
         recording.add(&record)?;
         // Meanwhile stage2 is still at work.
         stage2.seal();
-        if let Some(announce) = &mut announce {
-            announce(Announced { stage2: Some(&stage2.init), record: &record, console: None })?;
+        if begins_by_itself {
             stage2.rpc.finish()?;
         }
         let mark = trace::span("wait for stage2");
-        if announce.is_some() {
+        if begins_by_itself {
             stage2.rpc.wait_closed()?;
         }
         console = stage2.rpc.wait()?.pop();
@@ -192,7 +162,7 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig, announce: Option<Announ
             let container = (Status::Creating, pid);
             seccomp_listener::hand_over(listener, &record, container, &stage2.init, &mut stage2.rpc)?;
         }
-        if announce.is_some() {
+        if begins_by_itself {
             stage2.wait_executed()?;
             record.starting = false;
         }
@@ -210,12 +180,13 @@ fn is_started_here(launch: &LaunchConfig) -> bool {
 }
 
 /// Whether nothing is to be done between the completion of the container and its start: no terminal or listener to pass on,
-/// nobody to tell, no hook that could ask what state it is in.
+/// nothing to tell, no hook that could ask what state it is in.
 fn can_begin_by_itself(launch: &LaunchConfig) -> bool {
     let plan = &launch.oci_config.process;
     let listens = plan.seccomp.as_ref().is_some_and(|plan| plan.listener.is_some());
     let hooks = launch.bundle.spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_ref());
     is_started_here(launch)
+        && launch.options.announced_later
         && !plan.terminal
         && !listens
         && launch.options.notify_socket.is_none()

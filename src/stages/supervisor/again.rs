@@ -63,7 +63,7 @@ fn restart(root: &Path, id: &str) -> Result<(i32, Vec<String>, Option<OwnedFd>)>
     container.state.remove_barrier();
     container.state.set_started(false)?;
     let before = container.record.clone();
-    let created = smaster::create_in(prepared, container.state, true, None);
+    let created = smaster::create_in(prepared, container.state, true);
     let mut created = created.inspect_err(|_| {
         // The record of what could not be made must not pass for that of a container that was never there.
         let _ = StateDir::open_locked(root, id).and_then(|state| state.write_record(&before));

@@ -123,7 +123,7 @@ fn become_smaster(
     let root = prepared.launch.root.clone();
     let (mut streams, ends) = streams::make(settings.launch.terminal, settings.stdin)?;
     ends.adopt()?;
-    let mut created = smaster::create(prepared, None)?;
+    let mut created = smaster::create(prepared)?;
     streams.console = created.console.take();
     let outcome = hand_over(&mut created, settings, streams, command, root.as_os_str());
     let Err(error) = outcome;
