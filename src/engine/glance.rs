@@ -16,7 +16,7 @@ pub fn status(record: &Record, glance: &Glance) -> Result<Option<Status>> {
     let Some(init) = &record.init else { return Ok(Some(Status::Creating)) };
     let Some(stat) = init.look()?.filter(|stat| !stat.is_zombie()) else { return Ok(Some(Status::Stopped)) };
     if !record.complete {
-        return Ok(Some(Status::Creating));
+        return Ok((!record.starting).then_some(Status::Creating));
     }
     if is_frozen(record, Some(&stat))? {
         return Ok(Some(Status::Paused));

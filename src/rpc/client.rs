@@ -19,6 +19,9 @@ pub struct Batch {
 /// One message carries at most this many descriptors: `SCM_MAX_FD`, less one for a body that travels as a memfd.
 const FDS_PER_BATCH: usize = crate::sys::socket::MAX_FDS - 1;
 
+/// How many answers may wait to be read. Some hundreds have room.
+const UNREAD: usize = 16;
+
 impl Batch {
     /// Adds an operation that names no descriptor.
     pub fn push(&mut self, operation: Operation) {
@@ -67,7 +70,7 @@ impl RpcClient {
     /// Where stage2 is gone.
     pub fn configure(&mut self, envelope: &impl Serialize, fds: &[BorrowedFd]) -> Result<()> {
         let sent = frame::send(&self.socket, Kind::Config, envelope, fds);
-        self.heard(sent)
+        self.or_failure(sent)
     }
 
     /// Sends a batch without waiting for it. What an earlier batch has failed with may be reported instead.
@@ -93,7 +96,7 @@ impl RpcClient {
         }
         let fds: Vec<_> = batch.fds.iter().map(AsFd::as_fd).collect();
         let sent = frame::send_list(&self.socket, kind, &batch.operations, &fds);
-        self.heard(sent)?;
+        self.or_failure(sent)?;
         close_together(batch.fds);
         self.outstanding += usize::from(kind == Kind::Batch);
         Ok(())
@@ -105,7 +108,7 @@ impl RpcClient {
     /// stage2's own where it has given up.
     pub fn finish(&mut self) -> Result<()> {
         let sent = frame::send(&self.socket, Kind::Finish, &(), &[]);
-        self.heard(sent)?;
+        self.or_failure(sent)?;
         self.outstanding += 1;
         Ok(())
     }
@@ -170,11 +173,15 @@ impl RpcClient {
 
     /// Waits until the connection is closed, by the execution of the payload or by stage2's end, and leaves what was said
     /// until then to be read. For a stage2 that waits for no answer: each look at what it says would cost both processes a
-    /// switch between them.
+    /// switch between them. Where stage2 has not read everything that ends it as well, and the first look at what it said
+    /// hears of that (see [`frame::receive`]).
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's; as [`Self::wait`], where there is more to be said than a socket holds.
     pub fn wait_closed(&mut self) -> Result<()> {
+        while self.outstanding > UNREAD {
+            self.wait_one()?;
+        }
         let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
         retry(|| poll(&mut fds, PollTimeout::NONE)).on("poll", "the socket to stage2")?;
         Ok(())
@@ -242,7 +249,7 @@ impl RpcClient {
     }
 
     /// Where a message could not be sent: what stage2 may have said of it.
-    fn heard(&mut self, sent: Result<()>) -> Result<()> {
+    fn or_failure(&mut self, sent: Result<()>) -> Result<()> {
         let Err(error) = sent else { return Ok(()) };
         // Only of a stage2 that has gone there is something to be heard: one that lives waits for this message.
         if !is_hang_up(&error) {
@@ -323,7 +330,7 @@ fn is_hang_up(error: &anyhow::Error) -> bool {
 }
 
 /// What stage2 calls itself from the start to execve(2), which gives it the program's name: by that one sees of a process
-/// that has ended whether it had come so far.
+/// whether it has come so far. One that needs no other's start has the name from its configuration on.
 pub const BEFORE_EXEC: &std::ffi::CStr = c"rtx:[start]";
 
 /// stage2 died between the start and the execution of its payload.

@@ -90,7 +90,7 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
             remove(things, about, dry_run, found, || deletion::delete_locked(root, state, true, None));
         }
         Err(error) => found.push(left(directory, "which cannot be read", format!("{error:#}; {force}"))),
-        Ok(record) if !record.complete => {
+        Ok(record) if record.is_abandoned() => {
             let things = remains::recorded(&record)?.into_iter().chain([directory]).collect();
             let about = of(id, "whose creation was never completed");
             remove(things, about, dry_run, found, || deletion::delete_locked(root, state, true, None));

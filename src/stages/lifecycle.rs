@@ -6,8 +6,9 @@ use super::spawn::Stage2;
 use super::supervisor::view::tell;
 use crate::engine::oci::hooks;
 use crate::engine::{Container, EngineOperations, table};
+use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::operation::HookOperation;
-use crate::state::{Listing, NotFound, Record, StateDir, Status};
+use crate::state::{Listing, NotFound, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{Errno, On};
 use crate::trace;
 use anyhow::{Result, bail};
@@ -16,9 +17,9 @@ use serde_json::json;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a container is waited for that is about to begin. It takes as long as its last mounts.
+/// How long smaster is waited for that has to write down that the program has begun.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A container and the engine that made it.
@@ -55,12 +56,10 @@ impl Live {
     /// # Errors
     /// A damaged record.
     pub(super) fn with(state: StateDir) -> Result<Self> {
-        let mut record = state.record()?;
-        if record.starting {
-            // Its program may have begun, and who has seen that is not to hear that the container is being created.
-            state.wait_for_other(START_TIMEOUT).on("lock", state.id())?;
-            record = state.record()?;
-        }
+        let record = match state.record()? {
+            record if record.starting => settled(&state, record)?,
+            record => record,
+        };
         let engine = (table::find(&record.engine)?.make)();
         Ok(Self { container: Container::new(state, record), engine })
     }
@@ -70,6 +69,27 @@ impl Live {
     pub fn status(&self) -> Result<Status> {
         self.engine.status(&self.container)
     }
+}
+
+/// The record of a container that is starting. Its program may have begun: who has seen that is not to hear that the container
+/// is being created.
+fn settled(state: &StateDir, mut record: Record) -> Result<Record> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while record.starting && Instant::now() < deadline {
+        if state.is_free().on("lock", state.id())? {
+            record = state.record()?;
+            // smaster was killed.
+            record.complete |= record.starting;
+            return Ok(record);
+        }
+        let init = record.init.as_ref().map_or(Ok(None), ProcessIdentity::look)?;
+        if init.is_some_and(|init| init.command == BEFORE_EXEC.to_bytes()) {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+        record = state.record()?;
+    }
+    Ok(record)
 }
 
 /// The status of a container of many, and its record. `None` where [`Live::open_listed`] is needed for that.

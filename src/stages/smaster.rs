@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// A container that is complete and waits to be started.
+/// A container that is complete, and waits to be started or has begun.
 pub struct Created {
     pub container: engine::Container,
     pub engine: Box<dyn EngineOperations>,

@@ -22,7 +22,7 @@ pub struct Stage2 {
     pub init: InitProcess,
     pub rpc: RpcClient,
     pub sealed: Sealed,
-    /// It is told by this process when to execute its program; otherwise it waits at the start barrier.
+    /// It is told by this process when to execute its program. Otherwise it waits at the start barrier, or needs no word.
     pub awaits_start: bool,
     /// It has executed its program.
     pub has_begun: bool,

@@ -4,6 +4,7 @@ use super::sealed;
 use crate::config::envelope::{Envelope, Sealed, VERSION};
 use crate::engine::table::{self, PayloadRequest};
 use crate::engine::{Caller, PayloadOperations};
+use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::frame::{self, Frame, Kind};
 use crate::rpc::server::{self, Context};
 use crate::rpc::{Failure, Reply};
@@ -41,6 +42,10 @@ fn become_payload(number: i32) -> Result<Infallible> {
     tell(&socket, fd::cloexec_from(3).on("close_range", ""))?;
     tell(&socket, process::set_parent_death_signal(libc::SIGKILL).on("prctl", "PR_SET_PDEATHSIG"))?;
     let (mut engine, start) = tell(&socket, receive_config(&socket))?;
+    // It becomes the program without another look of smaster's.
+    if !matches!(start, Start::Barrier(_)) {
+        tell(&socket, process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME"))?;
+    }
     let mut context: Context = server::serve(socket.as_fd(), &mut *engine)?;
     // Before the filter, which need not allow it.
     tell(&socket, process::end_by_signals().on("sigaction", "SIGTERM"))?;
@@ -56,7 +61,11 @@ fn become_payload(number: i32) -> Result<Infallible> {
     let caller = match start {
         Start::Barrier(barrier) => {
             drop(socket);
-            wait_at(&barrier).map_err(|error| end_with(barrier, error))?
+            let caller = wait_at(&barrier).map_err(|error| end_with(barrier, error))?;
+            match process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME") {
+                Ok(()) => caller,
+                Err(error) => return Err(fail(caller, error.into())),
+            }
         }
         Start::Creator => wait_for(socket)?,
         Start::AtOnce => socket,

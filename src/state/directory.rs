@@ -80,7 +80,7 @@ impl StateDir {
 
     fn is_incomplete(&self) -> bool {
         match self.record() {
-            Ok(record) => !record.complete,
+            Ok(record) => record.is_abandoned(),
             Err(error) => error.is::<NotFound>(),
         }
     }
@@ -166,21 +166,25 @@ impl StateDir {
         Ok(is_there(&self.directory).then_some(self))
     }
 
-    /// Waits, for as long as `patience`, until no other command changes the container.
+    /// Whether no other command changes the container now.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn wait_for_other(&self, patience: Duration) -> nix::Result<()> {
-        let deadline = Instant::now() + patience;
-        while !self.is_locked && Instant::now() < deadline {
+    pub fn is_free(&self) -> nix::Result<bool> {
+        if self.is_locked {
+            return Ok(true);
+        }
+        loop {
             match self.directory.try_lock_shared() {
-                Ok(()) => return crate::sys::retry(|| self.directory.unlock().map_err(|error| errno_of(&error))),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(200)),
+                Ok(()) => {
+                    crate::sys::retry(|| self.directory.unlock().map_err(|error| errno_of(&error)))?;
+                    return Ok(true);
+                }
+                Err(TryLockError::WouldBlock) => return Ok(false),
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Err(TryLockError::Error(error)) => return Err(errno_of(&error)),
             }
         }
-        Ok(())
     }
 
     pub(super) fn file(&self) -> &File {

@@ -1,7 +1,7 @@
 //! `state.json`: what rtx knows about one container between commands. A few hundred bytes; the configuration lies
 //! beside it.
 
-use super::ProcessIdentity;
+use super::{Liveness, ProcessIdentity};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -51,8 +51,8 @@ pub struct Record {
     pub owner: u32,
     /// Whether the creation was completed. A record where it was not is what a killed create left.
     pub complete: bool,
-    /// stage2 goes on to the program by itself when it is ready. smaster, which has the lock until it has, completes the
-    /// record then.
+    /// stage2 goes on to the program by itself when it is ready, and smaster, which has the lock until then, completes the
+    /// record. Where smaster was killed in between the process that is alive is the program, since stage2 would have ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub starting: bool,
     /// The command that made it removes it when it has ended. Where that command is gone, nobody does.
@@ -86,6 +86,12 @@ pub struct OciState<'a> {
 
 impl Record {
     pub const VERSION: u32 = 1;
+
+    /// Whether nothing but a creation that was never completed has left this, where nobody is at that any more.
+    pub fn is_abandoned(&self) -> bool {
+        let may_run = |init: &ProcessIdentity| !init.liveness().is_ok_and(|liveness| liveness != Liveness::Alive);
+        !self.complete && !(self.starting && self.init.as_ref().is_some_and(may_run))
+    }
 
     /// The state as hooks get it.
     pub fn oci_state(&self, status: Status, pid: i32) -> OciState<'_> {

@@ -1,5 +1,5 @@
 //! clock_gettime(2) of the binary where it is linked with musl. Its own looks for the kernel's function that needs no system
-//! call, and reading what that function is found by is three page faults; and a command looks at the clock once.
+//! call, and reading what that function is found by is three page faults; and most commands look at the clock once.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;

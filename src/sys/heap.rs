@@ -1,6 +1,6 @@
 //! The allocator of the binary: dlmalloc, on pages that the kernel maps before they are touched, and before it lists of small
 //! blocks that are free. A command ends soon and uses what it gets, and each page fault costs more than the page. Only a
-//! container's init, which stays, takes page by page.
+//! container's init, which stays, takes page by page. What small blocks were cut from stays theirs.
 
 use dlmalloc::{Allocator, Dlmalloc};
 use std::alloc::{GlobalAlloc, Layout};
@@ -298,3 +298,98 @@ unsafe impl GlobalAlloc for Heap {
 
 // SAFETY: `blocks` is used by one thread at a time, as `with` sees to.
 unsafe impl Sync for Heap {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it was filled with tells whether anybody else had it meanwhile.
+    struct Held {
+        block: *mut u8,
+        layout: Layout,
+        mark: u8,
+    }
+
+    impl Held {
+        fn bytes(&mut self) -> &mut [u8] {
+            // SAFETY: it was allocated with that size, and written to.
+            unsafe { std::slice::from_raw_parts_mut(self.block, self.layout.size()) }
+        }
+
+        fn check(&mut self) {
+            let mark = self.mark;
+            assert!(self.bytes().iter().all(|byte| *byte == mark), "{:?} was another's", self.layout);
+        }
+    }
+
+    /// xorshift, of Marsaglia.
+    fn next(state: &mut u64) -> usize {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        *state as usize
+    }
+
+    fn use_it(heap: &Heap, seed: u64) {
+        let mut state = seed;
+        let mut held: Vec<Held> = Vec::new();
+        let size = |state: &mut u64| match next(state) % 4 {
+            0 => 1 + next(state) % 64,
+            1 => SMALL - 20 + next(state) % 40,
+            2 => 1 + next(state) % 5000,
+            _ => STEP * (1 + next(state) % 40),
+        };
+        for turn in 0..if cfg!(miri) { 500 } else { 50_000 } {
+            let mark = turn as u8 | 1;
+            if held.len() < 100 {
+                let layout = Layout::from_size_align(size(&mut state), 1 << (next(&mut state) % 8)).expect("a layout");
+                let is_zeroed = next(&mut state).is_multiple_of(2);
+                // SAFETY: no size is zero.
+                let block = unsafe { if is_zeroed { heap.alloc_zeroed(layout) } else { heap.alloc(layout) } };
+                assert!(!block.is_null() && block.addr().is_multiple_of(layout.align()), "{layout:?} at {block:?}");
+                if is_zeroed {
+                    Held { block, layout, mark: 0 }.check();
+                }
+                // SAFETY: it is as large.
+                unsafe { block.write_bytes(mark, layout.size()) };
+                held.push(Held { block, layout, mark });
+                continue;
+            }
+            let index = next(&mut state) % held.len();
+            let mut one = held.swap_remove(index);
+            one.check();
+            if next(&mut state).is_multiple_of(3) {
+                let wanted = size(&mut state);
+                // SAFETY: it was allocated with this layout, and the size is not zero.
+                let block = unsafe { heap.realloc(one.block, one.layout, wanted) };
+                let kept = one.layout.size().min(wanted);
+                let layout = Layout::from_size_align(wanted, one.layout.align()).expect("a layout");
+                assert!(!block.is_null() && block.addr().is_multiple_of(layout.align()));
+                let begin = Layout::from_size_align(kept, 1).expect("a layout");
+                Held { block, layout: begin, mark: one.mark }.check();
+                // SAFETY: it is as large.
+                unsafe { block.write_bytes(mark, wanted) };
+                held.push(Held { block, layout, mark });
+            } else {
+                // SAFETY: it was allocated with this layout, and nobody uses it any more.
+                unsafe { heap.dealloc(one.block, one.layout) };
+            }
+        }
+        for mut one in held {
+            one.check();
+            // SAFETY: as above.
+            unsafe { heap.dealloc(one.block, one.layout) };
+        }
+    }
+
+    #[test]
+    fn nobody_gets_what_is_anothers() {
+        let heap = Heap::new();
+        std::thread::scope(|scope| {
+            for seed in 1..=3 {
+                let heap = &heap;
+                scope.spawn(move || use_it(heap, seed));
+            }
+        });
+    }
+}

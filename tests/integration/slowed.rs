@@ -1,5 +1,8 @@
 //! Races that a quiet machine hides: strace holds one system call up, and the others must not mind.
 
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::children::poll_until;
 use crate::support::runtime::{find_program, next_number, read_lossy};
 use crate::support::{Bundle, Container, Runtime, needs_root, own_engine, skip};
 
@@ -61,4 +64,48 @@ fn a_program_is_seen_that_has_just_begun() {
     assert_eq!(container.status(), "running");
     container.kill("KILL").ok();
     running.wait();
+}
+
+/// Who has begun to wait while the container was being made hears that it is complete.
+#[test]
+fn wait_sees_a_container_completed() {
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    let slow = ["strace", "-D", "-f", "-o", "/dev/null", "-e", "inject=pivot_root:delay_enter=1500000"];
+    let creating = container.background("create", &[]).through(&slow).start();
+    let is_creating = || (container.status() == "creating").then_some(());
+    poll_until(std::time::Duration::from_secs(20), is_creating).expect("it is being created");
+    runtime.run(&["wait", "-c", "created", "--timeout", "20", &container.id]).ok();
+    assert_eq!(container.status(), "created");
+    creating.wait().ok();
+}
+
+/// The program runs, and nobody is left who could write so: the container is there all the same.
+#[test]
+fn a_program_whose_smaster_was_killed_before_it_said_so() {
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo up; exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=poll:delay_exit=400000"];
+    let running = container.background("run", &[]).through(&slow).start();
+    container.wait_stdout("up");
+    let strace = running.pid();
+    let children = read_lossy(format!("/proc/{strace}/task/{strace}/children").as_ref());
+    let smaster = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+    kill_process(smaster.expect("a child of strace's"), Signal::KILL).expect("kill smaster");
+    running.wait();
+    assert_eq!(container.status(), "running");
+    assert!(!container.pid_file().exists(), "smaster was not killed in time");
+    assert!(runtime.run(&["list"]).ok().stdout.contains("running"), "it is listed as something else");
+    let gc = runtime.run(&["gc"]).ok();
+    assert!(!gc.stdout.contains(&container.id), "{}", gc.stdout);
+    container.exec(&[], &["true"]).ok();
+    container.delete(&["--force"]).ok();
 }

@@ -38,7 +38,9 @@ pub enum Waited {
 pub fn wait(root: &Path, id: &str, condition: Condition, deadline: Option<Instant>) -> Result<Waited> {
     let live = Live::open(root, id)?;
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).on("inotify_init", "")?;
-    let kinds = AddWatchFlags::IN_MOVED_TO
+    // The record of a container that is being made grows.
+    let kinds = AddWatchFlags::IN_MODIFY
+        | AddWatchFlags::IN_MOVED_TO
         | AddWatchFlags::IN_MOVED_FROM
         | AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_DELETE

@@ -5,7 +5,6 @@ use crate::config::envelope::{Common, OciConfig};
 use crate::engine::oci::hooks;
 use crate::engine::{Caller, PayloadOperations, table::PayloadRequest};
 use crate::rpc::Reply;
-use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::frame::{self, Kind};
 use crate::rpc::operation::{ConsoleOperation, Operation};
 use crate::rpc::server::{Context, Perform};
@@ -311,7 +310,6 @@ impl PayloadOperations for Payload {
     }
 
     fn start_process(&mut self, caller: Caller<'_>) -> Result<Infallible> {
-        process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME")?;
         if !self.config.start_container.is_empty() {
             let state = self.common.state.replace("\"pid\":0", &format!("\"pid\":{}", std::process::id()));
             let hooks = hooks::with_env(&self.config.start_container, &self.config.process.env);
