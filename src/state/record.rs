@@ -90,7 +90,8 @@ impl Record {
     /// Whether nothing but a creation that was never completed has left this, where nobody is at that any more.
     pub fn is_abandoned(&self) -> bool {
         let may_run = |init: &ProcessIdentity| !init.liveness().is_ok_and(|liveness| liveness != Liveness::Alive);
-        !self.complete && !(self.starting && self.init.as_ref().is_some_and(may_run))
+        let runs = self.starting && self.init.as_ref().is_some_and(may_run);
+        !self.complete && !runs
     }
 
     /// The state as hooks get it.
