@@ -6,6 +6,9 @@ use crate::support::children::poll_until;
 use crate::support::runtime::{find_program, next_number, read_lossy};
 use crate::support::{Bundle, Container, Runtime, needs_root, own_engine, skip};
 
+/// smaster sleeps in poll(2) until the program has begun, and writes so when that has returned.
+const SLOW_TO_SEE_THE_BEGIN: [&str; 5] = ["strace", "-o", "/dev/null", "-e", "inject=poll:delay_exit=400000"];
+
 /// While the device rules are half written everything is forbidden; the container's devices are made before or after.
 #[test]
 fn devices_are_made_while_their_rules_are_written() {
@@ -56,9 +59,7 @@ fn a_program_is_seen_that_has_just_begun() {
     let runtime = own_engine!();
     let bundle = Bundle::shell("echo up; exec sleep 600");
     let container = Container::new(&runtime, &bundle);
-    // The look at the process that has begun.
-    let slow = ["strace", "-o", "/dev/null", "-e", "inject=poll:delay_exit=400000"];
-    let running = container.background("run", &[]).through(&slow).start();
+    let running = container.background("run", &[]).through(&SLOW_TO_SEE_THE_BEGIN).start();
     container.wait_stdout("up");
     container.exec(&[], &["true"]).ok();
     assert_eq!(container.status(), "running");
@@ -93,8 +94,7 @@ fn a_program_whose_smaster_was_killed_before_it_said_so() {
     let runtime = own_engine!();
     let bundle = Bundle::shell("echo up; exec sleep 600");
     let container = Container::new(&runtime, &bundle);
-    let slow = ["strace", "-o", "/dev/null", "-e", "inject=poll:delay_exit=400000"];
-    let running = container.background("run", &[]).through(&slow).start();
+    let running = container.background("run", &[]).through(&SLOW_TO_SEE_THE_BEGIN).start();
     container.wait_stdout("up");
     let strace = running.pid();
     let children = read_lossy(format!("/proc/{strace}/task/{strace}/children").as_ref());
