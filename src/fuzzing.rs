@@ -9,10 +9,11 @@ use crate::config::check::{self, Finding, Severity};
 use crate::config::envelope::{Envelope, OciConfig, Starter};
 use crate::config::{id, idmap_option, json, mount_options, number_list, update};
 use crate::engine::live::EngineState;
+use crate::engine::oci::cgroup::Freezer;
 use crate::engine::{LaunchConfig, LaunchOptions, table};
 use crate::rpc::operation::Operation;
 use crate::rpc::{Reply, frame};
-use crate::state::Record;
+use crate::state::{Brief, Record};
 use crate::sys::{memfd, socket};
 use oci_spec::runtime::{Process, Spec};
 use serde_json::{Value, json as value};
@@ -146,7 +147,15 @@ fn frame_of(data: &[u8]) {
 
 /// state.json, and what the engine has kept in it.
 fn state(data: &[u8]) {
-    let Ok(record) = serde_json::from_slice::<Record>(data) else { return };
+    let brief = str::from_utf8(data).ok().and_then(Brief::read);
+    if let Some(state) = brief.as_ref().and_then(|brief| brief.engine_state) {
+        let _ = Freezer::plain(state);
+    }
+    let Ok(record) = serde_json::from_slice::<Record>(data) else {
+        assert_eq!(brief, None, "what is no record is taken for one");
+        return;
+    };
+    assert!(brief.is_none_or(|brief| brief == Brief::from(&record)), "a record says two things");
     let again = serde_json::to_vec(&record).expect("a record is JSON");
     let again: Record = serde_json::from_slice(&again).expect("what was written can be read");
     assert_eq!((&again.id, &again.init), (&record.id, &record.init));

@@ -25,7 +25,7 @@ fn list() -> String {
             Some(why) => format!("{} (not here: {why})", provider.about),
             None => provider.about.to_owned(),
         };
-        table.row(&[&provider.name, &available, &words(provider.capabilities), &about]);
+        table.row(&[provider.name, available, &words(provider.capabilities), &about]);
     }
     table.text(0, 3)
 }

@@ -4,12 +4,12 @@ use super::Context;
 use super::args::{Format, ListArgs};
 use super::output::{self, Table};
 use super::report;
-use super::state_command::Shown;
+use super::state_command::{Shown, pid as shown_pid};
 use crate::stages::lifecycle::{self, Live};
 use crate::stages::supervisor::view::View;
-use crate::state::{Listing, NotFound, Record, Status};
+use crate::state::{Brief, Line, Listing, NotFound, Record, Status};
 use anyhow::Result;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 const HEADINGS: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
 
@@ -24,7 +24,7 @@ pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
         (true, _) => {
             let mut ids = String::new();
             each(&listing, |record, _, _| {
-                ids += &record.id;
+                ids += record.id;
                 ids.push('\n');
                 Ok(())
             })?;
@@ -39,10 +39,12 @@ pub fn list(context: &Context, args: ListArgs) -> Result<i32> {
 
 /// Shows every container that is there and can be read. What vanishes meanwhile is not there; what is damaged is told of,
 /// and does not hide the others. Of each only what is shown of it is kept.
-fn each(listing: &Listing, mut show: impl FnMut(&Record, Status, Option<View>) -> Result<()>) -> Result<()> {
+fn each(listing: &Listing, mut show: impl FnMut(&Brief, Status, Option<View>) -> Result<()>) -> Result<()> {
+    let mut line = Line::default();
     for id in listing.ids() {
-        match look(listing, id) {
-            Ok((status, view, record)) => show(&record, status, view)?,
+        match look(listing, id, &mut line) {
+            Ok(Seen::Glance(status, record)) => show(&record, status, None)?,
+            Ok(Seen::Closer(status, view, record)) => show(&Brief::from(&*record), status, view)?,
             Err(error) if error.is::<NotFound>() => {}
             Err(_) if !listing.has(id) => {}
             Err(error) => report::remark(&format!("rtx list: container {id:?} is left out: {error:#}")),
@@ -51,13 +53,18 @@ fn each(listing: &Listing, mut show: impl FnMut(&Record, Status, Option<View>) -
     Ok(())
 }
 
-fn look(listing: &Listing, id: &str) -> Result<(Status, Option<View>, Record)> {
-    if let Some((status, record)) = lifecycle::glance(listing, id)? {
-        return Ok((status, None, record));
+enum Seen<'l> {
+    Glance(Status, Brief<'l>),
+    Closer(Status, Option<View>, Box<Record>),
+}
+
+fn look<'l>(listing: &Listing, id: &str, line: &'l mut Line) -> Result<Seen<'l>> {
+    if let Some((status, record)) = lifecycle::glance(listing, id, line)? {
+        return Ok(Seen::Glance(status, record));
     }
     let live = Live::open_listed(listing, id)?;
     let view = View::of(&live.container.state, &live.container.record)?;
-    Ok((live.status()?, view, live.container.record))
+    Ok(Seen::Closer(live.status()?, view, Box::new(live.container.record)))
 }
 
 fn json(listing: &Listing) -> Result<String> {
@@ -67,7 +74,7 @@ fn json(listing: &Listing) -> Result<String> {
         if text.len() > 1 {
             text.push(b',');
         }
-        let shown = Shown::new(record, status, names.of(record.owner).to_owned(), view);
+        let shown = Shown::new(record, status, names.of(record.owner).to_owned(), view)?;
         Ok(serde_json::to_writer(&mut text, &shown)?)
     })?;
     text.extend_from_slice(b"]\n");
@@ -78,9 +85,8 @@ fn table(listing: &Listing) -> Result<String> {
     let mut names = Names::default();
     let mut table = Table::new(HEADINGS);
     each(listing, |record, status, _| {
-        let shown = Shown::new(record, status, String::new(), None);
-        let owner = names.of(record.owner);
-        table.row(&[&shown.id, &shown.pid, &shown.status, &shown.bundle.display(), &shown.created, &owner]);
+        let (pid, bundle) = (shown_pid(record, status).to_string(), record.bundle.to_string_lossy());
+        table.row(&[record.id, &pid, status.as_str(), &bundle, record.created, names.of(record.owner)]);
         Ok(())
     })?;
     Ok(table.text(MIN_WIDTH, PADDING))
@@ -91,7 +97,7 @@ fn table(listing: &Listing) -> Result<String> {
 #[derive(Default)]
 struct Names {
     passwd: Option<String>,
-    known: HashMap<u32, String>,
+    known: BTreeMap<u32, String>,
 }
 
 impl Names {
@@ -119,7 +125,7 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_runcs() {
         let mut table = Table::new(HEADINGS);
-        table.row(&[&"c1", &0, &Status::Stopped, &"/a/longer/bundle", &"T", &"root"]);
+        table.row(&["c1", "0", "stopped", "/a/longer/bundle", "T", "root"]);
         let text = table.text(MIN_WIDTH, PADDING);
         let expected = "ID          PID         STATUS      BUNDLE             CREATED     OWNER\n\
                         c1          0           stopped     /a/longer/bundle   T           root\n";

@@ -4,7 +4,6 @@
 use crate::sys::{On, errno_of};
 use anyhow::Result;
 use serde::Serialize;
-use std::fmt::{Display, Write as _};
 use std::io::Write;
 
 /// Prints `text`, which brings its own newline, at once.
@@ -28,8 +27,8 @@ pub fn print_pretty(value: &impl Serialize) -> Result<()> {
 /// Rows as columns. All cells lie in one text: there may be thousands.
 pub struct Table<const N: usize> {
     cells: String,
-    /// Where each cell ends.
-    ends: Vec<usize>,
+    /// Where each cell ends, and how many characters it has.
+    ends: Vec<(usize, usize)>,
     /// Of the widest cell of each column, in characters.
     widths: [usize; N],
 }
@@ -37,33 +36,37 @@ pub struct Table<const N: usize> {
 impl<const N: usize> Table<N> {
     pub fn new(headings: [&str; N]) -> Self {
         let mut table = Self { cells: String::new(), ends: Vec::new(), widths: [0; N] };
-        table.row(&headings.each_ref().map(|heading| heading as &dyn Display));
+        table.row(&headings);
         table
     }
 
-    pub fn row(&mut self, cells: &[&dyn Display; N]) {
-        for (cell, width) in cells.iter().zip(&mut self.widths) {
-            let begin = self.cells.len();
-            // Writing to a string does not fail.
-            let _ = write!(self.cells, "{cell}");
-            *width = (*width).max(self.cells[begin..].chars().count());
-            self.ends.push(self.cells.len());
+    pub fn row(&mut self, cells: &[&str; N]) {
+        for (cell, widest) in cells.iter().zip(&mut self.widths) {
+            let width = cell.chars().count();
+            *widest = (*widest).max(width);
+            self.cells += cell;
+            self.ends.push((self.cells.len(), width));
         }
     }
 
     /// Columns that are as wide as their widest cell and `padding`, but at least `min_width`, as Go's tabwriter does for
     /// runc. The last cell of a row has no width.
     pub fn text(&self, min_width: usize, padding: usize) -> String {
+        const BLANKS: &str = "                                ";
         let widths = self.widths.map(|width| (width + padding).max(min_width));
         let mut text = String::with_capacity(self.ends.len() / N * (widths.iter().sum::<usize>() + 1));
         let mut begin = 0;
-        for (index, end) in self.ends.iter().enumerate() {
-            let cell = &self.cells[begin..*end];
+        for (index, (end, width)) in self.ends.iter().enumerate() {
+            text += &self.cells[begin..*end];
             begin = *end;
-            text += cell;
             match index % N {
                 column if column + 1 < N => {
-                    text.extend(std::iter::repeat_n(' ', widths[column] - cell.chars().count()));
+                    let mut left = widths[column] - width;
+                    while left > 0 {
+                        let blanks = left.min(BLANKS.len());
+                        text += &BLANKS[..blanks];
+                        left -= blanks;
+                    }
                 }
                 _ => text.push('\n'),
             }

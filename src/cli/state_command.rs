@@ -5,9 +5,10 @@ use super::args::IdArgs;
 use super::output;
 use crate::stages::lifecycle::Live;
 use crate::stages::supervisor::view::View;
-use crate::state::{Record, Status};
+use crate::state::{Brief, Status};
 use anyhow::Result;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -22,30 +23,33 @@ pub struct Shown<'a> {
     pub bundle: &'a Path,
     pub rootfs: &'a Path,
     pub created: &'a str,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub annotations: Cow<'a, BTreeMap<String, String>>,
     pub owner: String,
     /// Nothing for a container that is not supervised.
     #[serde(flatten)]
     pub supervision: Option<View>,
 }
 
+fn is_empty(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.is_empty()
+}
+
+/// The process that is shown: none of a container that has stopped.
+pub fn pid(record: &Brief, status: Status) -> i32 {
+    record.init.filter(|_| status != Status::Stopped).map_or(0, |init| init.pid)
+}
+
 impl<'a> Shown<'a> {
     /// `owner` is empty in `state`, as runc has it, and a name in `list`.
-    pub fn new(record: &'a Record, status: Status, owner: String, supervision: Option<View>) -> Self {
-        let is_alive = status != Status::Stopped;
-        Self {
-            oci_version: crate::OCI_VERSION,
-            id: &record.id,
-            pid: record.init.as_ref().filter(|_| is_alive).map_or(0, |init| init.pid),
-            status,
-            bundle: &record.bundle,
-            rootfs: &record.rootfs,
-            created: &record.created,
-            annotations: &record.annotations,
-            owner,
-            supervision,
-        }
+    ///
+    /// # Errors
+    /// None that can be expected.
+    pub fn new(record: &Brief<'a>, status: Status, owner: String, supervision: Option<View>) -> Result<Self> {
+        let annotations = record.annotations()?;
+        let Brief { id, bundle, rootfs, created, .. } = *record;
+        let (oci_version, pid) = (crate::OCI_VERSION, pid(record, status));
+        Ok(Self { oci_version, id, pid, status, bundle, rootfs, created, annotations, owner, supervision })
     }
 }
 
@@ -54,7 +58,7 @@ pub fn state(context: &Context, args: IdArgs) -> Result<i32> {
     let live = Live::open(&context.root, &args.id)?;
     let status = live.status()?;
     let supervision = View::of(&live.container.state, &live.container.record)?;
-    let shown = Shown::new(&live.container.record, status, String::new(), supervision);
+    let shown = Shown::new(&Brief::from(&live.container.record), status, String::new(), supervision)?;
     output::print_pretty(&shown)?;
     Ok(0)
 }

@@ -3,7 +3,7 @@
 
 use super::live::damaged;
 use super::oci::cgroup::Freezer;
-use crate::state::{Glance, Record, Status};
+use crate::state::{Brief, Glance, Status};
 use crate::sys::stat::Stat;
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 ///
 /// # Errors
 /// As there.
-pub fn status(record: &Record, glance: &Glance) -> Result<Option<Status>> {
+pub fn status(record: &Brief, glance: &Glance) -> Result<Option<Status>> {
     let Some(init) = &record.init else { return Ok(Some(Status::Creating)) };
     let Some(stat) = init.look()?.filter(|stat| !stat.is_zombie()) else { return Ok(Some(Status::Stopped)) };
     if !record.complete {
@@ -26,13 +26,16 @@ pub fn status(record: &Record, glance: &Glance) -> Result<Option<Status>> {
 }
 
 /// Whether a container is frozen, of whose init this has just been seen.
-pub(super) fn is_frozen(record: &Record, init: Option<&Stat>) -> Result<bool> {
+pub(super) fn is_frozen(record: &Brief, init: Option<&Stat>) -> Result<bool> {
     #[derive(Deserialize)]
     struct OnlyFreezer<'a> {
         #[serde(borrow)]
         cgroup: Option<Freezer<'a>>,
     }
-    let Some(state) = &record.engine_state else { return Ok(false) };
-    let state: OnlyFreezer = serde_json::from_str(state.get()).with_context(|| damaged(record))?;
+    let Some(state) = record.engine_state else { return Ok(false) };
+    if let Some(freezer) = Freezer::plain(state) {
+        return freezer.is_frozen(init);
+    }
+    let state: OnlyFreezer = serde_json::from_str(state).with_context(|| damaged(record.id))?;
     state.cgroup.map_or(Ok(false), |freezer| freezer.is_frozen(init))
 }

@@ -8,7 +8,7 @@ use super::oci::network::{self, Returning};
 use super::oci::{resctrl, resctrl_stats};
 use super::{Container, ExitStatus, InitProcess, glance};
 use crate::rpc::client;
-use crate::state::{Liveness, Record, Status};
+use crate::state::{Brief, Liveness, Status};
 use crate::sys::{Errno, On, process};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
@@ -79,13 +79,13 @@ pub fn note(state: &mut Option<Box<RawValue>>, change: impl FnOnce(&mut EngineSt
 /// Where it is damaged.
 pub fn engine_state(container: &Container) -> Result<EngineState> {
     match &container.record.engine_state {
-        Some(state) => serde_json::from_str(state.get()).with_context(|| damaged(&container.record)),
+        Some(state) => serde_json::from_str(state.get()).with_context(|| damaged(&container.record.id)),
         None => Ok(EngineState::default()),
     }
 }
 
-pub(super) fn damaged(record: &Record) -> String {
-    format!("the state of container {:?} is damaged", record.id)
+pub(super) fn damaged(id: &str) -> String {
+    format!("the state of container {id:?} is damaged")
 }
 
 fn cgroup(container: &Container) -> Result<Cgroup> {
@@ -111,7 +111,7 @@ pub fn status(container: &Container) -> Result<Status> {
     if !container.record.complete {
         return Ok(Status::Creating);
     }
-    if glance::is_frozen(&container.record, None)? {
+    if glance::is_frozen(&Brief::from(&container.record), None)? {
         return Ok(Status::Paused);
     }
     Ok(if container.state.is_waiting()? { Status::Created } else { Status::Running })

@@ -24,7 +24,7 @@ pub use table::{Capabilities, PROVIDERS, Provider, find};
 
 use crate::rpc::server::Perform;
 use crate::rpc::{RpcClient, server};
-use crate::state::{Glance, Record, Status};
+use crate::state::{Brief, Glance, Status};
 use anyhow::Result;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -104,7 +104,7 @@ pub trait EngineOperations {
     ///
     /// # Errors
     /// As [`Self::status`].
-    fn glance(&self, _record: &Record, _glance: &Glance) -> Result<Option<Status>> {
+    fn glance(&self, _record: &Brief, _glance: &Glance) -> Result<Option<Status>> {
         Ok(None)
     }
 

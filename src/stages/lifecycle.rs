@@ -8,7 +8,7 @@ use crate::engine::oci::hooks;
 use crate::engine::{Container, EngineOperations, table};
 use crate::rpc::client::BEFORE_EXEC;
 use crate::rpc::operation::HookOperation;
-use crate::state::{Listing, NotFound, ProcessIdentity, Record, StateDir, Status};
+use crate::state::{Brief, Line, Listing, NotFound, ProcessIdentity, Record, StateDir, Status};
 use crate::sys::{Errno, On};
 use crate::trace;
 use anyhow::{Result, bail};
@@ -92,18 +92,16 @@ fn settled(state: &StateDir, mut record: Record) -> Result<Record> {
     Ok(record)
 }
 
-/// The status of a container of many, and its record. `None` where [`Live::open_listed`] is needed for that.
+/// The status of a container of many, and its record, for which there is room in `line`. `None` where [`Live::open_listed`] is
+/// needed for that.
 ///
 /// # Errors
 /// As there, and as [`Live::status`].
-pub fn glance(listing: &Listing, id: &str) -> Result<Option<(Status, Record)>> {
+pub fn glance<'l>(listing: &Listing, id: &str, line: &'l mut Line) -> Result<Option<(Status, Brief<'l>)>> {
     check_id(id)?;
     let Some(glance) = listing.glance(id) else { return Ok(None) };
-    let record = glance.record()?;
-    if record.supervised {
-        return Ok(None);
-    }
-    let engine = (table::find(&record.engine)?.make)();
+    let Some(record) = glance.brief(line).filter(|record| !record.supervised) else { return Ok(None) };
+    let engine = (table::find(record.engine)?.make)();
     Ok(engine.glance(&record, &glance)?.map(|status| (status, record)))
 }
 

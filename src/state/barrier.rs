@@ -3,11 +3,10 @@
 use super::StateDir;
 use super::root::with_advice;
 use crate::sys::socket::{dial, listener, probe};
-use crate::sys::{Errno, On};
+use crate::sys::{Errno, On, dir};
 use anyhow::Result;
-use nix::fcntl::{AtFlags, renameat};
+use nix::fcntl::renameat;
 use nix::sys::socket::SockType;
-use nix::sys::stat::fstatat;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::os::fd::OwnedFd;
 
@@ -45,10 +44,7 @@ impl StateDir {
     /// # Errors
     /// Where that cannot be told: one that waits must not be taken for one that runs.
     pub fn is_waiting(&self) -> Result<bool> {
-        let is_there = |name| match fstatat(self.file(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => Ok(false),
-            other => other.map(|_| true).on("look for", format_args!("{}/{name}", self.id())),
-        };
+        let is_there = |name| dir::has(self.file(), name).on("look for", format_args!("{}/{name}", self.id()));
         if is_there(BARRIER)? {
             return Ok(true);
         }

@@ -20,17 +20,21 @@ impl BootId {
     /// # Errors
     /// The kernel's: another boot's name would make every process another one.
     pub fn current() -> nix::Result<Self> {
+        Self::known().cloned()
+    }
+
+    fn known() -> nix::Result<&'static Self> {
         // `list` asks for each container.
         static CURRENT: OnceLock<BootId> = OnceLock::new();
         if let Some(known) = CURRENT.get() {
-            return Ok(known.clone());
+            return Ok(known);
         }
         // 36 characters and the end of the line: one read gets them all, and there is nothing to ask a size of.
         let mut text = [0; 64];
         match fd::read_line("/proc/sys/kernel/random/boot_id", &mut text) {
-            Ok(line) => Ok(CURRENT.get_or_init(|| Self(String::from_utf8_lossy(line).trim().to_owned())).clone()),
+            Ok(line) => Ok(CURRENT.get_or_init(|| Self(String::from_utf8_lossy(line).trim().to_owned()))),
             // Where it is hidden, it always is.
-            Err(Errno::ENOENT | Errno::EACCES) => Ok(Self(String::new())),
+            Err(Errno::ENOENT | Errno::EACCES) => Ok(CURRENT.get_or_init(|| Self(String::new()))),
             Err(errno) => Err(errno),
         }
     }
@@ -44,6 +48,32 @@ pub struct ProcessIdentity {
     /// Clock ticks since boot (proc_pid_stat(5), field 22).
     pub start_time: u64,
     pub boot_id: BootId,
+}
+
+/// A [`ProcessIdentity`] that lies elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity<'a> {
+    pub pid: i32,
+    pub start_time: u64,
+    pub boot_id: &'a str,
+}
+
+impl Identity<'_> {
+    /// What /proc says about it; `None` where it is gone.
+    ///
+    /// # Errors
+    /// As [`ProcessIdentity::liveness`].
+    pub fn look(&self) -> Result<Option<Stat>, sys::Error> {
+        let look = || -> nix::Result<_> {
+            let stat = self.stat()?;
+            Ok(if stat.is_some() && self.boot_id != BootId::known()?.0 { None } else { stat })
+        };
+        look().on("look at", format_args!("process {}", self.pid))
+    }
+
+    fn stat(&self) -> nix::Result<Option<Stat>> {
+        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
+    }
 }
 
 /// What has become of a process.
@@ -82,11 +112,11 @@ impl ProcessIdentity {
     /// # Errors
     /// As [`Self::liveness`].
     pub fn look(&self) -> Result<Option<Stat>, sys::Error> {
-        let look = || -> nix::Result<_> {
-            let stat = self.stat()?;
-            Ok(if stat.is_some() && self.boot_id != BootId::current()? { None } else { stat })
-        };
-        look().on("look at", format_args!("process {}", self.pid))
+        self.borrowed().look()
+    }
+
+    pub fn borrowed(&self) -> Identity<'_> {
+        Identity { pid: self.pid, start_time: self.start_time, boot_id: &self.boot_id.0 }
     }
 
     /// What /proc says about it; `None` where its pid is nobody's by now, or another process's.
@@ -94,7 +124,7 @@ impl ProcessIdentity {
     /// # Errors
     /// The kernel's.
     pub fn stat(&self) -> nix::Result<Option<Stat>> {
-        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
+        self.borrowed().stat()
     }
 
     /// A descriptor of this very process. Signals go through it.

@@ -2,11 +2,9 @@
 
 use super::barrier::{BARRIER, STARTING};
 use super::directory::{RECORD, check_owner, open_directory};
-use super::{Record, StateDir, recording};
+use super::{Brief, Line, StateDir};
 use crate::sys::{Errno, On, dir};
 use anyhow::Result;
-use nix::fcntl::AtFlags;
-use nix::sys::stat::fstatat;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,12 +67,10 @@ pub struct Glance<'a> {
 }
 
 impl Glance<'_> {
-    /// As [`StateDir::record`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn record(&self) -> Result<Record> {
-        recording::read(self.directory, &format!("{}/{RECORD}", self.id), self.id)
+    /// The record. `None` where [`StateDir::record`] has to read it, or to say why it cannot be read.
+    pub fn brief<'l>(&self, line: &'l mut Line) -> Option<Brief<'l>> {
+        let line = line.read(self.directory, &format!("{}/{RECORD}", self.id))?;
+        Brief::read(line).filter(|brief| brief.id == self.id)
     }
 
     /// As [`StateDir::is_waiting`]. `None` where somebody would have to be asked.
@@ -84,10 +80,7 @@ impl Glance<'_> {
     pub fn is_waiting(&self) -> Result<Option<bool>> {
         let is_there = |name| {
             let path = format!("{}/{name}", self.id);
-            match fstatat(self.directory, path.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Err(Errno::ENOENT) => Ok(false),
-                other => other.map(|_| true).on("look for", path),
-            }
+            dir::has(self.directory, path.as_str()).on("look for", path)
         };
         if is_there(BARRIER)? {
             return Ok(Some(true));

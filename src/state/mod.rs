@@ -1,24 +1,28 @@
 //! What outlives a command: one directory a container, whose files are replaced whole or added to, under one lock.
 
 mod barrier;
+mod brief;
 mod directory;
 mod identity;
 mod journal;
 mod listing;
 mod locks;
 mod notify;
+mod plain;
 mod record;
 mod recording;
 mod remains;
 mod root;
 mod supervision;
 
+pub use brief::Brief;
 pub use directory::StateDir;
-pub use identity::{BootId, Liveness, ProcessIdentity};
+pub use identity::{BootId, Identity, Liveness, ProcessIdentity};
 pub use journal::{Event, Events};
 pub use listing::{Glance, Listing, list};
+pub use plain::Plain;
 pub use record::{OciState, Record, Status};
-pub use recording::Recording;
+pub use recording::{Line, Recording};
 pub use root::{check_root, default_root, exists, is_abandoned, is_rootless};
 pub use supervision::{End, Phase, Supervision, now};
 

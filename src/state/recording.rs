@@ -3,8 +3,8 @@
 
 use super::directory::{RECORD, open_file};
 use super::root::with_advice;
-use super::{NotFound, Record, StateDir};
-use crate::sys::{Errno, On, errno_of, fd};
+use super::{NotFound, Record, StateDir, plain};
+use crate::sys::{Errno, On, errno_of, fd, retry};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::io::Write;
@@ -71,6 +71,33 @@ pub(super) fn read(directory: impl AsFd, path: &str, id: &str) -> Result<Record>
     Ok(record)
 }
 
+/// Room for the records of many containers, one after the other.
+pub struct Line(Vec<u8>);
+
+/// What a record has at most, unless its annotations are many.
+const ROOM: usize = 32 * 1024;
+
+impl Default for Line {
+    fn default() -> Self {
+        Self(vec![0; ROOM])
+    }
+}
+
+impl Line {
+    /// The record at `path` in a directory, without the end of its line. `None` where it is larger, or has no whole line, or
+    /// cannot be read: [`read`] says which.
+    pub(super) fn read(&mut self, directory: impl AsFd, path: &str) -> Option<&str> {
+        let file = open_file(directory, path).ok()?;
+        let length = retry(|| nix::unistd::read(&file, &mut self.0)).ok()?;
+        if length == self.0.len() {
+            return None;
+        }
+        let (end, lines) = self.0[..length].split_last()?;
+        let begin = last_end(lines).map_or(0, |end| end + 1);
+        str::from_utf8(lines.get(begin..)?).ok().filter(|_| *end == b'\n')
+    }
+}
+
 fn line(record: &Record) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(record)?;
     line.push(b'\n');
@@ -92,22 +119,19 @@ fn last(bytes: &[u8]) -> serde_json::Result<Record> {
     serde_json::from_slice(&lines[begin..])
 }
 
-/// Where the last line ends. Many bytes at a time, of which most hold no end.
+/// Where the last line ends. Eight bytes at a time, of which most hold no end.
 fn last_end(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let (before, part) = rest.split_at(rest.len().saturating_sub(128));
-        if part.contains(&b'\n') {
-            return part.iter().rposition(|byte| *byte == b'\n').map(|at| before.len() + at);
-        }
-        rest = before;
-    }
-    None
+    let (rest, words) = bytes.as_rchunks::<8>();
+    let (begin, part) = match words.iter().rposition(|word| plain::has(*word, b'\n')) {
+        Some(index) => (rest.len() + index * 8, &words[index][..]),
+        None => (0, rest),
+    };
+    part.iter().rposition(|byte| *byte == b'\n').map(|at| begin + at)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::last;
+    use super::{Line, last, last_end};
 
     const FIRST: &str = r#"{"version":1,"id":"a","engine":"oci","bundle":"/b","rootfs":"/r","created":"","owner":0,"complete":false,"init":null}"#;
 
@@ -125,6 +149,39 @@ mod tests {
         }
         assert_eq!(complete(&format!("{FIRST}\n{second}")), Some(true));
         assert_eq!(complete(&second), Some(true));
+    }
+
+    #[test]
+    fn the_last_end_is_found() {
+        for length in 0..40 {
+            let mut bytes = vec![b'a'; length];
+            assert_eq!(last_end(&bytes), None);
+            for at in 0..length {
+                bytes[at] = b'\n';
+                assert_eq!(last_end(&bytes), Some(at), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_what_serde_would_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = std::fs::File::open(directory.path()).unwrap();
+        let mut line = Line::default();
+        let mut of = |text: &str| {
+            std::fs::write(directory.path().join("r"), text).unwrap();
+            line.read(&open, "r").map(str::to_owned)
+        };
+        assert_eq!(of("one\n").as_deref(), Some("one"));
+        assert_eq!(of("one\ntwo\n").as_deref(), Some("two"));
+        let large = "x".repeat(super::ROOM - 6);
+        assert_eq!(of(&format!("one\n{large}\n")).as_deref(), Some(&*large));
+        for other in ["", "one", "one\ntwo", &format!("one\n{large}x\n")] {
+            assert_eq!(of(other), None);
+        }
+        std::fs::write(directory.path().join("r"), b"\xff\n").unwrap();
+        assert_eq!(line.read(&open, "r"), None);
+        assert_eq!(line.read(&open, "none"), None);
     }
 
     #[test]

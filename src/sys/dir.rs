@@ -1,7 +1,8 @@
 //! What is in a directory. Not by std or nix, which abort the process where closing a directory fails, after all of it was
 //! read; nor by the C library, which asks for 2 KiB at a time.
 
-use super::{check, fd};
+use super::{Errno, check, fd};
+use nix::NixPath;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::fstatat;
 use std::ffi::{CStr, OsStr, OsString};
@@ -62,6 +63,27 @@ pub fn entries_of(directory: impl AsFd) -> nix::Result<Vec<Entry>> {
     }
 }
 
+/// Whether there is something of that name. Asked as for a link, which is answered from the name alone: what else there could
+/// be is not looked at.
+///
+/// # Errors
+/// The kernel's.
+pub fn has(directory: impl AsFd, name: &str) -> nix::Result<bool> {
+    let mut letter = [0_u8; 1];
+    let found = name.with_nix_path(|name| {
+        // SAFETY: the name ends with a zero, and the kernel writes one byte at most.
+        check(unsafe {
+            libc::readlinkat(directory.as_fd().as_raw_fd(), name.as_ptr(), letter.as_mut_ptr().cast(), letter.len())
+        } as libc::c_long)
+    })?;
+    match found {
+        // It is, and no link.
+        Ok(_) | Err(Errno::EINVAL) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The type and the name of the first entry, and what comes after it.
 fn first(entries: &[u8]) -> Option<(u8, &OsStr, &[u8])> {
     let length = usize::from(u16::from_ne_bytes([*entries.get(LENGTH)?, *entries.get(LENGTH + 1)?]));
@@ -79,7 +101,6 @@ fn is_directory(directory: BorrowedFd, name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Errno;
 
     #[test]
     fn what_is_there_is_told() {
@@ -97,5 +118,13 @@ mod tests {
         assert_eq!(entries(&directory.path().join("none")), Err(Errno::ENOENT));
         assert_eq!(entries(&directory.path().join(".b")), Err(Errno::ENOTDIR));
         assert_eq!(first(&[0; 18]), None);
+        let open = std::fs::File::open(directory.path()).unwrap();
+        std::os::unix::fs::symlink("none", directory.path().join("d")).unwrap();
+        for (name, expected) in
+            [("a", true), (".b", true), ("c", true), ("d", true), ("e", false), ("a/e", false), ("c/e", false)]
+        {
+            assert_eq!(has(&open, name), Ok(expected), "{name}");
+        }
+        assert_eq!(has(&open, ".b/e"), Err(Errno::ENOTDIR));
     }
 }

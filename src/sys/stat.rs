@@ -61,13 +61,17 @@ impl Stat {
     fn parse(line: &[u8]) -> Option<Self> {
         // The command in parentheses may hold anything, parentheses and spaces too: fields count from the last one.
         let (start, end) = (line.iter().position(|byte| *byte == b'(')?, line.iter().rposition(|byte| *byte == b')')?);
-        let pid = std::str::from_utf8(line.get(..start)?).ok()?.trim().parse().ok()?;
-        let mut fields = std::str::from_utf8(line.get(end + 1..)?).ok()?.split_ascii_whitespace();
-        let state = *fields.next()?.as_bytes().first()?;
-        let flags = fields.nth(5)?.parse().ok()?;
-        let start_time = fields.nth(12)?.parse().ok()?;
+        let pid = number(line.get(..start)?)?;
+        let mut fields = line.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+        let state = *fields.next()?.first()?;
+        let flags = number(fields.nth(5)?)?;
+        let start_time = number(fields.nth(12)?)?;
         Some(Self { pid, command: line.get(start + 1..end)?.to_vec(), state, flags, start_time })
     }
+}
+
+fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
+    std::str::from_utf8(field).ok()?.trim_ascii().parse().ok()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::engine::{
     Provider, SpawnRequest,
 };
 use crate::rpc::RpcClient;
-use crate::state::{Glance, Record, Status};
+use crate::state::{Brief, Glance, Status};
 use crate::sys::On;
 use anyhow::Result;
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
@@ -113,7 +113,7 @@ impl EngineOperations for NativeEngine {
         live::status(container)
     }
 
-    fn glance(&self, record: &Record, glance: &Glance) -> Result<Option<Status>> {
+    fn glance(&self, record: &Brief, glance: &Glance) -> Result<Option<Status>> {
         glance::status(record, glance)
     }
 

@@ -12,7 +12,7 @@ use crate::engine::{
     LaunchConfig, Outcome, Provider, RestoreRequest, Restored, SpawnRequest,
 };
 use crate::rpc::RpcClient;
-use crate::state::{Glance, Record, Status};
+use crate::state::{Brief, Glance, Status};
 use anyhow::Result;
 use oci_spec::runtime::{Linux, LinuxIntelRdt, LinuxResources};
 use std::borrow::Cow;
@@ -126,7 +126,7 @@ impl EngineOperations for OciEngine {
         live::status(container)
     }
 
-    fn glance(&self, record: &Record, glance: &Glance) -> Result<Option<Status>> {
+    fn glance(&self, record: &Brief, glance: &Glance) -> Result<Option<Status>> {
         glance::status(record, glance)
     }
 

@@ -2,6 +2,7 @@
 //! about cgroups nothing is taken but the place that can freeze, and of that one file is read.
 
 use super::live::is_below;
+use crate::state::Plain;
 use crate::sys::fd;
 use crate::sys::stat::Stat;
 use anyhow::{Context, Result};
@@ -13,9 +14,18 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// A [`super::Placement`] as the record has it.
-#[derive(Deserialize)]
+/// The places of a [`super::Placement`] that can be frozen: one of a hierarchy of version 1 with that controller, or otherwise
+/// the one of version 2.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Placement<'a>", bound(deserialize = "'de: 'a"))]
 pub struct Freezer<'a> {
+    v1: Option<(Cow<'a, str>, Cow<'a, str>)>,
+    v2: Option<(Cow<'a, str>, Cow<'a, str>)>,
+}
+
+/// As the record has it.
+#[derive(Deserialize)]
+struct Placement<'a> {
     #[serde(borrow)]
     places: Vec<Place<'a>>,
 }
@@ -24,25 +34,58 @@ pub struct Freezer<'a> {
 #[derive(Deserialize)]
 struct Place<'a>(#[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>, #[serde(borrow)] Cow<'a, str>);
 
-impl Freezer<'_> {
+impl<'a> From<Placement<'a>> for Freezer<'a> {
+    fn from(placement: Placement<'a>) -> Self {
+        let mut freezer = Self::default();
+        for Place(controllers, mount, path) in placement.places {
+            freezer.see(&controllers, mount, path);
+        }
+        freezer
+    }
+}
+
+impl<'a> Freezer<'a> {
+    /// From what an engine keeps in the record, which is JSON. `None` where that is not written as rtx does.
+    pub fn plain(state: &'a str) -> Option<Self> {
+        let (mut freezer, mut rest) = (Self::default(), Plain::new(state));
+        rest.take("{\"cgroup\":{\"places\":[")?;
+        rest.each("]", |rest| {
+            rest.take("[")?;
+            let controllers = rest.text()?;
+            rest.take(",")?;
+            let mount = rest.text()?;
+            rest.take(",")?;
+            let path = rest.text()?;
+            rest.take("]")?;
+            freezer.see(controllers, mount.into(), path.into());
+            Some(())
+        })?;
+        Some(freezer)
+    }
+
+    fn see(&mut self, controllers: &str, mount: Cow<'a, str>, path: Cow<'a, str>) {
+        const NAME: &str = "freezer";
+        let has_it = || controllers.len() >= NAME.len() && controllers.split(',').any(|name| name == NAME);
+        let place = if controllers.is_empty() { &mut self.v2 } else { &mut self.v1 };
+        if place.is_none() && (controllers.is_empty() || has_it()) && is_below(Path::new(&*path)) {
+            *place = Some((mount, path));
+        }
+    }
+
     /// As [`super::Cgroup::is_frozen`]. Of the container's first process this has just been seen: where it runs or sleeps,
     /// and could not if it were frozen, no file is read.
     ///
     /// # Errors
     /// Where that cannot be told.
     pub fn is_frozen(&self, init: Option<&Stat>) -> Result<bool> {
-        let places = || self.places.iter().filter(|Place(_, _, path)| is_below(Path::new(&**path)));
-        let v1 = places().find(|Place(controllers, ..)| controllers.split(',').any(|name| name == "freezer"));
-        let found = match v1 {
-            Some(_) if init.is_some_and(|init| matches!(init.state, b'R' | b'S')) && shows_frozen() => {
+        let ((mount, path), file) = match (&self.v1, &self.v2) {
+            (Some(_), _) if init.is_some_and(|init| matches!(init.state, b'R' | b'S')) && shows_frozen() => {
                 return Ok(false);
             }
-            Some(place) => Some((place, "freezer.state")),
-            None => {
-                places().find(|Place(controllers, ..)| controllers.is_empty()).map(|place| (place, "cgroup.freeze"))
-            }
+            (Some(place), _) => (place, "freezer.state"),
+            (None, Some(place)) => (place, "cgroup.freeze"),
+            (None, None) => return Ok(false),
         };
-        let Some((Place(_, mount, path), file)) = found else { return Ok(false) };
         read(Path::new(&format!("{mount}/{path}/{file}")))
     }
 }
@@ -87,7 +130,11 @@ mod tests {
         let mount = directory.path().display();
         let is_frozen = |places: &str| {
             let text = format!(r#"{{"places":[{places}],"shared":true}}"#);
-            serde_json::from_str::<Freezer>(&text).unwrap().is_frozen(None).unwrap()
+            let freezer: Freezer = serde_json::from_str(&text).unwrap();
+            let state = format!(r#"{{"cgroup":{text},"sharedPids":true}}"#);
+            // What is not plain here is serde's to read.
+            assert!(Freezer::plain(&state).map_or(places.contains('\\'), |plain| plain == freezer), "{places}");
+            freezer.is_frozen(None).unwrap()
         };
         std::fs::create_dir(directory.path().join("c1")).unwrap();
         for (file, controllers) in [("freezer.state", "net_cls,freezer"), ("cgroup.freeze", "")] {
@@ -104,6 +151,15 @@ mod tests {
             std::fs::remove_file(directory.path().join("c1").join(file)).unwrap();
         }
         assert!(!is_frozen(r#"["pids","/none","c1"]"#));
+        assert!(!is_frozen(""));
+        for state in [
+            "{}",
+            r#"{"cgroup":null}"#,
+            r#"{"cgroup":{"places":[["a","b"]]}}"#,
+            r#"{"cgroup":{"places":[["a","b",1]]}}"#,
+        ] {
+            assert_eq!(Freezer::plain(state), None, "{state}");
+        }
         // A letter that JSON spells otherwise.
         std::fs::write(directory.path().join("c1/freezer.state"), "FROZEN").unwrap();
         assert!(is_frozen(&format!(r#"["freezer","{mount}","\u0063\u0031"]"#)));
