@@ -1,50 +1,61 @@
 //! JSON as rtx writes it: no white space, and members in their order. For commands that look at many records; what is written
 //! in another way is `None` here and serde's to read.
 
-/// The rest of a text.
+use std::str::FromStr;
+
+/// A text, and how much of it has been read.
 #[derive(Debug, Clone, Copy)]
-pub struct Plain<'a>(&'a str);
+pub struct Plain<'a> {
+    text: &'a str,
+    at: usize,
+}
 
 /// How deep a value may be, which is read by calls of calls.
 const DEPTH: usize = 32;
 
 impl<'a> Plain<'a> {
     pub fn new(text: &'a str) -> Self {
-        Self(text)
+        Self { text, at: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rest().is_empty()
     }
 
     /// Reads these letters.
     pub fn take(&mut self, letters: &str) -> Option<()> {
-        self.0 = self.0.strip_prefix(letters)?;
-        Some(())
+        self.has(letters).then_some(())
     }
 
     /// Reads these letters, where they come next.
     pub fn has(&mut self, letters: &str) -> bool {
-        self.take(letters).is_some()
+        let is_next = self.rest().starts_with(letters.as_bytes());
+        if is_next {
+            self.at += letters.len();
+        }
+        is_next
     }
 
     /// A string that is written as it is.
     pub fn text(&mut self) -> Option<&'a str> {
-        self.take("\"")?;
-        let text = self.letters()?;
-        self.take("\"")?;
-        Some(text)
+        self.byte(b'"')?;
+        let begin = self.at;
+        self.at += plain(self.rest());
+        let text = self.text.get(begin..self.at);
+        self.byte(b'"')?;
+        text
     }
 
     /// A number without a sign.
-    pub fn number<T: std::str::FromStr>(&mut self) -> Option<T> {
-        let end = self.0.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(self.0.len());
-        let (digits, rest) = self.0.split_at_checked(end)?;
-        if digits.len() > 1 && digits.starts_with('0') {
+    pub fn number<T: FromStr>(&mut self) -> Option<T> {
+        let rest = self.rest();
+        let length = rest.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(rest.len());
+        if length > 1 && rest[0] == b'0' {
             return None;
         }
-        self.0 = rest;
-        digits.parse().ok()
+        let begin = self.at;
+        self.at += length;
+        self.text.get(begin..self.at)?.parse().ok()
     }
 
     pub fn flag(&mut self) -> Option<bool> {
@@ -53,48 +64,52 @@ impl<'a> Plain<'a> {
 
     /// Any value, as it is written.
     pub fn value(&mut self) -> Option<&'a str> {
-        self.written(|rest| rest.skip(DEPTH))
+        let begin = self.at;
+        self.skip(DEPTH)?;
+        self.text.get(begin..self.at)
     }
 
     /// An object of strings, as it is written.
     pub fn strings(&mut self) -> Option<&'a str> {
-        self.written(|rest| {
-            rest.take("{")?;
-            rest.each("}", |rest| rest.member(Self::string))
-        })
+        let begin = self.at;
+        self.byte(b'{')?;
+        self.each(b'}', |rest| rest.member(Self::string))?;
+        self.text.get(begin..self.at)
     }
 
-    /// What one call reads of each, up to the letters of the end. What they begin with has been read.
-    pub fn each(&mut self, end: &str, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        if self.has(end) {
+    /// What one call reads of each, up to the byte that ends them. What they begin with has been read.
+    pub fn each(&mut self, end: u8, mut one: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        if self.byte(end).is_some() {
             return Some(());
         }
         loop {
             one(self)?;
-            if self.has(end) {
+            if self.byte(end).is_some() {
                 return Some(());
             }
-            self.take(",")?;
+            self.byte(b',')?;
         }
     }
 
-    fn written(&mut self, read: impl FnOnce(&mut Self) -> Option<()>) -> Option<&'a str> {
-        let all = self.0;
-        read(self)?;
-        all.get(..all.len() - self.0.len())
+    fn rest(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
+    fn byte(&mut self, byte: u8) -> Option<()> {
+        (self.text.as_bytes().get(self.at) == Some(&byte)).then(|| self.at += 1)
     }
 
     fn skip(&mut self, depth: usize) -> Option<()> {
         let depth = depth.checked_sub(1)?;
-        match self.0.as_bytes().first()? {
+        match self.rest().first()? {
             b'"' => self.string(),
             b'[' => {
-                self.take("[")?;
-                self.each("]", |rest| rest.skip(depth))
+                self.at += 1;
+                self.each(b']', |rest| rest.skip(depth))
             }
             b'{' => {
-                self.take("{")?;
-                self.each("}", |rest| rest.member(|rest| rest.skip(depth)))
+                self.at += 1;
+                self.each(b'}', |rest| rest.member(|rest| rest.skip(depth)))
             }
             b'n' => self.take("null"),
             b't' | b'f' => self.flag().map(drop),
@@ -104,37 +119,31 @@ impl<'a> Plain<'a> {
 
     fn member(&mut self, value: impl FnOnce(&mut Self) -> Option<()>) -> Option<()> {
         self.string()?;
-        self.take(":")?;
+        self.byte(b':')?;
         value(self)
     }
 
     /// A string, of which letters may be written otherwise.
     fn string(&mut self) -> Option<()> {
-        self.take("\"")?;
+        self.byte(b'"')?;
         loop {
-            self.letters()?;
-            if self.has("\"") {
+            self.at += plain(self.rest());
+            if self.byte(b'"').is_some() {
                 return Some(());
             }
-            self.take("\\")?;
-            let length = match self.0.as_bytes() {
+            self.byte(b'\\')?;
+            self.at += match self.rest() {
                 [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 1,
                 // Control characters, which have no others: a pair of surrogates begins with `d`.
                 [b'u', b'0', b'0', one, other, ..] if one.is_ascii_hexdigit() && other.is_ascii_hexdigit() => 5,
                 _ => return None,
             };
-            self.0 = self.0.get(length..)?;
         }
-    }
-
-    fn letters(&mut self) -> Option<&'a str> {
-        let (letters, rest) = self.0.split_at_checked(plain(self.0.as_bytes()))?;
-        self.0 = rest;
-        Some(letters)
     }
 }
 
 /// How many bytes come before one that ends a string, or that a string does not have as it is.
+#[inline]
 fn plain(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {

@@ -3,6 +3,7 @@
 use super::{Errno, errno_of, fd};
 use std::fs::File;
 use std::io::Read;
+use std::str::FromStr;
 
 /// The kernel hands the line out whole, and it is shorter than that: fifty numbers and a name.
 const LINE: usize = 2048;
@@ -61,17 +62,35 @@ impl Stat {
     fn parse(line: &[u8]) -> Option<Self> {
         // The command in parentheses may hold anything, parentheses and spaces too: fields count from the last one.
         let (start, end) = (line.iter().position(|byte| *byte == b'(')?, line.iter().rposition(|byte| *byte == b')')?);
-        let pid = number(line.get(..start)?)?;
-        let mut fields = line.get(end + 1..)?.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-        let state = *fields.next()?.first()?;
-        let flags = number(fields.nth(5)?)?;
-        let start_time = number(fields.nth(12)?)?;
+        let pid = Fields(line.get(..start)?).number(0)?;
+        let mut fields = Fields(line.get(end + 1..)?);
+        let state = *fields.nth(0)?.first()?;
+        let (flags, start_time) = (fields.number(5)?, fields.number(12)?);
         Some(Self { pid, command: line.get(start + 1..end)?.to_vec(), state, flags, start_time })
     }
 }
 
-fn number<T: std::str::FromStr>(field: &[u8]) -> Option<T> {
-    std::str::from_utf8(field).ok()?.trim_ascii().parse().ok()
+/// What is left of a line, of which each field but the first comes after a space.
+struct Fields<'l>(&'l [u8]);
+
+impl<'l> Fields<'l> {
+    fn nth(&mut self, before: usize) -> Option<&'l [u8]> {
+        let mut before = before;
+        loop {
+            let rest = self.0.strip_prefix(b" ").unwrap_or(self.0);
+            let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+            let (field, rest) = rest.split_at_checked(end).filter(|(field, _)| !field.is_empty())?;
+            self.0 = rest;
+            match before.checked_sub(1) {
+                Some(left) => before = left,
+                None => return Some(field),
+            }
+        }
+    }
+
+    fn number<T: FromStr>(&mut self, before: usize) -> Option<T> {
+        std::str::from_utf8(self.nth(before)?.trim_ascii_end()).ok()?.parse().ok()
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +103,17 @@ mod tests {
         let stat = Stat::parse(line).unwrap();
         assert_eq!((stat.pid, stat.command.as_slice(), stat.state), (7, &b"a) Z 1 2 (b"[..], b'S'));
         assert_eq!((stat.start_time, stat.is_zombie(), stat.is_ending()), (4242, false, true));
-        assert_eq!(Stat::parse(b"7 (a"), None);
+        for line in [
+            &b""[..],
+            b"7 (a",
+            b"7 (a)",
+            b"(a) S 1 2 3 4 5 6 7",
+            b"7 (a) S 1 7 7 0 -1 4194564 0 0 0 0 0 0 0 0 20 0 1 0",
+        ] {
+            assert_eq!(Stat::parse(line), None);
+        }
+        let shortest = b"7 (a) S 1 7 7 0 -1 4194564 0 0 0 0 0 0 0 0 20 0 1 0 4242\n";
+        assert_eq!(Stat::parse(shortest).unwrap().start_time, 4242);
         assert!(!Stat::of(std::process::id() as i32).unwrap().unwrap().is_ending());
     }
 }

@@ -49,7 +49,7 @@ impl<'a> Freezer<'a> {
     pub fn plain(state: &'a str) -> Option<Self> {
         let (mut freezer, mut rest) = (Self::default(), Plain::new(state));
         rest.take("{\"cgroup\":{\"places\":[")?;
-        rest.each("]", |rest| {
+        rest.each(b']', |rest| {
             rest.take("[")?;
             let controllers = rest.text()?;
             rest.take(",")?;
