@@ -27,6 +27,7 @@ mod interrupted;
 mod joined;
 mod leaks;
 mod limits;
+mod listing;
 mod mounts;
 mod net_devices;
 mod newer;
