@@ -50,32 +50,6 @@ pub struct ProcessIdentity {
     pub boot_id: BootId,
 }
 
-/// A [`ProcessIdentity`] that lies elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity<'a> {
-    pub pid: i32,
-    pub start_time: u64,
-    pub boot_id: &'a str,
-}
-
-impl Identity<'_> {
-    /// What /proc says about it; `None` where it is gone.
-    ///
-    /// # Errors
-    /// As [`ProcessIdentity::liveness`].
-    pub fn look(&self) -> Result<Option<Stat>, sys::Error> {
-        let look = || -> nix::Result<_> {
-            let stat = self.stat()?;
-            Ok(if stat.is_some() && self.boot_id != BootId::known()?.0 { None } else { stat })
-        };
-        look().on("look at", format_args!("process {}", self.pid))
-    }
-
-    fn stat(&self) -> nix::Result<Option<Stat>> {
-        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
-    }
-}
-
 /// What has become of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Liveness {
@@ -161,5 +135,31 @@ impl ProcessIdentity {
                 return Ok(false);
             }
         }
+    }
+}
+
+/// A [`ProcessIdentity`] that lies elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity<'a> {
+    pub pid: i32,
+    pub start_time: u64,
+    pub boot_id: &'a str,
+}
+
+impl Identity<'_> {
+    /// What /proc says about it; `None` where it is gone.
+    ///
+    /// # Errors
+    /// As [`ProcessIdentity::liveness`].
+    pub fn look(&self) -> Result<Option<Stat>, sys::Error> {
+        let look = || -> nix::Result<_> {
+            let stat = self.stat()?;
+            Ok(if stat.is_some() && self.boot_id != BootId::known()?.0 { None } else { stat })
+        };
+        look().on("look at", format_args!("process {}", self.pid))
+    }
+
+    fn stat(&self) -> nix::Result<Option<Stat>> {
+        Ok(Stat::of(self.pid)?.filter(|stat| stat.start_time == self.start_time))
     }
 }
