@@ -69,18 +69,17 @@ pub fn entries_of(directory: impl AsFd) -> nix::Result<Vec<Entry>> {
 /// # Errors
 /// The kernel's.
 pub fn has(directory: impl AsFd, name: &str) -> nix::Result<bool> {
-    let mut letter = [0_u8; 1];
+    let (directory, mut letter) = (directory.as_fd().as_raw_fd(), [0_u8; 1]);
     let found = name.with_nix_path(|name| {
         // SAFETY: the name ends with a zero, and the kernel writes one byte at most.
-        check(unsafe {
-            libc::readlinkat(directory.as_fd().as_raw_fd(), name.as_ptr(), letter.as_mut_ptr().cast(), letter.len())
-        } as libc::c_long)
+        unsafe { libc::syscall(libc::SYS_readlinkat, directory, name.as_ptr(), letter.as_mut_ptr(), letter.len()) }
     })?;
-    match found {
+    match Errno::last_raw() {
+        _ if found >= 0 => Ok(true),
         // It is, and no link.
-        Ok(_) | Err(Errno::EINVAL) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(errno) => Err(errno),
+        libc::EINVAL => Ok(true),
+        libc::ENOENT => Ok(false),
+        errno => Err(Errno::from_raw(errno)),
     }
 }
 
