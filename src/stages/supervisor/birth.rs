@@ -10,10 +10,12 @@ use crate::rpc::frame::{self, Kind};
 use crate::rpc::{Failure, Reply};
 use crate::stages::stage1::Prepared;
 use crate::stages::{deletion, sealed, smaster};
-use crate::state::{Phase, ProcessIdentity, StateDir};
+use crate::state::{Liveness, Phase, ProcessIdentity, StateDir};
 use crate::sys::{On, errno_of, fd, process, socket};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::fcntl::AtFlags;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -58,11 +60,19 @@ pub fn create(prepared: Prepared, settings: Settings) -> Result<Born> {
             let (root, id) = (prepared.launch.root.clone(), prepared.launch.id.clone());
             drop((theirs, prepared));
             let mut born = Born { pid: child, init: 0, warnings: Vec::new() };
-            let heard = hear(&ours, &mut born);
-            if heard.is_err() && born.init != 0 {
-                remove_unwatched(&root, &id, born.init);
+            match hear(&ours, &mut born) {
+                Ok(()) => Ok(born),
+                Err(error) => {
+                    drop(ours);
+                    // What failed before the container was complete has been undone when it is told.
+                    if error.is::<Failure>() && born.init == 0 {
+                        let _ = process::wait(child);
+                    } else {
+                        remove_unheard(&root, &id, child);
+                    }
+                    Err(error)
+                }
             }
-            heard.map(|()| born)
         }
         None => {
             drop(ours);
@@ -74,13 +84,26 @@ pub fn create(prepared: Prepared, settings: Settings) -> Result<Born> {
     }
 }
 
-/// A container whose smaster has failed, or was killed, since it said that the container is there: with the lock, and only
-/// if it is still that one.
-fn remove_unwatched(root: &Path, id: &str, init: i32) {
-    let Ok(state) = StateDir::open_locked_within(root, id, LOCK_TIMEOUT) else { return };
-    if state.record().is_ok_and(|record| record.init.is_some_and(|found| found.pid == init)) {
+/// Ends a smaster that has not come to say that it watches, or could not be heard to say so, and removes what it has made: what
+/// was never completed is nobody's, and a complete container is its own as long as no other smaster is known. Until it is
+/// waited for its pid can be no other's.
+fn remove_unheard(root: &Path, id: &str, smaster: i32) {
+    let _ = nix::sys::signal::kill(Pid::from_raw(smaster), Signal::SIGKILL);
+    let _ = process::wait_and_leave(smaster);
+    let found = StateDir::open_locked_within(root, id, LOCK_TIMEOUT);
+    let is_left = found.as_ref().is_ok_and(|state| state.is_abandoned() || is_of(state, smaster).unwrap_or(false));
+    let _ = process::wait(smaster);
+    if let Some(state) = found.ok().filter(|_| is_left) {
         let _ = deletion::delete_locked(root, state, true, None);
     }
+}
+
+/// Whether a container is a smaster's that has ended and was not waited for, or one's that was not come to say that it is.
+fn is_of(state: &StateDir, smaster: i32) -> Result<bool> {
+    Ok(match state.supervision::<Settings>()? {
+        Some(Supervision { smaster: known, .. }) => known.pid == smaster && known.liveness()? == Liveness::Zombie,
+        None => state.record()?.supervised,
+    })
 }
 
 /// The command's side: waits until smaster watches.
@@ -90,13 +113,12 @@ fn hear(smaster: &OwnedFd, born: &mut Born) -> Result<()> {
         let reply: Reply = match frame::receive(smaster)? {
             Some(frame) => frame.parse()?,
             None => {
-                let how = process::wait(pid).on("wait for", "smaster")?;
+                let how = process::wait_and_leave(pid).on("wait for", "smaster")?;
                 bail!("smaster has ended before it watched the container: {how}");
             }
         };
         born.warnings.extend(reply.warnings);
         if let Some(failure) = reply.failure {
-            let _ = process::wait(pid);
             return Err(anyhow!(failure));
         }
         match reply.moved_to {

@@ -1,11 +1,12 @@
 use super::{LONG, Supervised, wait_gone};
 use crate::support::children::{is_alive, poll_until, wait_orphan};
-use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, leftover, own_engine};
+use crate::support::runtime::{find_program, read_lossy};
+use crate::support::{Bundle, Container, leftover, own_engine, skip};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn kill(pid: i32) {
@@ -150,4 +151,56 @@ fn a_command_that_is_killed_takes_its_smaster_along() {
     kill_process(Pid::from_raw(call.pid()).expect("a pid"), Signal::KILL).expect("kill the command");
     assert_eq!(call.wait().code, 137);
     container.delete(&["--force"]).ok();
+}
+
+/// A command that cannot hear its smaster leaves nothing of the container, however far that has come.
+#[test]
+fn a_smaster_that_is_not_heard_leaves_nothing() {
+    let runtime = own_engine!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let mut bundle = Bundle::shell("exec sleep 600");
+    for hook in ["0", "0.3"] {
+        bundle.set("/hooks", json!({ "createRuntime": [{ "path": "/bin/sleep", "args": ["sleep", hook] }] }));
+        for word in ["1", "2"] {
+            let container = Container::new(&runtime, &bundle);
+            let failing = format!("inject=recvmsg:error=ENOMEM:when={word}");
+            let create = container.background("create", &["--supervise"]);
+            create.through(&["strace", "-o", "/dev/null", "-e", &failing]).run().fails(1, "out of memory");
+            let nothing = || leftover::of(&container.id, bundle.path(), &runtime.root()).is_empty().then_some(());
+            let left = || leftover::of(&container.id, bundle.path(), &runtime.root());
+            assert!(poll_until(LONG, nothing).is_some(), "word {word}, hook of {hook} s: {:?}", left());
+        }
+    }
+}
+
+/// Where the kernel has no memory for a while to tell it what there is to do, smaster asks again.
+#[test]
+fn a_smaster_outlives_a_want_of_memory() {
+    let runtime = own_engine!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let bundle = Bundle::shell("echo printed; exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.create_with(&["--supervise"]).ok();
+    let smaster = container.smaster();
+    let mut tracer = Command::new("timeout")
+        .args(["-s", "KILL", "120", "strace", "-o", "/dev/null", "-e", "inject=poll:error=ENOMEM:when=1..3", "-p"])
+        .arg(smaster.to_string())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("start strace");
+    let status = || read_lossy(Path::new(&format!("/proc/{smaster}/status")));
+    let is_traced = || (!status().contains("TracerPid:\t0\n")).then_some(());
+    poll_until(LONG, is_traced).expect("smaster is traced");
+    container.start().ok();
+    let is_there = || runtime.run(&["logs", &container.id]).stdout.contains("printed").then_some(());
+    poll_until(LONG, is_there).expect("the output is written down");
+    assert_eq!(container.smaster(), smaster);
+    container.kill("KILL").ok();
+    assert_eq!(Supervised::wait(&container), 137);
+    container.delete(&[]).ok();
+    tracer.wait().expect("strace ends with smaster");
 }

@@ -31,6 +31,9 @@ use std::time::{Duration, Instant};
 /// How long a command may take to say that it has started what has ended already.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Before it is asked again what there is to do, where the kernel had no memory to look.
+const PAUSE_WITHOUT_MEMORY: Duration = Duration::from_millis(10);
+
 /// What smaster is waiting for.
 enum Run {
     /// The end of the container.
@@ -187,6 +190,8 @@ impl Smaster {
         let (sources, mut fds): (Vec<_>, Vec<_>) = fds.into_iter().unzip();
         match poll(&mut fds, process::end_timeout(self.timeout())) {
             Ok(_) | Err(Errno::EINTR) => {}
+            // Without smaster the container would lose its output and its end for want of a moment's memory.
+            Err(Errno::ENOMEM) => std::thread::sleep(PAUSE_WITHOUT_MEMORY),
             Err(errno) => return Err(errno).on("poll", "the container")?,
         }
         let ready = sources.into_iter().zip(fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())));
