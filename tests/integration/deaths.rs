@@ -156,3 +156,27 @@ fn a_caller_that_ignores_the_ends_of_children() {
     let child = 1 << (Signal::CHILD.as_raw() - 1);
     assert!(ignored.is_some_and(|mask| mask & child == 0), "{stdout}");
 }
+
+/// Whatever signals the caller ignores, real-time ones too, the program does not, and neither does what joins it: as with runc.
+#[test]
+fn a_caller_that_ignores_signals() {
+    needs_root!();
+    let look = ["grep", "SigIgn", "/proc/self/status"];
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::new());
+    let ignoring = ["env", "--ignore-signal=HUP,INT,QUIT,TERM,USR1,ALRM,TSTP,TTIN,XFSZ,CHLD,RTMIN+3,RTMAX-2"];
+    let is_none = |text: &str| {
+        let mask = text.trim().strip_prefix("SigIgn:").map(|mask| u64::from_str_radix(mask.trim(), 16));
+        // Signals 32 and 33 are the C library's own.
+        assert!(mask.is_some_and(|mask| mask.is_ok_and(|mask| mask & !(3 << 31) == 0)), "{text}");
+    };
+    let once = Container::new(&runtime, bundle.args(&look));
+    once.background("run", &[]).through(&ignoring).run().ok();
+    is_none(&once.stdout());
+    let bundle = Bundle::shell("grep SigIgn /proc/self/status; exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.background("create", &[]).through(&ignoring).run().ok();
+    container.start().ok();
+    container.wait_stdout("SigIgn:");
+    is_none(&container.stdout());
+    is_none(&container.exec_call(&[], &look).through(&ignoring).run().ok().stdout);
+}

@@ -6,8 +6,8 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::default::DefaultExecutor;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorValidationError};
 
-/// libcontainer's own executor, with the signal mask and SIGPIPE as every program expects them: in the foreground rtx
-/// blocks all signals, and a Rust program ignores SIGPIPE.
+/// libcontainer's own executor, with the signals as every program expects them: in the foreground rtx blocks them all, a Rust
+/// program ignores SIGPIPE, and its caller may ignore others.
 #[derive(Clone)]
 pub struct CleanExecutor(DefaultExecutor);
 
@@ -19,6 +19,7 @@ impl CleanExecutor {
 
 impl Executor for CleanExecutor {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        process::stop_ignoring_any();
         process::restore_sigpipe();
         process::unblock_signals().map_err(|errno| ExecutorError::Other(format!("unblock signals: {errno}")))?;
         self.0.exec(spec)

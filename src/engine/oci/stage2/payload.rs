@@ -263,6 +263,7 @@ impl Payload {
 
 impl PayloadOperations for Payload {
     fn finish(&mut self, context: &mut Context) -> Result<()> {
+        process::stop_ignoring(&*self.proc);
         match nix::unistd::setsid() {
             Ok(_) => {}
             // It leads a session already.
