@@ -212,8 +212,9 @@ fn id_of(data: &[u8]) {
 fn arguments(data: &[u8]) {
     use std::os::unix::ffi::OsStringExt;
     let words = data.split(|byte| *byte == b'\n').map(|word| std::ffi::OsString::from_vec(word.to_vec()));
-    if let Err(error) = argv::parse(std::iter::once("rtx".into()).chain(words).collect()) {
-        let _ = argv::usage_error(error);
+    let words: Vec<_> = std::iter::once("rtx".into()).chain(words).collect();
+    if let Err(error) = argv::parse(words.clone()) {
+        let _ = argv::usage_error(error, &words);
     }
     for word in String::from_utf8_lossy(data).lines() {
         let _ = (values::parse_bytes(word), values::parse_interval(word));

@@ -192,8 +192,8 @@ fn joined(parts: &[&[u8]]) -> OsString {
 
 /// Exit code and one-line text for a mistake on the command line, in the words that runc's callers know. Not for help
 /// and version, which are no mistakes (`err.use_stderr()` is false).
-pub fn usage_error(err: clap::Error) -> (i32, String) {
-    let command = command_name(&err);
+pub fn usage_error(err: clap::Error, argv: &[OsString]) -> (i32, String) {
+    let command = command_name(&err, argv);
     let argument = context(&err, ContextKind::InvalidArg);
     let value = context(&err, ContextKind::InvalidValue);
     let text = match err.kind() {
@@ -228,8 +228,6 @@ pub fn usage_error(err: clap::Error) -> (i32, String) {
         _ => err.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let hint = nearest(&err, ContextKind::SuggestedArg).unwrap_or_else(|| match command.as_str() {
-        // clap does not keep the command with an error about a value, and such a text needs no hint.
-        "" if text.starts_with("invalid value") => String::new(),
         "" => " (see 'rtx --help')".into(),
         command => format!(" (see 'rtx {command} --help')"),
     });
@@ -246,11 +244,34 @@ fn nearest(err: &clap::Error, kind: ContextKind) -> Option<String> {
     Some(format!(" (did you mean '{name}'?)"))
 }
 
-/// The command that an error is about, from the usage line that clap keeps with it; empty for the global flags.
-fn command_name(err: &clap::Error) -> String {
+/// The command that an error is about, from the usage line that clap keeps with it, but for an error about a value; empty for
+/// the global flags.
+fn command_name(err: &clap::Error, argv: &[OsString]) -> String {
     let usage = context(err, ContextKind::Usage);
     let words = usage.trim_start_matches("Usage:").split_whitespace().skip(1);
-    words.take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect::<Vec<_>>().join(" ")
+    let name =
+        words.take_while(|word| word.starts_with(|c: char| c.is_ascii_lowercase())).collect::<Vec<_>>().join(" ");
+    if name.is_empty() { command_of(argv) } else { name }
+}
+
+/// The command of an argument vector; empty where there is none.
+fn command_of(argv: &[OsString]) -> String {
+    let definitions = Cli::command();
+    let mut out = normalise(&definitions, argv.to_vec()).into_iter().skip(1);
+    let globals = Scope { globals: &definitions, command: None };
+    while let Some(word) = out.next() {
+        match word.to_str().and_then(|word| word.strip_prefix("--")) {
+            Some(name) if globals.long(OsStr::new(name)).is_some_and(takes_value) => drop(out.next()),
+            _ if is_flag(&word) => {}
+            _ => {
+                return definitions
+                    .find_subcommand(&word)
+                    .map(|command| command.get_name().to_owned())
+                    .unwrap_or_default();
+            }
+        }
+    }
+    String::new()
 }
 
 fn context(err: &clap::Error, kind: ContextKind) -> String {

@@ -15,7 +15,7 @@ fn parsed(line: &str) -> Cli {
 }
 
 fn mistake(line: &str) -> (i32, String) {
-    usage_error(parse(words(line)).expect_err(line))
+    usage_error(parse(words(line)).expect_err(line), &words(line))
 }
 
 #[test]
@@ -266,8 +266,10 @@ fn mistakes_are_told_in_the_words_of_runc() {
         ("rtx engine list x", 1, "\"engine list\" requires exactly 0 argument(s)"),
         ("rtx gc c", 1, "\"gc\" requires exactly 0 argument(s)"),
         ("rtx engine", 1, "\"engine\" requires one of: list, schema"),
-        ("rtx create --bundle", 1, "flag needs an argument: -bundle"),
-        ("rtx list -f xml", 1, "invalid value for format: 'xml' is none of: table, json"),
+        ("rtx create --bundle", 1, "flag needs an argument: -bundle (see 'rtx create --help')"),
+        ("rtx --root", 1, "flag needs an argument: -root (see 'rtx --help')"),
+        ("rtx --root list --log=x run --preserve-fds x c", 1, "invalid digit found in string (see 'rtx run --help')"),
+        ("rtx list -f xml", 1, "invalid value for format: 'xml' is none of: table, json (see 'rtx list --help')"),
         ("rtx update --memory abc c", 1, "invalid value for memory: invalid size: 'abc'"),
         ("rtx update --cpu-period abc c", 1, "invalid value for cpu-period: 'abc'"),
         ("rtx run --keep=maybe c", 1, "invalid value for keep"),

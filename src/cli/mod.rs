@@ -114,7 +114,7 @@ pub fn main(arguments: Vec<OsString>) -> i32 {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => return print_help(&error.render(), &Report::default()),
         Err(error) => {
-            let (code, text) = args::usage_error(error);
+            let (code, text) = args::usage_error(error, &arguments);
             return Report::from_arguments(&arguments).fail(&text, code);
         }
     };
