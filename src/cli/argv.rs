@@ -170,8 +170,9 @@ impl Scope<'_> {
             out.push(flag);
             return;
         };
-        // An empty path is how Go programs say that there is none.
-        if value.is_empty() && !matches!(arg.get_value_hint(), ValueHint::Unknown | ValueHint::Other) {
+        // An empty path is how Go programs say that there is none; they know nothing of a timeline.
+        let is_path = !matches!(arg.get_value_hint(), ValueHint::Unknown | ValueHint::Other);
+        if value.is_empty() && is_path && arg.get_id() != "timeline" {
             return;
         }
         if inline.is_some() || value.is_empty() || is_flag(&value) {

@@ -92,6 +92,12 @@ fn values_are_taken_as_go_takes_them() {
     }
     let empty = normalise_argv(["rtx", "create", "--console-socket", "", "c"].map(OsString::from).to_vec());
     assert_eq!(empty, words("rtx create c"));
+    let empty = ["rtx", "run", "--timeline", "", "c"].map(OsString::from).to_vec();
+    assert!(
+        usage_error(parse(empty.clone()).expect_err("an empty path"), &empty)
+            .1
+            .starts_with("flag needs an argument: -timeline")
+    );
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! `--timeline`: where the time of a command went.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 
+use crate::support::children::poll_until;
 use crate::support::runtime::engine;
 use crate::support::{Bundle, Container, Runtime, skip};
 
@@ -18,6 +23,8 @@ macro_rules! runtime {
         runtime
     }};
 }
+
+const LONG: Duration = Duration::from_secs(20);
 
 struct Trace {
     events: Vec<Value>,
@@ -126,5 +133,16 @@ fn a_file_that_cannot_be_written_is_said_first() {
     let container = Container::new(&runtime, &bundle);
     let file = bundle.host("nowhere/trace.json");
     container.create_with(&["--timeline", &file.display().to_string()]).fails(1, "--timeline ");
+    let pipe = bundle.host("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o600), 0).expect("make a pipe");
+    container.create_with(&["--timeline", &pipe.display().to_string()]).fails(1, "nobody reads this pipe");
     runtime.invoke(&["state", &container.id]).run().fails(1, "does not exist");
+    // Somebody who does gets it.
+    let mut reader = Command::new("cat").arg(&pipe).stdout(Stdio::piped()).spawn().expect("start cat");
+    let is_read = || container.create_with(&["--timeline", &pipe.display().to_string()]).code == 0;
+    poll_until(LONG, || is_read().then_some(())).expect("the pipe is read");
+    let mut text = String::new();
+    reader.stdout.take().expect("a pipe").read_to_string(&mut text).expect("read what cat has read");
+    reader.wait().expect("cat ends");
+    assert!(serde_json::from_str::<Value>(&text).is_ok_and(|trace| trace["traceEvents"].is_array()), "{text}");
 }

@@ -6,12 +6,15 @@ mod processes;
 mod svg;
 
 use super::report;
+use crate::sys::{Errno, On};
 use crate::trace;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::time::{ClockId, clock_gettime};
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 /// A recording as it is to be shown.
 struct Timeline {
@@ -34,7 +37,7 @@ pub fn record(files: &[PathBuf], command: &str, work: impl FnOnce() -> Result<i3
     }
     let mut open = Vec::new();
     for path in files {
-        open.push((path, File::create(path).with_context(|| format!("--timeline {}", path.display()))?));
+        open.push((path, create(path).with_context(|| format!("--timeline {}", path.display()))?));
     }
     let before = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)
         .map_or(0, |time| (time.tv_sec() * 1_000_000_000 + time.tv_nsec()) as u64);
@@ -55,4 +58,19 @@ pub fn record(files: &[PathBuf], command: &str, work: impl FnOnce() -> Result<i3
         }
     }
     outcome
+}
+
+/// A pipe that nobody reads is an error, and nothing to wait for (fifo(7)).
+fn create(path: &Path) -> Result<File> {
+    match File::options().write(true).create(true).truncate(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
+            bail!("nobody reads this pipe: begin to read it first, or name a file")
+        }
+        // What is written at the end may well wait for its reader.
+        file => {
+            let file = file?;
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).on("fcntl", "F_SETFL")?;
+            Ok(file)
+        }
+    }
 }
