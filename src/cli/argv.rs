@@ -41,7 +41,7 @@ pub fn normalise_argv(argv: Vec<OsString>) -> Vec<OsString> {
 
 fn normalise(definitions: &Command, argv: Vec<OsString>) -> Vec<OsString> {
     let mut scope = Scope { globals: definitions, command: None };
-    let mut positionals = 0;
+    let (mut positionals, mut signal) = (0, None);
     let mut out = Vec::with_capacity(argv.len() + 1);
     let mut rest = argv.into_iter();
     out.extend(rest.next());
@@ -75,8 +75,15 @@ fn normalise(definitions: &Command, argv: Vec<OsString>) -> Vec<OsString> {
             }
             break;
         }
+        // `kill ID -9`: runc takes it for the name of a signal, and knows none.
+        if scope.name() == "kill" && positionals == 1 && scope.is_unknown(&word) {
+            positionals += 1;
+            signal = Some(word);
+            continue;
+        }
         scope.rewrite(word, &mut rest, &mut out);
     }
+    out.extend(signal.into_iter().flat_map(|signal| ["--".into(), signal]));
     let tail_starts = out.len();
     out.extend(rest);
     // `ps ID -- -ef`: the caller's own separator is one of ours already.
@@ -130,6 +137,13 @@ impl Scope<'_> {
             }
         }
         true
+    }
+
+    /// Whether a word with one dash is no flag at all.
+    fn is_unknown(&self, word: &OsStr) -> bool {
+        let body = OsStr::from_bytes(&word.as_bytes()[1..]);
+        let name = OsStr::from_bytes(body.as_bytes().split(|byte| *byte == b'=').next().unwrap_or_default());
+        !body.as_bytes().starts_with(b"-") && name != "help" && self.long(name).is_none() && !self.is_cluster(name)
     }
 
     /// Moves one flag, and its value where that is a word of its own, from `word` and `rest` to `out`.

@@ -70,10 +70,16 @@ fn the_payload_is_not_touched() {
         ("rtx ps c -ef", "rtx ps c -- -ef"),
         ("rtx ps c -- -ef", "rtx ps c -- -ef"),
         ("rtx kill -- c -bundle", "rtx kill -- c -bundle"),
+        ("rtx kill c -9", "rtx kill c -- -9"),
+        ("rtx kill c -KILL", "rtx kill c -- -KILL"),
+        ("rtx kill c -a 9", "rtx kill c -a 9"),
+        ("rtx kill c -9 -all", "rtx kill c --all -- -9"),
         ("rtx nosuch -bundle", "rtx nosuch -bundle"),
     ] {
         assert_eq!(normalised(given), wanted);
     }
+    let (_, text) = mistake("rtx kill c --al");
+    assert!(text.contains("did you mean '--all'?"), "{text}");
     assert_eq!(normalise_argv(vec![]), Vec::<OsString>::new());
 }
 

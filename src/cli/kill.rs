@@ -20,7 +20,9 @@ pub fn kill(context: &Context, args: KillArgs) -> Result<i32> {
 /// A signal by number, or by name in either case with or without `SIG`; realtime signals as `RTMIN+N` and `RTMAX-N`
 /// (signal(7)).
 pub(super) fn parse(text: &str) -> Result<i32> {
-    let unknown = || anyhow::anyhow!("unknown signal {text:?}: give a number, or a name such as TERM or SIGKILL");
+    let hyphen = if text.starts_with('-') { ", without a hyphen" } else { "" };
+    let unknown =
+        || anyhow::anyhow!("unknown signal {text:?}: give a number, or a name such as TERM or SIGKILL{hyphen}");
     if let Ok(number) = text.parse::<i32>() {
         // 0 sends nothing and asks whether the process is there (kill(2)).
         return if (0..=libc::SIGRTMAX()).contains(&number) { Ok(number) } else { Err(unknown()) };

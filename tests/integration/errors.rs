@@ -136,6 +136,7 @@ situations! {
     start_of_running: 1, "cannot start an already running container", |r| on_running(r, |c| c.start());
     delete_of_running: 1, "that is not stopped: running", |r| on_running(r, |c| c.delete(&[]));
     kill_with_unknown_signal: 1, "unknown signal \"NOSUCH\"", |r| on_running(r, |c| c.kill("NOSUCH"));
+    kill_with_a_hyphen: 1, "unknown signal \"-KILL\"", |r| on_running(r, |c| c.kill("-KILL"));
     resume_of_running: 1, "container not paused", |r| on_running(r, |c| verb(c, "resume"));
     update_with_bad_value: 1, "invalid value for memory", |r| on_running(r, |c| r.run(&["update", "--memory", "abc", &c.id]));
     update_with_invalid_json: 1, "invalid character", |r| on_running(r, |c| r.invoke(&["update", "--resources", "-", &c.id]).input("rubbish").run());
