@@ -71,7 +71,7 @@ fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
     // Shells have pipes for files: `--process <(…)`.
     let raw = json::read_stream(path)?;
     let mut value = json::parse(&raw).with_context(|| format!("{} is not valid JSON", path.display()))?;
-    findings::refuse(check::check_process(&value)).with_context(|| format!("--process {}", path.display()))?;
+    findings::refuse(&format!("--process {}", path.display()), check::check_process(&value))?;
     check::normalise_process(&mut value);
     let mut process: Process =
         serde_json::from_value(value).with_context(|| format!("{} is not a process", path.display()))?;

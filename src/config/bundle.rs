@@ -46,7 +46,7 @@ impl Bundle {
     pub fn parse(directory: PathBuf, raw: Vec<u8>) -> Result<Self> {
         let mut value =
             json::parse(&raw).with_context(|| format!("{}/config.json is not valid JSON", directory.display()))?;
-        let warnings = super::findings::refuse(super::check::check(&value, Some(&directory)))?;
+        let warnings = super::findings::refuse("config.json", super::check::check(&value, Some(&directory)))?;
         super::check::normalise(&mut value);
         let spec: Arc<Spec> = serde_json::from_value(value)
             .map(Arc::new)

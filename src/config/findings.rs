@@ -9,18 +9,21 @@ const MOST: usize = 100;
 /// A configuration that cannot be run as it is.
 #[derive(Debug)]
 pub struct Invalid {
+    /// As a message calls it.
+    pub document: String,
     pub findings: Vec<Finding>,
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let document = &self.document;
         match self.findings.as_slice() {
-            [finding] => write!(f, "config.json: {finding}"),
+            [finding] => write!(f, "{document}: {finding}"),
             findings => {
-                write!(f, "config.json has {} problems:", findings.len())?;
+                write!(f, "{document} has {} problems:", findings.len())?;
                 let mut told = findings.iter().take(MOST).enumerate();
                 told.try_for_each(|(index, finding)| write!(f, " ({}) {finding}", index + 1))?;
-                if findings.len() > MOST { write!(f, " and more, which `rtx check` tells") } else { Ok(()) }
+                if findings.len() > MOST { write!(f, " and {} more", findings.len() - MOST) } else { Ok(()) }
             }
         }
     }
@@ -32,11 +35,11 @@ impl std::error::Error for Invalid {}
 ///
 /// # Errors
 /// [`Invalid`] with every error.
-pub fn refuse(findings: Vec<Finding>) -> Result<Vec<String>, Invalid> {
+pub fn refuse(document: &str, findings: Vec<Finding>) -> Result<Vec<String>, Invalid> {
     let (errors, others): (Vec<_>, Vec<_>) =
         findings.into_iter().partition(|finding| finding.severity == Severity::Error);
     if !errors.is_empty() {
-        return Err(Invalid { findings: errors });
+        return Err(Invalid { document: document.to_owned(), findings: errors });
     }
     let is_warning = |finding: &Finding| finding.severity == Severity::Warning;
     Ok(others.into_iter().filter(is_warning).map(|finding| finding.to_string()).collect())

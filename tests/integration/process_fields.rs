@@ -184,7 +184,9 @@ fn cpu_affinity_is_for_exec_alone() {
     assert_eq!(exec(json!({ "final": "1" })).ok().stdout, "1\n");
     exec(json!({ "initial": "500" })).fails(255, "/process/execCPUAffinity/initial");
     exec(json!({ "final": "500" })).fails(255, "/process/execCPUAffinity/final");
-    exec(json!({ "final": "1-" })).fails(255, "/execCPUAffinity/final");
+    let output = exec(json!({ "final": "1-" }));
+    let output = output.fails(255, "process.json: /execCPUAffinity/final");
+    assert!(!output.stderr.contains("config.json"), "{}", output.stderr);
 }
 
 /// A container has its cpuset's processors and not those of whoever called rtx, as before Linux 6.2.
