@@ -53,6 +53,8 @@ fn what_a_killed_create_left_goes_and_a_container_stays() {
     let planned = runtime.run(&["gc", "--dry-run"]).ok().stdout;
     assert!(planned.contains(&format!("would be removed: state directory {}", state.display())), "{planned}");
     assert!(planned.contains("would be removed: cgroup /sys/fs/cgroup"), "{planned}");
+    let total = format!("total: {} would be removed", planned.lines().count() - 1);
+    assert_eq!(planned.lines().last(), Some(total.as_str()));
     assert!(state.exists(), "--dry-run removes");
     for other in [&kept, &created, &stopped] {
         assert!(!planned.contains(&other.id), "{planned}");
