@@ -96,6 +96,11 @@ impl Health {
         true
     }
 
+    /// Whether the check that has ended last took too long: then its exit code is that of the signal that ended it.
+    pub fn timed_out(&self) -> bool {
+        self.told
+    }
+
     /// No check outlives the container.
     pub fn stop(&mut self) {
         if let Some((helper, _)) = &self.running {

@@ -121,6 +121,15 @@ fn health_is_looked_after() {
     becomes("unhealthy");
     let told: Vec<_> = container.events(&[]).into_iter().filter(|event| event["type"] == "health").collect();
     assert_eq!((&told[0]["data"]["status"], &told[1]["data"]["status"]), (&json!("healthy"), &json!("unhealthy")));
+    assert_eq!((&told[0]["data"]["exitCode"], &told[1]["data"]["exitCode"]), (&json!(0), &json!(1)));
+    drop(container);
+    let check = r#"{"exec":["/bin/sleep","600"],"interval":0.1,"timeout":0.1,"retries":1}"#;
+    bundle.set("/annotations", json!({ "org.rtx.health": check }));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    let is_told = || container.events(&[]).into_iter().find(|event| event["type"] == "health");
+    let told = poll_until(LONG, is_told).expect("a check that takes too long is told");
+    assert_eq!(told["data"], json!({ "status": "unhealthy", "timedOut": true }));
     drop(container);
     bundle.set("/annotations", json!({ "org.rtx.health": "{}" }));
     Container::new(&runtime, &bundle)

@@ -46,9 +46,13 @@ impl Smaster {
         let before = health.status;
         if health.ended(pid, code) && health.status != before {
             let status = health.status.name();
+            let data = match health.timed_out() {
+                true => json!({ "status": status, "timedOut": true }),
+                false => json!({ "status": status, "exitCode": code }),
+            };
             self.supervision.health = Some(status.to_owned());
             self.save();
-            self.tell("health", json!({ "status": status, "exitCode": code }));
+            self.tell("health", data);
         }
     }
 
