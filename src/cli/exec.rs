@@ -20,9 +20,13 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
     options.foreground = !args.detach;
     let live = Live::open(&context.root, &args.id)?;
     let process = match &args.process {
-        Some(path) => read_process(path, &live, &args)?,
-        None => process_from_flags(&live, &args)?,
+        Some(path) => read_process(path, &live, &args),
+        None => process_from_flags(&live, &args),
     };
+    let process = process.map_err(|error| match live.container.state.is_removed() {
+        true => error.context(format!("container {} has ended", args.id)),
+        false => error,
+    })?;
     super::never_free(live.container.spec()?);
     let words = if live.container.record.supervised { process.args().clone() } else { None };
     let exec = ExecConfig {

@@ -351,7 +351,7 @@ pub struct Stage2Ended;
 
 impl std::fmt::Display for Stage2Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the container's init ended before it was ready")
+        f.write_str("the new process ended before it was ready")
     }
 }
 

@@ -9,13 +9,15 @@ use super::stage1::check_console_socket;
 use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::{seccomp_listener, wait_for};
 use crate::engine::{ExecConfig, Execution, ExitStatus, InitProcess};
-use crate::state::Status;
+use crate::rpc::client::{Stage2Died, Stage2Ended};
+use crate::state::{ProcessIdentity, Status};
 use crate::sys::stat::Stat;
 use crate::sys::{On, process};
 use crate::trace;
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// A process that has joined.
 pub struct Joined<'a> {
@@ -32,12 +34,17 @@ pub struct ExecOptions<'a> {
     pub joined: &'a mut dyn FnMut(Joined<'_>) -> Result<()>,
 }
 
+/// How long all of a container takes to be killed, one process after another.
+const KILL_PATIENCE: Duration = Duration::from_millis(200);
+
 /// Runs a process in a container: to its end, or with `detach` until it has executed its program.
 ///
 /// # Errors
 /// Why it could not be run. It is gone then.
-pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {
-    match live.status()? {
+pub fn exec(live: Live, exec: ExecConfig, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {
+    let (id, init) = (live.container.record.id.clone(), live.container.record.init.clone());
+    let explain = |error| explain(&id, init.as_ref(), error);
+    match live.status().map_err(explain)? {
         Status::Stopped => bail!("cannot exec in a stopped container"),
         Status::Paused if !exec.ignore_paused => {
             bail!("cannot exec in a paused container (use --ignore-paused to override)")
@@ -45,6 +52,22 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
         Status::Creating => bail!("cannot exec in a container that is still being created"),
         Status::Created | Status::Running | Status::Paused => {}
     }
+    begin(live, exec, options).map_err(explain)
+}
+
+/// Of a container that ends meanwhile that is the reason for whatever fails.
+fn explain(id: &str, init: Option<&ProcessIdentity>, error: anyhow::Error) -> anyhow::Error {
+    let was_killed = error.is::<Stage2Died>() || error.is::<Stage2Ended>();
+    let patience = if was_killed { KILL_PATIENCE } else { Duration::ZERO };
+    let has_ended = |init: &ProcessIdentity| match init.look() {
+        Ok(Some(stat)) if !stat.is_ending() => init.wait_for_end(patience).unwrap_or(false),
+        Ok(_) => true,
+        Err(_) => false,
+    };
+    if init.is_some_and(has_ended) { error.context(format!("container {id} has ended")) } else { error }
+}
+
+fn begin(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {
     let terminal = exec.process.terminal().unwrap_or(false);
     check_console_socket(terminal, &exec.options)?;
     let caller = if terminal && !options.detach { Some(Terminal::find()?) } else { None };
@@ -64,14 +87,14 @@ pub fn exec(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> R
     drop(mark);
     let console = match join(&mut live, &mut exec, &mut stage2) {
         Ok(console) => console,
-        Err(error) => return Err(stage2.explain(error, None)),
+        Err(error) => return Err(stage2.explain(error, "the process", None)),
     };
     let warnings = stage2.rpc.take_warnings();
     (options.joined)(Joined { init: &stage2.init, console: console.as_ref(), warnings: &warnings })?;
     let pid = stage2.init.pid;
     let mark = trace::span("wait for the program");
     if let Err(error) = stage2.rpc.wait_executed(|| Stat::of(pid).ok().flatten()) {
-        return Err(stage2.explain(error, None));
+        return Err(stage2.explain(error, "the process", None));
     }
     drop(mark);
     stage2.release();

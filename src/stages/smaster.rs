@@ -58,7 +58,7 @@ pub(super) fn create_in(prepared: Prepared, state: StateDir, keep: bool) -> Resu
         Ok(built) => built,
         Err(error) => {
             let error = match &undo.stage2 {
-                Some(stage2) => stage2.explain(error, memory_limit(&launch)),
+                Some(stage2) => stage2.explain(error, "init", memory_limit(&launch)),
                 None => error,
             };
             drop(undo);

@@ -84,8 +84,9 @@ impl Stage2 {
         })
     }
 
-    /// Explains an error by what became of stage2, where that says more. `memory_limit` is the container's, in bytes.
-    pub fn explain(&self, error: anyhow::Error, memory_limit: Option<i64>) -> anyhow::Error {
+    /// Explains an error by what became of stage2, where that says more: `who` it was to be. `memory_limit` is the container's,
+    /// in bytes.
+    pub fn explain(&self, error: anyhow::Error, who: &str, memory_limit: Option<i64>) -> anyhow::Error {
         if !error.is::<Stage2Ended>() && !error.is::<Stage2Died>() {
             return error;
         }
@@ -97,9 +98,9 @@ impl Stage2 {
                 "unable to set memory limit to {limit} (/linux/resources/memory/limit): init itself was killed, needing more"
             )),
             (Ok(ExitStatus::Signaled(signal)), _) => {
-                error.context(format!("init was killed by signal {signal}: {}", process::signal_description(signal)))
+                error.context(format!("{who} was killed by signal {signal}: {}", process::signal_description(signal)))
             }
-            (Ok(ExitStatus::Exited(code)), _) => error.context(format!("init exited with {code}")),
+            (Ok(ExitStatus::Exited(code)), _) => error.context(format!("{who} exited with {code}")),
             _ => error,
         }
     }
