@@ -213,6 +213,13 @@ situations! {
     rlimit_soft_over_hard: 1, "rlimit", |r| run(r, |b| rlimit(b, "RLIMIT_NOFILE", 20, 10));
     oom_score_out_of_range: 1, "oom", |r| run(r, |b| { b.set("/process/oomScoreAdj", json!(5000)); });
     seccomp_action_unknown: 1, "SCMP_ACT_NOSUCH", |r| run(r, |b| seccomp(b, "mkdir", "SCMP_ACT_NOSUCH"));
+    seccomp_errno_too_large: 1, "/linux/seccomp/defaultErrnoRet: 4095 is no error", |r| run(r, |b| {
+        b.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 4095 }));
+    });
+    seccomp_of_another_byte_order: 1, "/linux/seccomp/architectures/1: SCMP_ARCH_S390X has another", |r| run(r, |b| {
+        let both = json!(["SCMP_ARCH_NATIVE", "SCMP_ARCH_S390X"]);
+        b.set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": both }));
+    });
     seccomp_call_unknown: 0, "", |r| run(r, |b| seccomp(b, "nosuchcall", "SCMP_ACT_ERRNO"));
     sysctl_of_the_host: 1, "sysctl \"kernel.panic\" is not in a separate kernel namespace", |r| run(r, |b| sysctl(b, "kernel.panic"));
     sysctl_unknown: 1, "o such file or directory", |r| run(r, |b| sysctl(b, "net.nosuch"));

@@ -3,13 +3,34 @@
 
 use serde_json::Value;
 
+use super::names::SECCOMP_ARCHS;
 use super::{Report, list, present, text};
 
 const AT: &str = "/linux/seccomp";
 
+/// The largest that libseccomp takes.
+const LARGEST_ERRNO: u64 = 4094;
+/// What a tracer gets is 16 bits wide (`SECCOMP_RET_DATA`, seccomp(2)).
+const LARGEST_TRACE: u64 = 0xffff;
+
+const BIG_ENDIAN: [&str; 11] = [
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SHEB",
+];
+
 pub(super) fn check(report: &mut Report, linux: &Value) {
     let Some(seccomp) = present(linux, "seccomp") else { return };
     check_notify(report, seccomp);
+    check_architectures(report, seccomp);
     let default = text(seccomp, "defaultAction").unwrap_or("");
     check_errno(report, seccomp, "defaultErrnoRet", default, || format!("{AT}/defaultErrnoRet"));
     for (index, call) in list(seccomp, "syscalls").iter().enumerate() {
@@ -27,6 +48,21 @@ pub(super) fn check(report: &mut Report, linux: &Value) {
         let same = default == action && !action.is_empty() && list(call, "args").is_empty();
         if same && present(call, "errnoRet").is_none() && present(seccomp, "defaultErrnoRet").is_none() {
             report.note(at("action"), "the same as the default action", "the rule has no effect");
+        }
+    }
+}
+
+/// libseccomp makes programs of one byte order.
+fn check_architectures(report: &mut Report, seccomp: &Value) {
+    for (index, name) in list(seccomp, "architectures").iter().enumerate() {
+        // What is no name at all has been told.
+        let Some(name) = name.as_str().filter(|name| SECCOMP_ARCHS.contains(name)) else { continue };
+        if BIG_ENDIAN.contains(&name) != cfg!(target_endian = "big") {
+            report.error(
+                format!("{AT}/architectures/{index}"),
+                format!("{name} has another byte order than this host"),
+                "remove it: no program of that architecture can run here",
+            );
         }
     }
 }
@@ -82,5 +118,19 @@ fn check_notify(report: &mut Report, seccomp: &Value) {
 fn check_errno(report: &mut Report, object: &Value, name: &str, action: &str, at: impl Fn() -> String) {
     if present(object, name).is_some() && !action.is_empty() && !matches!(action, "SCMP_ACT_ERRNO" | "SCMP_ACT_TRACE") {
         report.warning(at(), format!("{action} returns no errno; {name} is ignored"), "remove it");
+    }
+    let value = present(object, name).and_then(Value::as_u64).unwrap_or(0);
+    match action {
+        "SCMP_ACT_ERRNO" if value > LARGEST_ERRNO => report.error(
+            at(),
+            format!("{value} is no error of a system call; the largest that libseccomp takes is {LARGEST_ERRNO}"),
+            "give the number of an error, such as 1 for EPERM",
+        ),
+        "SCMP_ACT_TRACE" if value > LARGEST_TRACE => report.error(
+            at(),
+            format!("{value} is more than a tracer can be told, which is {LARGEST_TRACE} at most"),
+            "give a smaller number",
+        ),
+        _ => {}
     }
 }

@@ -214,13 +214,20 @@ fn compile(seccomp: &LinuxSeccomp) -> Result<ScmpFilterContext> {
     filter.set_ctl_nnp(false).context("seccomp: leave no_new_privs alone")?;
     // Level 2 came with libseccomp 2.5; without it the program is only slower.
     let _ = filter.set_ctl_optimize(OPTIMIZE);
-    for arch in seccomp.architectures().iter().flatten() {
-        filter.add_arch(architecture(*arch)).with_context(|| format!("seccomp: add architecture {arch:?}"))?;
+    for (index, arch) in seccomp.architectures().iter().flatten().enumerate() {
+        filter.add_arch(architecture(*arch)).with_context(|| unknown_architecture(index, *arch))?;
     }
     for (index, rule) in seccomp.syscalls().iter().flatten().enumerate() {
         add_rule(&mut filter, rule, default).with_context(|| format!("/linux/seccomp/syscalls/{index}"))?;
     }
     Ok(filter)
+}
+
+/// Architectures come with versions of libseccomp; one that is of no use here was found before.
+fn unknown_architecture(index: usize, arch: Arch) -> String {
+    let name = serde_json::to_string(&arch).unwrap_or_default();
+    let version = libseccomp::ScmpVersion::current().map_or_else(|_| String::new(), |version| format!(" {version}"));
+    format!("/linux/seccomp/architectures/{index}: libseccomp{version} does not take {name}: remove it")
 }
 
 fn add_rule(filter: &mut ScmpFilterContext, rule: &LinuxSyscall, default: ScmpAction) -> Result<()> {

@@ -208,6 +208,21 @@ fn seccomp() {
         "valid arch",
     );
     expect(&of(json!({ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["x"] })), &format!("{at}/flags/0"), "flag");
+    let other = if cfg!(target_endian = "big") { "SCMP_ARCH_X86_64" } else { "SCMP_ARCH_S390X" };
+    expect(
+        &of(json!({ "defaultAction": "SCMP_ACT_ALLOW", "architectures": [other] })),
+        &format!("{at}/architectures/0"),
+        "another byte order",
+    );
+    for (action, number, problem) in
+        [("SCMP_ACT_ERRNO", 4095, "4095 is no error"), ("SCMP_ACT_TRACE", 65536, "more than a tracer can be told")]
+    {
+        let default = of(json!({ "defaultAction": action, "defaultErrnoRet": number }));
+        expect(&default, &format!("{at}/defaultErrnoRet"), problem);
+        let call = |number| with_syscall(json!({ "names": ["chmod"], "action": action, "errnoRet": number }));
+        expect(&call(number), &format!("{at}/syscalls/0/errnoRet"), problem);
+        assert_eq!(check(&call(number - 1), None), []);
+    }
     let none = with_syscall(json!({ "names": [], "action": "SCMP_ACT_LOG" }));
     expect(&none, &format!("{at}/syscalls/0/names"), "without system calls");
     let notify = with_syscall(json!({ "names": ["mount"], "action": "SCMP_ACT_NOTIFY" }));
