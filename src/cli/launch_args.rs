@@ -64,7 +64,7 @@ pub struct SuperviseArgs {
     /// Where the program's output is kept [default: with the state, until the container is deleted]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub output_file: Option<PathBuf>,
-    /// Size after which a new file is begun [default: 16m]
+    /// Size after which a new file is begun, or -1 for never [default: 16m]
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub output_max_size: Option<i64>,
     /// How many of these files are kept [default: 4]
