@@ -157,7 +157,8 @@ fn a_caller_that_ignores_the_ends_of_children() {
     assert!(ignored.is_some_and(|mask| mask & child == 0), "{stdout}");
 }
 
-/// Whatever signals the caller ignores, real-time ones too, the program does not, and neither does what joins it: as with runc.
+/// Whatever signals the caller ignores, real-time ones too, the program does not, and neither does what joins it, nor a hook:
+/// as with runc.
 #[test]
 fn a_caller_that_ignores_signals() {
     needs_root!();
@@ -172,9 +173,13 @@ fn a_caller_that_ignores_signals() {
     let once = Container::new(&runtime, bundle.args(&look));
     once.background("run", &[]).through(&ignoring).run().ok();
     is_none(&once.stdout());
-    let bundle = Bundle::shell("grep SigIgn /proc/self/status; exec sleep 600");
+    let mut bundle = Bundle::shell("grep SigIgn /proc/self/status; exec sleep 600");
+    bundle.make_script("hook", "grep SigIgn /proc/self/status > seen");
+    let path = bundle.host("hook");
+    bundle.set("/hooks", json!({ "createRuntime": [{ "path": path, "env": ["PATH=/bin:/usr/bin"] }] }));
     let container = Container::new(&runtime, &bundle);
     container.background("create", &[]).through(&ignoring).run().ok();
+    is_none(&read_lossy(&bundle.host("seen")));
     container.start().ok();
     container.wait_stdout("SigIgn:");
     is_none(&container.stdout());

@@ -162,6 +162,7 @@ impl Program {
         if let Some(directory) = &self.directory {
             chdir(directory.as_c_str())?;
         }
+        super::stop_ignoring_any();
         super::restore_sigpipe();
         super::unblock_signals()?;
         if let Some((filter, flags)) = &self.filter {
