@@ -316,6 +316,7 @@ impl Iterator for EventStream {
 // As stage2: the stack of a waiting init would have room for it.
 #[inline(never)]
 pub(crate) fn call(root: &Path, words: &[OsString]) -> i32 {
+    crate::sys::process::learn_of_ends();
     let mut arguments: Vec<OsString> = vec!["rtx".into(), "--root".into(), root.into()];
     arguments.extend(words.iter().cloned());
     crate::cli::main(arguments)

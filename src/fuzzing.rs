@@ -148,8 +148,10 @@ fn frame_of(data: &[u8]) {
 /// state.json, and what the engine has kept in it.
 fn state(data: &[u8]) {
     let brief = str::from_utf8(data).ok().and_then(Brief::read);
-    if let Some(state) = brief.as_ref().and_then(|brief| brief.engine_state) {
-        let _ = Freezer::plain(state);
+    if let Some(state) = brief.as_ref().and_then(|brief| brief.engine_state)
+        && let Some(freezer) = Freezer::plain(state)
+    {
+        assert_eq!(Freezer::of(state).ok(), Some(Some(freezer)), "what an engine keeps says two things");
     }
     let Ok(record) = serde_json::from_slice::<Record>(data) else {
         assert_eq!(brief, None, "what is no record is taken for one");

@@ -47,7 +47,9 @@ fn normalise(definitions: &Command, argv: Vec<OsString>) -> Vec<OsString> {
     out.extend(rest.next());
     while let Some(word) = rest.next() {
         if word == "--" {
-            out.push(word);
+            if signal.is_none() {
+                out.push(word);
+            }
             break;
         }
         if !is_flag(&word) {
@@ -76,8 +78,7 @@ fn normalise(definitions: &Command, argv: Vec<OsString>) -> Vec<OsString> {
             break;
         }
         // `kill ID -9`: runc takes it for the name of a signal, and knows none.
-        if scope.name() == "kill" && positionals == 1 && scope.is_unknown(&word) {
-            positionals += 1;
+        if scope.name() == "kill" && positionals == 1 && signal.is_none() && scope.is_unknown(&word) {
             signal = Some(word);
             continue;
         }
@@ -279,10 +280,10 @@ fn command_of(argv: &[OsString]) -> String {
             Some(name) if globals.long(OsStr::new(name)).is_some_and(takes_value) => drop(out.next()),
             _ if is_flag(&word) => {}
             _ => {
-                return definitions
-                    .find_subcommand(&word)
-                    .map(|command| command.get_name().to_owned())
-                    .unwrap_or_default();
+                let Some(command) = definitions.find_subcommand(&word) else { break };
+                let below = out.find_map(|word| command.find_subcommand(&word));
+                let names = [Some(command), below];
+                return names.into_iter().flatten().map(Command::get_name).collect::<Vec<_>>().join(" ");
             }
         }
     }

@@ -74,6 +74,8 @@ fn the_payload_is_not_touched() {
         ("rtx kill c -KILL", "rtx kill c -- -KILL"),
         ("rtx kill c -a 9", "rtx kill c -a 9"),
         ("rtx kill c -9 -all", "rtx kill c --all -- -9"),
+        ("rtx kill c -9 --", "rtx kill c -- -9"),
+        ("rtx kill c -9 TERM", "rtx kill c TERM -- -9"),
         ("rtx nosuch -bundle", "rtx nosuch -bundle"),
     ] {
         assert_eq!(normalised(given), wanted);

@@ -23,11 +23,9 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
         Some(path) => read_process(path, &live, &args),
         None => process_from_flags(&live, &args),
     };
-    let process = process.map_err(|error| match live.container.state.is_removed() {
-        true => error.context(format!("container {} has ended", args.id)),
-        false => error,
-    })?;
-    super::never_free(live.container.spec()?);
+    let explain = |error| exec::explain(&live.container.record, error);
+    let process = process.map_err(explain)?;
+    super::never_free(live.container.spec().map_err(explain)?);
     let words = if live.container.record.supervised { process.args().clone() } else { None };
     let exec = ExecConfig {
         process,

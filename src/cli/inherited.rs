@@ -18,7 +18,8 @@ pub fn find() -> u32 {
 pub fn count(found: u32, preserve_fds: u32, options: &mut LaunchOptions) -> Result<()> {
     let variable = |name| std::env::var(name).ok();
     let (pid, fds) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
-    count_for(std::process::id(), (pid.as_deref(), fds.as_deref()), found, preserve_fds, options)
+    let own_pid = pid.as_ref().map_or(0, |_| std::process::id());
+    count_for(own_pid, (pid.as_deref(), fds.as_deref()), found, preserve_fds, options)
 }
 
 /// The same for the process with that pid, with `LISTEN_PID` and `LISTEN_FDS` as they are given.

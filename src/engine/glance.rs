@@ -6,7 +6,6 @@ use super::oci::cgroup::Freezer;
 use crate::state::{Brief, Glance, Status};
 use crate::sys::stat::Stat;
 use anyhow::{Context, Result};
-use serde::Deserialize;
 
 /// As [`super::live::status`]. `None` where it takes a closer look.
 ///
@@ -27,15 +26,10 @@ pub fn status(record: &Brief, glance: &Glance) -> Result<Option<Status>> {
 
 /// Whether a container is frozen, of whose init this has just been seen.
 pub(super) fn is_frozen(record: &Brief, init: Option<&Stat>) -> Result<bool> {
-    #[derive(Deserialize)]
-    struct OnlyFreezer<'a> {
-        #[serde(borrow)]
-        cgroup: Option<Freezer<'a>>,
-    }
     let Some(state) = record.engine_state else { return Ok(false) };
     if let Some(freezer) = Freezer::plain(state) {
         return freezer.is_frozen(init);
     }
-    let state: OnlyFreezer = serde_json::from_str(state).with_context(|| damaged(record.id))?;
-    state.cgroup.map_or(Ok(false), |freezer| freezer.is_frozen(init))
+    let freezer = Freezer::of(state).with_context(|| damaged(record.id))?;
+    freezer.map_or(Ok(false), |freezer| freezer.is_frozen(init))
 }

@@ -10,14 +10,14 @@ use crate::config::envelope::{Common, Envelope, VERSION};
 use crate::engine::oci::{seccomp_listener, wait_for};
 use crate::engine::{ExecConfig, Execution, ExitStatus, InitProcess};
 use crate::rpc::client::{Stage2Died, Stage2Ended};
-use crate::state::{ProcessIdentity, Status};
+use crate::state::{ProcessIdentity, Record, Status};
 use crate::sys::stat::Stat;
 use crate::sys::{On, process};
 use crate::trace;
 use anyhow::{Result, bail};
 use serde_json::value::RawValue;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A process that has joined.
 pub struct Joined<'a> {
@@ -36,14 +36,15 @@ pub struct ExecOptions<'a> {
 
 /// How long all of a container takes to be killed, one process after another.
 const KILL_PATIENCE: Duration = Duration::from_millis(200);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Runs a process in a container: to its end, or with `detach` until it has executed its program.
 ///
 /// # Errors
 /// Why it could not be run. It is gone then.
 pub fn exec(live: Live, exec: ExecConfig, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {
-    let (id, init) = (live.container.record.id.clone(), live.container.record.init.clone());
-    let explain = |error| explain(&id, init.as_ref(), error);
+    let record = live.container.record.clone();
+    let explain = |error| explain(&record, error);
     match live.status().map_err(explain)? {
         Status::Stopped => bail!("cannot exec in a stopped container"),
         Status::Paused if !exec.ignore_paused => {
@@ -56,15 +57,28 @@ pub fn exec(live: Live, exec: ExecConfig, options: ExecOptions<'_>) -> Result<Op
 }
 
 /// Of a container that ends meanwhile that is the reason for whatever fails.
-fn explain(id: &str, init: Option<&ProcessIdentity>, error: anyhow::Error) -> anyhow::Error {
+pub fn explain(record: &Record, error: anyhow::Error) -> anyhow::Error {
     let was_killed = error.is::<Stage2Died>() || error.is::<Stage2Ended>();
+    // Who is killed alone learns that so much later.
     let patience = if was_killed { KILL_PATIENCE } else { Duration::ZERO };
-    let has_ended = |init: &ProcessIdentity| match init.look() {
-        Ok(Some(stat)) if !stat.is_ending() => init.wait_for_end(patience).unwrap_or(false),
-        Ok(_) => true,
-        Err(_) => false,
-    };
-    if init.is_some_and(has_ended) { error.context(format!("container {id} has ended")) } else { error }
+    let has_ended = record.init.as_ref().is_some_and(|init| ends_within(init, patience));
+    if has_ended { error.context(format!("container {} has ended", record.id)) } else { error }
+}
+
+/// Whether a process runs no program any more. It may be long before it has ended: init of a pid namespace waits for all others.
+fn ends_within(init: &ProcessIdentity, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        match init.look() {
+            Ok(Some(stat)) if !stat.is_ending() => {}
+            Ok(_) => return true,
+            Err(_) => return false,
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 fn begin(mut live: Live, mut exec: ExecConfig, options: ExecOptions<'_>) -> Result<Option<ExitStatus>> {

@@ -49,26 +49,22 @@ impl StateDir {
     /// # Errors
     /// [`NotFound`] where there is none yet; where it is not of this version or is damaged.
     pub fn record(&self) -> Result<Record> {
-        read(self, RECORD, self.id())
+        let id = self.id();
+        let bytes = match open_file(self, RECORD).and_then(fd::read_lines) {
+            Err(Errno::ENOENT) => return Err(NotFound { id: id.to_owned() }.into()),
+            other => other.on("read state of", id)?,
+        };
+        let record = last(&bytes).with_context(|| {
+            format!("the state of container {id:?} is damaged: remove it with `rtx delete --force {id}`")
+        })?;
+        if record.id != id {
+            bail!("the state of container {id:?} is that of {:?}: remove it with `rtx delete --force {id}`", record.id);
+        }
+        if record.version != Record::VERSION {
+            bail!("the state of container {id:?} is of version {}, which this rtx does not read", record.version);
+        }
+        Ok(record)
     }
-}
-
-/// Reads the record of the container `id`, which is at `path` in a directory.
-pub(super) fn read(directory: impl AsFd, path: &str, id: &str) -> Result<Record> {
-    let bytes = match open_file(directory, path).and_then(fd::read_lines) {
-        Err(Errno::ENOENT | Errno::ENOTDIR) => return Err(NotFound { id: id.to_owned() }.into()),
-        other => other.on("read state of", id)?,
-    };
-    let record = last(&bytes).with_context(|| {
-        format!("the state of container {id:?} is damaged: remove it with `rtx delete --force {id}`")
-    })?;
-    if record.id != id {
-        bail!("the state of container {id:?} is that of {:?}: remove it with `rtx delete --force {id}`", record.id);
-    }
-    if record.version != Record::VERSION {
-        bail!("the state of container {id:?} is of version {}, which this rtx does not read", record.version);
-    }
-    Ok(record)
 }
 
 /// Room for the records of many containers, one after the other.
@@ -85,7 +81,7 @@ impl Default for Line {
 
 impl Line {
     /// The record at `path` in a directory, without the end of its line. `None` where it is larger, or has no whole line, or
-    /// cannot be read: [`read`] says which.
+    /// cannot be read: [`StateDir::record`] says which.
     pub(super) fn read(&mut self, directory: impl AsFd, path: &str) -> Option<&str> {
         let file = open_file(directory, path).ok()?;
         let length = retry(|| nix::unistd::read(&file, &mut self.0)).ok()?;

@@ -64,7 +64,7 @@ pub fn entries_of(directory: impl AsFd) -> nix::Result<Vec<Entry>> {
 }
 
 /// Whether there is something of that name. Asked as for a link, which is answered from the name alone: what else there could
-/// be is not looked at.
+/// be is not looked at. By the bare call: the C library's is a function more that every command maps.
 ///
 /// # Errors
 /// The kernel's.

@@ -26,9 +26,7 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
         // SAFETY: an ignored signal runs no code. A broken pipe is an error like others; programs that rtx starts get the
         // default.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-        // SAFETY: as above. Of a caller that ignores the ends of its children this process would have that, and not learn
-        // how its own have ended (wait(2)).
-        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        rtx::sys::process::learn_of_ends();
     }
     // Flushes the standard output, which a return would not.
     std::process::exit(rtx::sys::stack::with_room(run))

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Output, Runtime, needs_root, skip};
+use crate::support::{Bundle, Container, Output, Runtime, needs_root, own_engine, skip};
 
 /// Declares situations as tests: a name, the exit code, a phrase that stderr must contain, and how to get there.
 macro_rules! situations {
@@ -313,4 +313,19 @@ fn log_stays_empty_for_a_success() {
     let runtime = runtime.with_flags(&["--log", &log.display().to_string(), "--log-format", "json"]);
     assert_eq!(run(&runtime, |_| {}).code, 0);
     assert_eq!(fs::read_to_string(&log).expect("the log exists"), "");
+}
+
+/// Its removal takes the configuration away before the directory.
+#[test]
+fn exec_into_one_that_is_being_removed_says_that_it_has_ended() {
+    let (runtime, bundle) = (own_engine!(), Bundle::shell("exec sleep 600"));
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    container.start().ok();
+    container.kill("KILL").ok();
+    container.wait_exit();
+    let config = runtime.root().join(&container.id).join("config.json");
+    fs::remove_file(config).expect("remove the configuration");
+    let output = runtime.run(&["exec", &container.id, "/bin/true"]);
+    check(&output, 255, &format!("container {} has ended", container.id));
 }

@@ -71,7 +71,9 @@ fn a_record_is_listed_however_it_is_written() {
         ("with letters spelled otherwise", |line| line.replace('/', "\\/") + "\n"),
         ("without an end", str::to_owned),
         ("after many others", |line| format!("{line}\n").repeat(100)),
-        ("before one that was never written whole", |line| format!("{line}\n{}", &line[..line.len() / 2])),
+        ("before one that was never written whole", |line| {
+            format!("{line}\n{}", &line[..line.floor_char_boundary(line.len() / 2)])
+        }),
     ];
     for (what, rewrite) in ways {
         for container in &containers {
@@ -162,11 +164,12 @@ fn a_container_takes_few_calls() {
         let traces = tracer.traces(name);
         // A debug build asks before it closes anything.
         let others = ["mmap(", "mremap(", "munmap(", "brk(", "fcntl("];
-        traces
-            .iter()
-            .flat_map(|text| text.lines())
-            .filter(|line| !others.iter().any(|call| line.starts_with(call)))
-            .count()
+        let count = |is_meant: &dyn Fn(&str) -> bool| {
+            traces.iter().flat_map(|text| text.lines()).filter(|line| is_meant(line)).count()
+        };
+        // Asked, read and closed where /proc does not tell: with cgroup v2, before Linux 6.1, and while init waits for a disk.
+        let freezers = count(&|line| line.contains("/freezer.state\"") || line.contains("/cgroup.freeze\""));
+        count(&|line| !others.iter().any(|call| line.starts_with(call))) - 3 * freezers
     };
     containers[0].create().ok();
     let one = calls("one");

@@ -135,7 +135,7 @@ fn a_file_that_cannot_be_written_is_said_first() {
     container.create_with(&["--timeline", &file.display().to_string()]).fails(1, "--timeline ");
     let pipe = bundle.host("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o600), 0).expect("make a pipe");
-    container.create_with(&["--timeline", &pipe.display().to_string()]).fails(1, "nobody reads this pipe");
+    container.create_with(&["--timeline", &pipe.display().to_string()]).fails(1, "nobody reads what is written there");
     runtime.invoke(&["state", &container.id]).run().fails(1, "does not exist");
     // Somebody who does gets it.
     let mut reader = Command::new("cat").arg(&pipe).stdout(Stdio::piped()).spawn().expect("start cat");

@@ -64,7 +64,7 @@ pub fn record(files: &[PathBuf], command: &str, work: impl FnOnce() -> Result<i3
 fn create(path: &Path) -> Result<File> {
     match File::options().write(true).create(true).truncate(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
         Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {
-            bail!("nobody reads this pipe: begin to read it first, or name a file")
+            bail!("nobody reads what is written there: begin to read the pipe first, or name a file")
         }
         // What is written at the end may well wait for its reader.
         file => {

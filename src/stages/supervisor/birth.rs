@@ -64,7 +64,7 @@ pub fn create(prepared: Prepared, settings: Settings) -> Result<Born> {
                 Ok(()) => Ok(born),
                 Err(error) => {
                     drop(ours);
-                    // What failed before the container was complete has been undone when it is told.
+                    // Who tells of a failure has undone what it made.
                     if error.is::<Failure>() && born.init == 0 {
                         let _ = process::wait(child);
                     } else {
@@ -98,7 +98,7 @@ fn remove_unheard(root: &Path, id: &str, smaster: i32) {
     }
 }
 
-/// Whether a container is a smaster's that has ended and was not waited for, or one's that was not come to say that it is.
+/// Whether a container is a smaster's that has ended and was not waited for, or of one that had not yet written down that it is.
 fn is_of(state: &StateDir, smaster: i32) -> Result<bool> {
     Ok(match state.supervision::<Settings>()? {
         Some(Supervision { smaster: known, .. }) => known.pid == smaster && known.liveness()? == Liveness::Zombie,

@@ -11,6 +11,13 @@ pub enum Child {
     Pid(i32),
 }
 
+/// Of a caller that ignores the ends of its children this process would have that, and not learn how its own have ended
+/// (wait(2)).
+pub fn learn_of_ends() {
+    // SAFETY: no handler is set but the default.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Waits for a child's end. From then on its pid may be another's.
 ///
 /// # Errors

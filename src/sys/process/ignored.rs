@@ -12,7 +12,7 @@ const INTERNAL: [libc::c_int; 2] = [32, 33];
 
 /// Gives every signal that is ignored its default action, but SIGPIPE, which this process itself has to ignore until
 /// [`super::restore_sigpipe`]. `proc` is /proc: to read there costs half of what it would to ask for every one. The file stays
-/// open until the program is executed, or all descriptors are closed for that.
+/// open until the program is executed, or all descriptors are closed for that, which saves closing it alone.
 pub fn stop_ignoring(proc: impl AsFd) {
     let mut text = [0; 1280];
     let read = openat(proc, "self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).and_then(|file| {
@@ -43,7 +43,7 @@ fn parse(status: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(status.get(start..start + DIGITS)?).ok()?, 16).ok()
 }
 
-/// The kernel's own form of an action begins with its handler and is larger on no architecture; all zero it is the default.
+/// The kernel's own form of an action begins with its handler, but on MIPS, and is larger nowhere; all zero it is the default.
 type Action = [usize; 8];
 
 fn is_ignored(signal: libc::c_int) -> bool {

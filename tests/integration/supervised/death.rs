@@ -193,7 +193,10 @@ fn a_smaster_outlives_a_want_of_memory() {
         .spawn()
         .expect("start strace");
     let status = || read_lossy(Path::new(&format!("/proc/{smaster}/status")));
-    let is_traced = || (!status().contains("TracerPid:\t0\n")).then_some(());
+    let is_traced = || {
+        let status = status();
+        (status.contains("TracerPid:\t") && !status.contains("TracerPid:\t0\n")).then_some(())
+    };
     poll_until(LONG, is_traced).expect("smaster is traced");
     container.start().ok();
     let is_there = || runtime.run(&["logs", &container.id]).stdout.contains("printed").then_some(());

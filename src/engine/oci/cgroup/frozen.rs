@@ -44,8 +44,28 @@ impl<'a> From<Placement<'a>> for Freezer<'a> {
     }
 }
 
+/// Of what an engine keeps in the record.
+#[derive(Deserialize)]
+struct EngineState<'a> {
+    #[serde(borrow)]
+    cgroup: Option<Freezer<'a>>,
+}
+
+/// What may follow in a [`super::Placement`], and in what an engine keeps, in the order in which it is written there.
+const AFTER_PLACES: [&str; 4] = [",\"rootless\":", ",\"found\":", ",\"shared\":", ",\"unit\":"];
+const AFTER_CGROUP: [&str; 5] =
+    [",\"netDevices\":", ",\"resctrl\":", ",\"hostRoot\":", ",\"sharedPids\":", ",\"noNewKeyring\":"];
+
 impl<'a> Freezer<'a> {
-    /// From what an engine keeps in the record, which is JSON. `None` where that is not written as rtx does.
+    /// From what an engine keeps in the record, which is JSON; `None` where it keeps no cgroup.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub fn of(state: &'a str) -> serde_json::Result<Option<Self>> {
+        Ok(serde_json::from_str::<EngineState>(state)?.cgroup)
+    }
+
+    /// As [`Self::of`], where it is written as rtx does; otherwise `None`.
     pub fn plain(state: &'a str) -> Option<Self> {
         let (mut freezer, mut rest) = (Self::default(), Plain::new(state));
         rest.take("{\"cgroup\":{\"places\":[")?;
@@ -60,7 +80,15 @@ impl<'a> Freezer<'a> {
             freezer.see(controllers, mount.into(), path.into());
             Some(())
         })?;
-        Some(freezer)
+        for names in [&AFTER_PLACES[..], &AFTER_CGROUP] {
+            for name in names {
+                if rest.has(name) {
+                    rest.value()?;
+                }
+            }
+            rest.take("}")?;
+        }
+        rest.is_empty().then_some(freezer)
     }
 
     fn see(&mut self, controllers: &str, mount: Cow<'a, str>, path: Cow<'a, str>) {
@@ -157,6 +185,10 @@ mod tests {
             r#"{"cgroup":null}"#,
             r#"{"cgroup":{"places":[["a","b"]]}}"#,
             r#"{"cgroup":{"places":[["a","b",1]]}}"#,
+            r#"{"cgroup":{"places":[],"places":[]}}"#,
+            r#"{"cgroup":{"places":[]},"cgroup":null}"#,
+            r#"{"cgroup":{"places":[],"shared":true,"rootless":true}}"#,
+            r#"{"cgroup":{"places":[]}} "#,
         ] {
             assert_eq!(Freezer::plain(state), None, "{state}");
         }

@@ -5,10 +5,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::OFlag;
 use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
 
-use super::{file, mountinfo};
+use super::mountinfo;
 use crate::sys::fd;
 use crate::sys::mount::{Shown, shown_at};
 
@@ -43,8 +43,9 @@ impl Hierarchy {
 /// # Errors
 /// Where /proc does not tell.
 pub fn discover() -> Result<Vec<Hierarchy>> {
-    let membership = file::read(AT_FDCWD, "/proc/self/cgroup").context("read /proc/self/cgroup")?;
-    let membership = parse(&membership)?;
+    let lines = fd::open("/proc/self/cgroup", OFlag::O_RDONLY).and_then(fd::read_lines);
+    let lines = lines.map_err(std::io::Error::from).context("read /proc/self/cgroup")?;
+    let membership = parse(str::from_utf8(&lines).context("/proc/self/cgroup: a path that is no UTF-8")?)?;
     if let [("", own)] = membership[..]
         && let Some(unified) = alone(own)
     {
