@@ -60,7 +60,10 @@ fn a_killed_create_leaves_the_scope_of_its_name_alone() {
     assert_eq!((first.status(), property(&unit, "ActiveState")), ("running".to_owned(), "active".to_owned()));
     // The next create of the id does the same.
     assert_ne!(other.background("create", &[]).through(&killed).run().code, 0);
-    other.create().fails(1, "UnitExists");
+    // Until its stage2 is gone as well the killed one has the id.
+    let again = || Some(other.create()).filter(|output| !output.stderr.contains("already exists"));
+    let refused = crate::support::children::poll_until(std::time::Duration::from_secs(20), again);
+    refused.expect("the id is free").fails(1, "UnitExists");
     assert_eq!(first.status(), "running");
     first.delete(&["--force"]).ok();
     assert_gone(&unit);
