@@ -148,14 +148,17 @@ fn reap() {
     }
 }
 
-#[test]
-fn delete_against_exec() {
-    let runtime = own_engine!();
+/// Why a process cannot join that would have a moment before.
+const ENDED: [&str; 3] =
+    ["container does not exist", "cannot exec in a stopped container", "exec failed: container rtxtest-"];
+
+/// What fails then is told as the container's end, and not as something of the process's own.
+fn exec_against(runtime: &Runtime, end: impl Fn(&str) -> Vec<&str> + Sync, is_removed: bool) {
     let bundle = Bundle::shell("exec sleep 600");
-    let container = Container::new(&runtime, &bundle);
+    let container = Container::new(runtime, &bundle);
     container.run_detached(&[]).ok();
     let call = |index: usize| match index {
-        25 => runtime.invoke(&["delete", "--force", &container.id]),
+        25 => runtime.invoke(&end(&container.id)),
         _ => runtime.invoke(&["exec", &container.id, "/bin/true"]),
     };
     let outputs = storm(&container, many(call));
@@ -164,31 +167,20 @@ fn delete_against_exec() {
     // The program itself may be what was killed.
     let told: Vec<Output> = outputs.into_iter().filter(|output| output.code != 137).collect();
     judge(&told, &ENDED);
+    if !is_removed {
+        container.delete(&["--force"]).ok();
+    }
     nothing_left(&container);
 }
 
-/// Why a process cannot join that would have a moment before.
-const ENDED: [&str; 3] =
-    ["container does not exist", "cannot exec in a stopped container", "exec failed: container rtxtest-"];
+#[test]
+fn delete_against_exec() {
+    exec_against(&own_engine!(), |id| vec!["delete", "--force", id], true);
+}
 
-/// What fails then is told as the container's end, and not as something of the process's own.
 #[test]
 fn kill_against_exec() {
-    let runtime = own_engine!();
-    let bundle = Bundle::shell("exec sleep 600");
-    let container = Container::new(&runtime, &bundle);
-    container.run_detached(&[]).ok();
-    let call = |index: usize| match index {
-        25 => runtime.invoke(&["kill", &container.id, "KILL"]),
-        _ => runtime.invoke(&["exec", &container.id, "/bin/true"]),
-    };
-    let outputs = storm(&container, many(call));
-    assert_eq!(outputs[25].code, 0, "{}", outputs[25].stderr);
-    container.wait_exit();
-    let told: Vec<Output> = outputs.into_iter().filter(|output| output.code != 137).collect();
-    judge(&told, &ENDED);
-    container.delete(&["--force"]).ok();
-    nothing_left(&container);
+    exec_against(&own_engine!(), |id| vec!["kill", id, "KILL"], false);
 }
 
 #[test]
