@@ -51,22 +51,24 @@ pub fn is_wanted(context: &Context, args: &LaunchArgs, start: bool) -> Result<bo
 /// # Errors
 /// A flag that says nothing of a container that is not supervised.
 pub fn check_flags(flags: &SuperviseArgs) -> Result<()> {
-    let given = [
-        ("--supervise", flags.supervise),
-        ("--restart", flags.restart.is_some()),
-        ("--interactive", flags.interactive),
-        ("--output-format", flags.output_format.is_some()),
-        ("--output-file", flags.output_file.is_some()),
-        ("--output-max-size", flags.output_max_size.is_some()),
-        ("--output-max-files", flags.output_max_files.is_some()),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((name, _)) if flags.supervise => {
-            bail!("{name} is for containers in the background: give --detach as well")
-        }
-        Some((name, _)) => bail!("{name} says how a container is supervised: give --supervise as well"),
-        None => Ok(()),
-    }
+    let name = if flags.supervise {
+        bail!("--supervise is for containers in the background: give --detach as well")
+    } else if flags.restart.is_some() {
+        "--restart"
+    } else if flags.interactive {
+        "--interactive"
+    } else if flags.output_format.is_some() {
+        "--output-format"
+    } else if flags.output_file.is_some() {
+        "--output-file"
+    } else if flags.output_max_size.is_some() {
+        "--output-max-size"
+    } else if flags.output_max_files.is_some() {
+        "--output-max-files"
+    } else {
+        return Ok(());
+    };
+    bail!("{name} says how a container is supervised: give --supervise as well")
 }
 
 /// `create --supervise`, `run --detach --supervise`.

@@ -1,6 +1,7 @@
 //! What a container gets back from its images, with CRIU at work: on Debian's kernel (contrib/guest/qemu-test), and
 //! wherever else `criu check` is content. The plain life of a saved container is in contrib/guest/checkpoint.sh.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -145,6 +146,9 @@ fn a_user_namespace() {
     assert_eq!(container.exec(&[], &["id", "-u"]).ok().stdout, "0\n");
     let map = read_lossy(format!("/proc/{}/uid_map", container.pid()).as_ref());
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+    // CRIU opens the first image before the namespace has a map, or after that: it is then one user or the other.
+    let images = bundle.host("images").metadata().expect("the directory of the images");
+    assert_eq!((images.uid(), images.gid(), images.mode() & 0o777), (0, 100_000, 0o750));
 }
 
 /// The pages come later, from the process that saved the container, over a socket.
