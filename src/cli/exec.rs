@@ -144,9 +144,12 @@ fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
             None => (text.as_str(), None),
         };
         let number = |kind: &str, text: &str| {
-            text.parse::<u32>().map_err(|_| {
-                anyhow::anyhow!("bad {kind}: parsing {text:?}: invalid syntax: --user takes numbers, UID or UID:GID")
-            })
+            match text.parse::<u32>() {
+                // setresuid(2) takes it for "as it is".
+                Ok(u32::MAX) => bail!("--user {text}: as a {kind} this number means \"no id\" to Linux: use another"),
+                Ok(number) => Ok(number),
+                Err(_) => bail!("bad {kind}: parsing {text:?}: invalid syntax: --user takes numbers, UID or UID:GID"),
+            }
         };
         user.set_uid(number("uid", uid)?);
         if let Some(gid) = gid {

@@ -97,6 +97,10 @@ impl Stage2 {
             (Ok(ExitStatus::Signaled(libc::SIGKILL)), Some(limit)) if limit > 0 => error.context(format!(
                 "unable to set memory limit to {limit} (/linux/resources/memory/limit): init itself was killed, needing more"
             )),
+            (Ok(ExitStatus::Signaled(signal @ (libc::SIGILL | libc::SIGSYS))), _) => error.context(format!(
+                "{who} was killed by signal {signal}: {}: the seccomp profile has to allow execve and exit_group",
+                process::signal_description(signal)
+            )),
             (Ok(ExitStatus::Signaled(signal)), _) => {
                 error.context(format!("{who} was killed by signal {signal}: {}", process::signal_description(signal)))
             }

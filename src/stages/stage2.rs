@@ -32,7 +32,7 @@ pub fn main(arguments: &[OsString]) -> i32 {
     };
     match become_payload(number) {
         Ok(never) => match never {},
-        Err(_) => 1,
+        Err(_) => process::leave(1),
     }
 }
 

@@ -40,6 +40,25 @@ fn start_tells_of_a_death_at_the_program() {
     container.start().fails(1, "killed before it executed its program");
 }
 
+/// Neither the program nor a word of why it is not executed gets through this filter, and not even an exit.
+#[test]
+fn a_profile_that_forbids_everything() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("exec sleep 600"));
+    let words = ["execve", "execveat", "exit", "exit_group", "write", "writev", "sendmsg", "sendto"];
+    let rule = json!([{ "names": words, "action": "SCMP_ACT_ERRNO" }]);
+    for profile in
+        [json!({ "defaultAction": "SCMP_ACT_ERRNO" }), json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule })]
+    {
+        bundle.set("/linux/seccomp", profile);
+        let container = Container::new(&runtime, &bundle);
+        container.run(&[]).fails(1, "killed before it executed its program");
+        container.create().ok();
+        container.start().fails(1, "killed before it executed its program");
+        assert_eq!(container.status(), "stopped");
+    }
+}
+
 /// containerd deletes what could not be started at once, and gives up where that has not ended.
 #[test]
 fn what_start_refuses_has_ended() {

@@ -16,9 +16,9 @@ pub(super) fn namespace<'a>(linux: &'a Value, kind: &str) -> Option<&'a str> {
     Some(text(entry, "path").unwrap_or(""))
 }
 
-pub(super) fn check(report: &mut Report, config: &Value, linux: &Value) {
+pub(super) fn check(report: &mut Report, linux: &Value) {
     check_namespaces(report, linux);
-    check_needs(report, config, linux);
+    check_needs(report, linux);
     check_paths(report, linux);
     check_devices(report, linux);
     process::check_selinux(report, text(linux, "mountLabel"), || "/linux/mountLabel".to_owned());
@@ -53,8 +53,9 @@ fn check_namespaces(report: &mut Report, linux: &Value) {
     }
 }
 
-/// What only makes sense in a namespace of the container's own.
-fn check_needs(report: &mut Report, config: &Value, linux: &Value) {
+/// The names, which are at the top of the document: without a section `linux` they would be the host's.
+pub(super) fn check_names(report: &mut Report, config: &Value) {
+    let linux = present(config, "linux").unwrap_or(&Value::Null);
     for name in ["hostname", "domainname"] {
         if text(config, name).is_some_and(|value| !value.is_empty()) && namespace(linux, "uts").is_none() {
             report.error(
@@ -64,6 +65,10 @@ fn check_needs(report: &mut Report, config: &Value, linux: &Value) {
             );
         }
     }
+}
+
+/// What only makes sense in a namespace of the container's own.
+fn check_needs(report: &mut Report, linux: &Value) {
     for name in ["maskedPaths", "readonlyPaths"] {
         if !list(linux, name).is_empty() && namespace(linux, "mount").is_none() {
             report.error(
@@ -81,6 +86,9 @@ fn check_paths(report: &mut Report, linux: &Value) {
             let at = || format!("/linux/{name}/{index}");
             match path.as_str() {
                 Some("") => report.error(at(), "the path is empty", "remove it, or name an absolute path"),
+                Some(path) if name == "maskedPaths" && path.split('/').all(|part| matches!(part, "" | ".")) => {
+                    report.error(at(), "the root itself cannot be masked", "name what is to be hidden in it");
+                }
                 Some(path) if !path.starts_with('/') => report.warning(
                     at(),
                     format!("{path:?} is not absolute; it is taken as relative to /"),

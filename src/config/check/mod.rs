@@ -80,8 +80,9 @@ pub fn check(config: &Value, bundle: Option<&Path>) -> Vec<Finding> {
     }
     mounts::check(&mut report, config);
     hooks::check(&mut report, config);
+    linux::check_names(&mut report, config);
     if let Some(linux) = present(config, "linux") {
-        linux::check(&mut report, config, linux);
+        linux::check(&mut report, linux);
         mappings::check(&mut report, linux);
         sysctl::check(&mut report, linux);
         resources::check(&mut report, linux);

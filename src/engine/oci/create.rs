@@ -127,10 +127,16 @@ fn enter_namespaces(plan: &Plan, engine: &OciEngine, launch: &LaunchConfig, batc
         batch.push(Operation::LoopbackUp);
     }
     let spec = &launch.bundle.spec;
-    if let Some(name) = spec.hostname().clone().filter(|name| !name.is_empty()) {
+    let is_given = |name: &String| !name.is_empty();
+    let (host, domain) = (spec.hostname().clone().filter(is_given), spec.domainname().clone().filter(is_given));
+    // The check has refused that already. What it might overlook would be the host's for good.
+    if (host.is_some() || domain.is_some()) && !plan.namespaces.has(libc::CLONE_NEWUTS) {
+        bail!("/hostname, /domainname: the container has no UTS namespace that they could be set in");
+    }
+    if let Some(name) = host {
         batch.push(Operation::Hostname { name });
     }
-    if let Some(name) = spec.domainname().clone().filter(|name| !name.is_empty()) {
+    if let Some(name) = domain {
         batch.push(Operation::Domainname { name });
     }
     Ok(())

@@ -26,9 +26,9 @@ pub fn plan(devices: &[LinuxDevice]) -> Vec<DeviceOperation> {
     defaults.chain(listed.iter().filter(|device| !is_made_otherwise(&device.path)).cloned()).collect()
 }
 
-/// /dev/ptmx belongs to the container's own devpts, /dev/console to its terminal.
+/// /dev/ptmx belongs to the container's own devpts.
 fn is_made_otherwise(path: &str) -> bool {
-    path == "dev/ptmx" || path == "dev/console"
+    path == "dev/ptmx"
 }
 
 fn default((path, major, minor): &(&str, u32, u32)) -> DeviceOperation {

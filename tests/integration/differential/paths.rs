@@ -57,6 +57,7 @@ cases! {
     probe masked_and_read_only => |b| { b.set("/linux/readonlyPaths", json!(["/etc"])); masked(b, &["/etc"]); };
 
     probe device_char => |b| device(b, json!({ "path": "/dev/extra", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 1000, "gid": 1001 }));
+    probe device_console => |b| device(b, json!({ "path": "/dev/console", "type": "c", "major": 5, "minor": 1, "fileMode": 0o600 }));
     probe device_unbuffered => |b| device(b, json!({ "path": "/dev/extra", "type": "u", "major": 1, "minor": 3, "fileMode": 0o666 }));
     probe device_block => |b| device(b, json!({ "path": "/dev/loop77", "type": "b", "major": 7, "minor": 77, "fileMode": 0o600 }));
     probe device_fifo => |b| device(b, json!({ "path": "/dev/pipe", "type": "p", "fileMode": 0o622 }));

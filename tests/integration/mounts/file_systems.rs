@@ -130,3 +130,18 @@ fn tmpcopyup() {
         assert_eq!(seen["tried"]["write /data"], "ok", "user {user}");
     }
 }
+
+/// On a host with hierarchies of version 1, too: whoever asks for the other gets it.
+#[test]
+fn cgroup_version_2_by_its_name() {
+    let runtime = only_own_engine!();
+    if !std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("cgroup2")) {
+        skip!("this kernel has no cgroup v2");
+    }
+    for option in ["ro", "rw"] {
+        let mut bundle =
+            Bundle::shell("cat /tmp/cgroup.procs >/dev/null && grep -c ' /tmp .* cgroup2 ' /proc/self/mountinfo");
+        bundle.mount("/tmp", "cgroup2", "cgroup", &["nosuid", "noexec", "nodev", option]);
+        assert_eq!(run(&runtime, &bundle).ok().stdout, "1\n", "{option}");
+    }
+}

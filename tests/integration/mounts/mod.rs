@@ -4,6 +4,7 @@ mod file_systems;
 mod host_root;
 mod idmap;
 mod links;
+mod masks;
 mod order;
 mod recursive;
 

@@ -13,8 +13,15 @@ fn namespaces_and_what_needs_them() {
     for name in ["hostname", "domainname"] {
         let mut document = of(json!([]));
         document[name] = json!("h");
-        expect(&document, &format!("/{name}"), &format!("unable to set {name} without a private UTS namespace"));
+        let message = format!("unable to set {name} without a private UTS namespace");
+        expect(&document, &format!("/{name}"), &message);
+        // Without the section there is no namespace at all.
+        document["linux"] = Value::Null;
+        expect(&document, &format!("/{name}"), &message);
+        document.as_object_mut().expect("an object").remove("linux");
+        expect(&document, &format!("/{name}"), &message);
     }
+    expect(&with("/linux/maskedPaths", json!(["/./"])), "/linux/maskedPaths/0", "cannot be masked");
     let mut document = of(json!([]));
     document["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
     expect(&document, "/linux/maskedPaths", "private MNT namespace");

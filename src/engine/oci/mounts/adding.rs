@@ -138,8 +138,12 @@ impl Plan {
                 batch.push(self.operation(source));
                 Ok(())
             }
-            Kind::Cgroup if around.pure_v2 => self.add_unified(batch, rpc, around),
-            Kind::Cgroup => self.add_hierarchies(batch, rpc, around),
+            Kind::Cgroup { .. } if around.pure_v2 => self.add_unified(batch, rpc, around),
+            Kind::Cgroup { version2: true } => {
+                self.mount_unified(batch);
+                Ok(())
+            }
+            Kind::Cgroup { version2: false } => self.add_hierarchies(batch, rpc, around),
         }
     }
 
@@ -166,11 +170,16 @@ impl Plan {
         }
     }
 
+    /// Read-only is the mount and not the file system, which the host has mounted as well.
+    fn mount_unified(&self, batch: &mut Batch) {
+        let mut file_system = self.file_system("cgroup2", Some("cgroup"));
+        file_system.flags.retain(|flag| flag != "ro");
+        batch.push(self.operation(MountSource::FileSystem(file_system)));
+    }
+
     fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
         if around.mounts_unified {
-            let mut file_system = self.file_system("cgroup2", Some("cgroup"));
-            file_system.flags.retain(|flag| flag != "ro");
-            batch.push(self.operation(MountSource::FileSystem(file_system)));
+            self.mount_unified(batch);
             return Ok(());
         }
         let source = source_of(batch, rpc, &Source::plain(Path::new(UNIFIED)), around)?;

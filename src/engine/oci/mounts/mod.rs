@@ -31,8 +31,14 @@ pub struct Plan {
 enum Kind {
     Bind(Source),
     Remount,
-    Cgroup,
-    New { kind: String, source: Option<String> },
+    /// `version2` where it is that and not whatever the host has.
+    Cgroup {
+        version2: bool,
+    },
+    New {
+        kind: String,
+        source: Option<String>,
+    },
 }
 
 /// What paths of the host are relative to, and what is below the container's root.
@@ -102,7 +108,7 @@ fn plan_one(index: usize, mount: &Mount, places: Places<'_>, linux: &Linux) -> R
             inside: None,
         })
     } else if kind == "cgroup" || kind == "cgroup2" {
-        Kind::Cgroup
+        Kind::Cgroup { version2: kind == "cgroup2" }
     } else {
         Kind::New { kind: kind.to_owned(), source: source.map(|source| source.to_string_lossy().into_owned()) }
     };
@@ -164,7 +170,7 @@ impl Plan {
     pub fn bind_source(&self) -> Option<&Path> {
         match &self.kind {
             Kind::Bind(bind) => Some(&bind.path),
-            Kind::Remount | Kind::Cgroup | Kind::New { .. } => None,
+            Kind::Remount | Kind::Cgroup { .. } | Kind::New { .. } => None,
         }
     }
 
@@ -175,14 +181,14 @@ impl Plan {
 
     /// Whether this mount shows the container its cgroups.
     pub fn is_cgroup(&self) -> bool {
-        matches!(self.kind, Kind::Cgroup)
+        matches!(self.kind, Kind::Cgroup { .. })
     }
 
     /// Whether the mount may become read-only only when the devices have been made.
     fn is_late_readonly(&self) -> bool {
         let writable_until_late = match &self.kind {
             Kind::New { kind, .. } => kind == "tmpfs" || self.destination == "dev",
-            Kind::Cgroup | Kind::Bind(_) | Kind::Remount => false,
+            Kind::Cgroup { .. } | Kind::Bind(_) | Kind::Remount => false,
         };
         writable_until_late && self.options.attr_set & attr::RDONLY != 0
     }

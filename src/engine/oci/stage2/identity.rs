@@ -148,6 +148,10 @@ fn take_ids(plan: &ProcessPlan, warnings: &mut Vec<String>) -> Result<()> {
         Err(Errno::EPERM) if plan.additional_gids.is_empty() => {}
         other => other.on("setgroups", format_args!("{:?}", plan.additional_gids))?,
     }
+    // setresuid(2) would leave who this is now.
+    if plan.uid == u32::MAX || plan.gid == u32::MAX {
+        bail!("the user or the group is {}, which means \"no id\" to Linux: use another", u32::MAX);
+    }
     process::set_ids(plan.uid, plan.gid)
         .on("become", format_args!("user {} and group {}", plan.uid, plan.gid))
         .context("the user namespace may not map these ids")?;

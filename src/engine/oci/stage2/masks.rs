@@ -6,7 +6,7 @@ use crate::sys::mount::{self, Attributes, attr};
 use crate::sys::{Errno, On, path::resolve};
 use anyhow::{Result, bail};
 use nix::fcntl::OFlag;
-use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::sys::stat::{FileStat, SFlag, fstat, major, minor};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
@@ -16,11 +16,15 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// The kernel's, with the path.
 pub fn mask(root: &Root, paths: &[String], label: Option<&str>) -> Result<()> {
-    let (mut empty, mut null) = (None, None);
+    let (mut empty, mut null, mut whole) = (None, None, None);
     let mut done = Vec::with_capacity(2 * paths.len() + 2);
     for path in paths {
-        let Some(target) = root.find(path.trim_start_matches('/'))? else { continue };
+        let relative = within(path);
+        let Some(target) = root.find(relative)? else { continue };
         let mask = if is_directory(&target).on("stat", path)? {
+            if may_be_root(relative) && is_root(root, &target, &mut whole).on("stat", path)? {
+                bail!("{path} is the root, which cannot be masked");
+            }
             match &empty {
                 Some(tree) => mount::clone_tree(tree, c"", false).on("clone the mask for", path)?,
                 None => {
@@ -70,15 +74,48 @@ fn null_device(root: &Root) -> Result<OwnedFd> {
     Ok(null)
 }
 
-/// Makes what is at each path, and the mounts below it, read-only.
+/// The path beneath the root. What it ends in does not count: a file that is named like a directory is to be protected as well.
+fn within(path: &str) -> &str {
+    let mut path = path.trim_start_matches('/');
+    while let Some(shorter) = path.strip_suffix('/').or_else(|| path.strip_suffix("/.")) {
+        path = shorter;
+    }
+    if path == "." { "" } else { path }
+}
+
+/// False for what nearly every container has: in proc and sysfs no link leads to the root.
+fn may_be_root(path: &str) -> bool {
+    !(path.starts_with("proc/") || path.starts_with("sys/")) || path.split('/').any(|part| part == "..")
+}
+
+/// `known` is what the root was found to be.
+fn is_root(root: &Root, target: &OwnedFd, known: &mut Option<FileStat>) -> nix::Result<bool> {
+    let whole = match known {
+        Some(whole) => whole,
+        None => known.insert(fstat(root)?),
+    };
+    let target = fstat(target)?;
+    Ok((target.st_dev, target.st_ino) == (whole.st_dev, whole.st_ino))
+}
+
+/// Makes what is at each path, and the mounts below it, read-only; of the root, which has the container's other mounts below
+/// it, the mount alone, as `root.readonly` does.
 ///
 /// # Errors
 /// The kernel's, with the path.
 pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
     let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
     let mut done = Vec::with_capacity(2 * paths.len());
+    let mut whole = None;
     for path in paths {
-        let Some(target) = root.find(path.trim_start_matches('/'))? else { continue };
+        let relative = within(path);
+        let Some(target) = root.find(relative)? else { continue };
+        // A mount on the root would lie beneath those who are in the root already.
+        if may_be_root(relative) && is_root(root, &target, &mut whole).on("stat", path)? {
+            mount::set_attributes(root, attributes, false).on("make read-only", path)?;
+            done.push(target);
+            continue;
+        }
         let tree = mount::clone_tree_with(&target, c"", true, attributes).on("make read-only", path)?;
         mount::attach(&tree, &target).on("make read-only", path)?;
         done.extend([target, tree]);
@@ -104,4 +141,28 @@ pub fn change(root: &Root, paths: &[String], attributes: Attributes) -> Result<(
         mount::set_attributes(&mount, attributes, false).on("make read-only", format_args!("/{path}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+
+    #[test]
+    fn the_end_of_a_path_does_not_count() {
+        for (path, relative) in [
+            ("/", ""),
+            ("//", ""),
+            ("/.", ""),
+            ("/./", ""),
+            ("/etc/passwd", "etc/passwd"),
+            ("/etc/passwd/", "etc/passwd"),
+            ("//etc/passwd/.//./", "etc/passwd"),
+            ("proc/sys", "proc/sys"),
+            ("/etc/..", "etc/.."),
+            ("/a.", "a."),
+            ("/.a/", ".a"),
+        ] {
+            assert_eq!(within(path), relative, "{path}");
+        }
+    }
 }
