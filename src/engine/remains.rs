@@ -17,6 +17,7 @@ pub enum Thing {
     Resctrl(PathBuf),
     State(PathBuf),
     File(PathBuf),
+    Root(PathBuf),
     Program(PathBuf),
 }
 
@@ -29,6 +30,7 @@ impl fmt::Display for Thing {
             Self::Mount(path) => write!(f, "mount {}", path.display()),
             Self::Resctrl(path) => write!(f, "resctrl group {}", path.display()),
             Self::State(path) => write!(f, "state directory {}", path.display()),
+            Self::Root(path) => write!(f, "directory {}", path.display()),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Program(path) => write!(f, "damaged seccomp program {}", path.display()),
         }

@@ -109,8 +109,11 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
     }
     match StateDir::open_locked_within(root, id, LOOK_PATIENCE) {
         Ok(state) if state.has_lost_record()? => {
-            bail!("the record of container {id:?} is lost, and it may still run: `rtx delete --force {id}` removes it")
+            let advice = state.forced_deletion();
+            bail!("the record of container {id:?} is lost, and it may still run: {advice} removes it")
         }
+        // With a root or an id that was mistaken: the directory is there, which is what `create` says of it.
+        Ok(state) if state.is_others()? => Ok(()),
         Ok(state) if state.is_abandoned() => delete_locked(root, state, true, None).map(drop),
         Err(error) if !error.is::<NotFound>() && !error.is::<Busy>() => Err(error),
         _ => Ok(()),

@@ -1,12 +1,14 @@
 //! `gc`: removes what killed commands left. Only what is ours beyond doubt: what lies in a state directory that nobody is at
 //! work in and whose creation was never completed, or whose container has ended and was to be removed by a command that is
-//! gone; and what systemd has of a container whose state is gone.
+//! gone; and what systemd has of a container whose state is gone. A root that others use as well may have been mistaken for
+//! the state directory: there only what has a record of rtx's goes.
 
 use super::deletion;
 use crate::engine::oci::{cgroup, seccomp};
 use crate::engine::remains::{self, Thing, Unrecorded};
 use crate::engine::{Container, table};
-use crate::state::{self, Busy, NotFound, StateDir, Status};
+use crate::state::{self, Busy, Foreign, NotFound, StateDir, Status};
+use crate::sys::dir::Entry;
 use anyhow::{Context, Result};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::path::Path;
@@ -37,17 +39,17 @@ pub enum Outcome {
 /// Where the directory cannot be read. What could not be removed is among what is found.
 pub fn collect(root: &Path, dry_run: bool) -> Result<Vec<Found>> {
     let mut found = Vec::new();
-    for id in state::list(root)? {
-        if crate::config::id::validate(&id).is_ok() {
-            look_at(root, &id, dry_run, &mut found).unwrap_or_else(|error| {
-                let thing = Thing::State(root.join(&id));
-                found.push(Found {
-                    thing,
-                    about: of(&id, "left by a killed command"),
-                    outcome: Outcome::Failed(error),
-                });
-            });
-        }
+    let (ids, strangers) = sort(root, state::entries(root)?);
+    for id in ids {
+        look_at(root, &id, !strangers.is_empty(), dry_run, &mut found).unwrap_or_else(|error| {
+            let thing = Thing::State(root.join(&id));
+            found.push(Found { thing, about: of(&id, "left by a killed command"), outcome: Outcome::Failed(error) });
+        });
+    }
+    if !strangers.is_empty() {
+        let thing = Thing::Root(root.to_owned());
+        let why = format!("{}; what has no record of rtx's there stays", listed(&strangers));
+        found.push(Found { thing, about: "which others use as well".to_owned(), outcome: Outcome::Left(why) });
     }
     for program in seccomp::damaged(root, !dry_run) {
         let outcome = if dry_run { Outcome::WouldBeRemoved } else { Outcome::Removed };
@@ -57,12 +59,54 @@ pub fn collect(root: &Path, dry_run: bool) -> Result<Vec<Found>> {
     Ok(found)
 }
 
+/// Tells what may be containers from what is not rtx's, with the reasons. Where there is any of that the directory may be
+/// somebody else's, named by mistake, and then an empty directory in it is no sign of a killed create.
+fn sort(root: &Path, entries: Vec<Entry>) -> (Vec<String>, Vec<String>) {
+    let (mut ids, mut strangers) = (Vec::new(), Vec::new());
+    for Entry { name, is_dir } in entries {
+        if is_dir && name == seccomp::CACHE {
+            continue;
+        }
+        let id = name.to_str().filter(|id| is_dir && crate::config::id::validate(id).is_ok());
+        let Some(id) = id else {
+            strangers.push(format!("{name:?} is not a container's"));
+            continue;
+        };
+        match strangeness(root, id) {
+            Ok(None) => ids.push(id.to_owned()),
+            Ok(Some(why)) => strangers.push(format!("{name:?} {why}")),
+            Err(error) if error.is::<NotFound>() => {}
+            Err(error) => strangers.push(format!("{name:?}: {error:#}")),
+        }
+    }
+    (ids, strangers)
+}
+
+fn strangeness(root: &Path, id: &str) -> Result<Option<String>> {
+    let state = StateDir::open(root, id)?;
+    match state.record() {
+        Ok(_) => Ok(None),
+        Err(error) if error.is::<Foreign>() => Ok(Some("has the state of another runtime".to_owned())),
+        Err(_) => state.strangeness(),
+    }
+}
+
+/// The first few of what may be very many.
+fn listed(strangers: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let mut text = strangers.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if strangers.len() > SHOWN {
+        text += &format!(", and {} more", strangers.len() - SHOWN);
+    }
+    text
+}
+
 fn of(id: &str, what: &str) -> String {
     format!("of container {id:?}, {what}")
 }
 
 /// The container with this id, under its lock. A command that is at work on it has that.
-fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Result<()> {
+fn look_at(root: &Path, id: &str, is_shared: bool, dry_run: bool, found: &mut Vec<Found>) -> Result<()> {
     let state = match StateDir::open_locked_within(root, id, Duration::ZERO) {
         Err(error) if error.is::<Busy>() || error.is::<NotFound>() => return Ok(()),
         other => other?,
@@ -70,12 +114,13 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
     let directory = Thing::State(root.join(id));
     let left =
         |thing: Thing, what: &str, why: String| Found { thing, about: of(id, what), outcome: Outcome::Left(why) };
-    let force = format!("`rtx delete --force {id}` removes it");
+    let advice = state.forced_deletion();
     match state.record() {
         Err(error) if error.is::<NotFound>() => {
             let about = of(id, "whose creation was never completed");
-            if let Some(name) = state.strange_file()? {
-                found.push(left(directory, "which has no state", format!("{name:?} in it is not rtx's; {force}")));
+            // Another may have put it there since it was sorted.
+            if let Some(why) = state.strangeness()? {
+                found.push(left(directory, "which has no state", format!("it {why}")));
                 return Ok(());
             }
             // Without a configuration it had not come to its cgroups.
@@ -83,13 +128,25 @@ fn look_at(root: &Path, id: &str, dry_run: bool, found: &mut Vec<Found>) -> Resu
             let cgroups = config.map(|config| Unrecorded::find(root, id, Some(&config))).transpose()?;
             let survivor = cgroups.as_ref().map_or(Ok(None), |cgroups| cgroups.survivor(id))?;
             if survivor.is_some() || state.has_lost_record()? {
-                found.push(left(directory, "whose record is lost", format!("it may still run; {force}")));
+                found.push(left(directory, "whose record is lost", format!("it may still run; {advice} removes it")));
+                return Ok(());
+            }
+            if is_shared {
+                let why = "nothing in it says that it is rtx's, in a directory that others use as well";
+                found.push(left(directory, "which has no state", why.to_owned()));
                 return Ok(());
             }
             let things = cgroups.iter().flat_map(Unrecorded::things).chain([directory]).collect();
             remove(things, about, dry_run, found, || deletion::delete_locked(root, state, true, None));
         }
-        Err(error) => found.push(left(directory, "which cannot be read", format!("{error:#}; {force}"))),
+        Err(error) if error.is::<Foreign>() => found.push(left(directory, "which is not rtx's", format!("{error:#}"))),
+        Err(error) => {
+            let mut why = format!("{error:#}");
+            if !why.contains(&advice) {
+                why += &format!("; {advice} removes it");
+            }
+            found.push(left(directory, "which cannot be read", why));
+        }
         Ok(record) if record.is_abandoned() => {
             let things = remains::recorded(&record)?.into_iter().chain([directory]).collect();
             let about = of(id, "whose creation was never completed");

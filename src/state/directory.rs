@@ -200,6 +200,15 @@ impl StateDir {
         &self.id
     }
 
+    /// The command that removes the container whatever is wrong with it, for errors.
+    pub fn forced_deletion(&self) -> String {
+        let parent = std::fs::read_link(format!("/proc/self/fd/{}", self.parent.as_raw_fd())).ok();
+        match parent.filter(|parent| *parent != super::default_root()) {
+            Some(parent) => format!("`rtx --root {} delete --force {}`", parent.display(), self.id),
+            None => format!("`rtx delete --force {}`", self.id),
+        }
+    }
+
     /// A name for something in this directory that is short, whatever the path of the directory is: for the address
     /// of a socket, which holds 107 bytes.
     pub(super) fn short_path(&self, name: &str) -> PathBuf {

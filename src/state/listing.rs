@@ -3,7 +3,8 @@
 use super::barrier::{BARRIER, STARTING};
 use super::directory::{RECORD, check_owner, open_directory};
 use super::{Brief, Line, StateDir};
-use crate::sys::{Errno, On, dir};
+use crate::sys::dir::{self, Entry};
+use crate::sys::{Errno, On};
 use anyhow::Result;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -95,6 +96,18 @@ impl Glance<'_> {
 /// Where the root cannot be read; a root that is not there holds none.
 pub fn list(root: &Path) -> Result<Vec<String>> {
     open(root)?.map_or(Ok(Vec::new()), |directory| ids(&directory, root))
+}
+
+/// All that is in a state directory, in order: containers, what else rtx keeps there, and what others do.
+///
+/// # Errors
+/// Where the root cannot be read, or others could have filled it; a root that is not there holds nothing.
+pub fn entries(root: &Path) -> Result<Vec<Entry>> {
+    let Some(directory) = open(root)? else { return Ok(Vec::new()) };
+    check_owner(&directory, root)?;
+    let mut entries = dir::entries_of(directory).on("read", root.display())?;
+    entries.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
 }
 
 fn open(root: &Path) -> Result<Option<OwnedFd>> {

@@ -19,7 +19,7 @@ pub use brief::Brief;
 pub use directory::StateDir;
 pub use identity::{BootId, Identity, Liveness, ProcessIdentity};
 pub use journal::{Event, Events};
-pub use listing::{Glance, Listing, list};
+pub use listing::{Glance, Listing, entries, list};
 pub use plain::Plain;
 pub use record::{OciState, Record, Status};
 pub use recording::{Line, Recording};
@@ -63,6 +63,21 @@ impl fmt::Display for AlreadyExists {
 }
 
 impl std::error::Error for AlreadyExists {}
+
+/// What lies where a container's record would is another program's.
+#[derive(Debug)]
+pub struct Foreign {
+    pub id: String,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = &self.id;
+        write!(f, "the state.json of {id:?} is not rtx's: it is another runtime's container (see --root)")
+    }
+}
+
+impl std::error::Error for Foreign {}
 
 /// The container that a command names is not there. The text is what callers of a runtime compare with.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 
 use super::directory::{RECORD, open_file};
 use super::root::with_advice;
-use super::{NotFound, Record, StateDir, plain};
+use super::{Foreign, NotFound, Record, StateDir, plain};
 use crate::sys::{Errno, On, errno_of, fd, retry};
 use anyhow::{Context, Result, bail};
 use std::fs::File;
@@ -54,11 +54,15 @@ impl StateDir {
             Err(Errno::ENOENT) => return Err(NotFound { id: id.to_owned() }.into()),
             other => other.on("read state of", id)?,
         };
-        let record = last(&bytes).with_context(|| {
-            format!("the state of container {id:?} is damaged: remove it with `rtx delete --force {id}`")
-        })?;
+        let record = match last(&bytes) {
+            Err(_) if is_foreign(&bytes) => return Err(Foreign { id: id.to_owned() }.into()),
+            other => other.with_context(|| {
+                format!("the state of container {id:?} is damaged: remove it with {}", self.forced_deletion())
+            })?,
+        };
         if record.id != id {
-            bail!("the state of container {id:?} is that of {:?}: remove it with `rtx delete --force {id}`", record.id);
+            let advice = self.forced_deletion();
+            bail!("the state of container {id:?} is that of {:?}: remove it with {advice}", record.id);
         }
         if record.version != Record::VERSION {
             bail!("the state of container {id:?} is of version {}, which this rtx does not read", record.version);
@@ -115,6 +119,12 @@ fn last(bytes: &[u8]) -> serde_json::Result<Record> {
     serde_json::from_slice(&lines[begin..])
 }
 
+/// Whether this is another program's: of a record of rtx's, whatever its version, these are always members.
+fn is_foreign(bytes: &[u8]) -> bool {
+    let value: serde_json::Result<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(bytes);
+    value.is_ok_and(|record| !record.is_empty() && !record.contains_key("version") && !record.contains_key("engine"))
+}
+
 /// Where the last line ends. Eight bytes at a time, of which most hold no end.
 fn last_end(bytes: &[u8]) -> Option<usize> {
     let (rest, words) = bytes.as_rchunks::<8>();
@@ -127,7 +137,7 @@ fn last_end(bytes: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Line, last, last_end};
+    use super::{Line, is_foreign, last, last_end};
 
     const FIRST: &str = r#"{"version":1,"id":"a","engine":"oci","bundle":"/b","rootfs":"/r","created":"","owner":0,"complete":false,"init":null}"#;
 
@@ -145,6 +155,17 @@ mod tests {
         }
         assert_eq!(complete(&format!("{FIRST}\n{second}")), Some(true));
         assert_eq!(complete(&second), Some(true));
+    }
+
+    #[test]
+    fn another_runtimes_is_told_from_a_damaged_one() {
+        for text in [r#"{"id":"a","init_process_pid":1}"#, r#"{"ociVersion":"1.0.0","id":"a","pid":1}"#] {
+            assert!(is_foreign(text.as_bytes()), "{text}");
+        }
+        let newer = FIRST.replace("\"version\":1", "\"version\":2,\"more\":1");
+        for text in [FIRST, &newer, &FIRST[..40], "{}", "[]", ""] {
+            assert!(!is_foreign(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What a killed command may have left in a state directory, told from what somebody else put there.
 
-use super::StateDir;
 use super::barrier::{BARRIER, STARTING};
 use super::directory::{CONFIG, RECORD};
 use super::journal::{EARLIER, EVENTS};
 use super::notify::NOTIFY;
 use super::supervision::{BEING_STARTED, DELETING, SOCKET, STARTED, STOP, SUPERVISION, UNSUPERVISED};
-use crate::sys::{On, dir, errno_of};
+use super::{NotFound, StateDir};
+use crate::sys::{Errno, On, dir, errno_of};
 use anyhow::Result;
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{fstat, fstatat};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -26,12 +28,64 @@ impl StateDir {
         Ok(self.names()?.into_iter().filter(is_unfinished).collect())
     }
 
+    /// Why a directory without a record is not what a killed `create` left, or `None` where it may be. An empty one and one
+    /// with nothing but a configuration are such remains, and bundles and other programs' directories as well: what rtx makes
+    /// is its user's alone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn strangeness(&self) -> Result<Option<String>> {
+        let stat = fstat(self.file()).on("stat", self.id())?;
+        // A group may come from the directory above.
+        let mode = stat.st_mode & !(libc::S_IFMT | libc::S_ISGID);
+        if mode != libc::S_IRWXU {
+            return Ok(Some(format!("has mode {mode:04o} and not 0700")));
+        }
+        if stat.st_uid != nix::unistd::geteuid().as_raw() {
+            return Ok(Some(format!("belongs to user {}", stat.st_uid)));
+        }
+        if let Some(name) = self.strange_file()? {
+            return Ok(Some(format!("has {name:?} in it, which is not rtx's")));
+        }
+        Ok(self.has_strange_config()?.then(|| format!("has a {CONFIG:?} in it that rtx has not written")))
+    }
+
+    /// Whether a directory without a record has others' files in it. An empty one is worth nothing to anybody.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn is_others(&self) -> Result<bool> {
+        let is_recorded = !matches!(self.record(), Err(error) if error.is::<NotFound>());
+        Ok(!is_recorded && (self.strange_file()?.is_some() || self.has_strange_config()?))
+    }
+
+    /// Whether the configuration is not one that a `create` has saved, but that of a bundle, say.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn has_strange_config(&self) -> Result<bool> {
+        match fstatat(self.file(), CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(stat.st_mode != libc::S_IFREG | libc::S_IRUSR | libc::S_IWUSR),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno).on("stat", format_args!("{}/{CONFIG}", self.id()))?,
+        }
+    }
+
     /// A name in the directory that rtx does not use: then the directory may be another program's.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn strange_file(&self) -> Result<Option<String>> {
-        let known = [RECORD, CONFIG, NOTIFY, ".state.json.new", ".config.json.new", ".supervisor.json.new", "output"];
+    fn strange_file(&self) -> Result<Option<String>> {
+        let known = [
+            RECORD,
+            CONFIG,
+            NOTIFY,
+            ".state.json.new",
+            ".config.json.new",
+            ".supervisor.json.new",
+            "output",
+            "criu-root",
+        ];
         // The engine of that name keeps its own there.
         let is_strange = |name: &&String| {
             !known.contains(&name.as_str()) && !AFTER_RECORD.contains(&name.as_str()) && *name != "libcontainer"

@@ -1,5 +1,6 @@
 //! `rtx gc`: what killed commands left goes, and nothing else.
 
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -109,10 +110,104 @@ fn the_container_of_a_killed_run_goes_when_it_has_ended() {
     assert_eq!(other.wait().code, 137);
 }
 
+/// As rtx makes the directory of a container.
 fn damage(runtime: &Runtime, name: &str) -> PathBuf {
     let path = runtime.root().join(name);
-    std::fs::create_dir_all(&path).expect("make a directory in the state root");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).expect("make a directory in the state root");
     path
+}
+
+fn write(path: &Path, mode: u32, text: &str) {
+    std::fs::write(path, text).and_then(|()| chmod(path, mode)).expect("make a file");
+}
+
+fn chmod(path: &Path, mode: u32) -> std::io::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// As a create leaves it that is killed after one of its first calls, and as a killed update does.
+#[test]
+fn what_has_no_record_yet_goes_where_rtx_alone_keeps_things() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let (empty, saved, begun) = (damage(&runtime, "empty"), damage(&runtime, "saved"), damage(&runtime, "begun"));
+    write(&saved.join("config.json"), 0o600, "{}");
+    write(&begun.join("config.json"), 0o600, "{");
+    write(&begun.join(".state.json.new"), 0o600, "{");
+    let staged = runtime.root().join(&container.id).join(".config.json.new");
+    write(&staged, 0o600, "{");
+    let cache = damage(&runtime, "seccomp@cache");
+    let (program, other) = (cache.join("ab".repeat(32)), cache.join("other"));
+    write(&program, 0o600, "half of a program");
+    write(&other, 0o600, "");
+    let damaged = damage(&runtime, "damaged");
+    write(&damaged.join("state.json"), 0o600, "{");
+
+    let done = runtime.run(&["gc"]).ok().stdout;
+    for gone in [&empty, &saved, &begun, &staged, &program] {
+        assert!(!gone.exists(), "{}: {done}", gone.display());
+    }
+    assert!(other.exists() && damaged.exists());
+    let advice = format!("`rtx --root {} delete --force damaged`", runtime.root().display());
+    assert_eq!(done.matches(&advice).count(), 1, "{done}");
+    assert!(done.contains("which cannot be read") && !done.contains("left: directory"), "{done}");
+    assert_eq!(container.status(), "running");
+    runtime.run(&["delete", "--force", "damaged"]).ok();
+    assert!(!damaged.exists());
+}
+
+/// A directory that is named by mistake is full of empty directories and of such with a config.json, too.
+#[test]
+fn in_a_directory_of_others_nothing_goes_but_what_has_a_record() {
+    let runtime = own_engine!();
+    let hanging = hanging_bundle();
+    let killed = Container::new(&runtime, &hanging);
+    killed_create(&killed, &hanging);
+    let (empty, open) = (damage(&runtime, "empty"), damage(&runtime, "open"));
+    let bundle = damage(&runtime, "bundle");
+    write(&bundle.join("config.json"), 0o644, "{}");
+    chmod(&open, 0o755).expect("change the mode");
+    let planned = runtime.run(&["gc", "--dry-run"]).ok().stdout;
+    let done = runtime.run(&["gc"]).ok().stdout;
+    assert_eq!(done, planned.replace("would be removed", "removed"));
+    for there in [&empty, &open, &bundle] {
+        assert!(there.exists(), "{}: {done}", there.display());
+    }
+    assert!(!runtime.root().join(&killed.id).exists(), "{done}");
+    assert!(done.contains(&format!("left: directory {} (", runtime.root().display())), "{done}");
+    assert!(
+        done.contains(r#""bundle" has a "config.json" in it that rtx has not written, "open" has mode 0755"#),
+        "{done}"
+    );
+    assert!(done.contains("empty (of container \"empty\", which has no state): nothing in it says"), "{done}");
+    assert!(!done.contains("delete --force"), "{done}");
+
+    // A file alone says so as well, and where none of that is the empty one goes.
+    std::fs::remove_dir_all(&bundle).and_then(|()| std::fs::remove_dir(&open)).expect("clear the directory");
+    let file = runtime.root().join("passwd");
+    write(&file, 0o644, "");
+    let done = runtime.run(&["gc"]).ok().stdout;
+    assert!(done.contains("\"passwd\" is not a container's") && empty.exists(), "{done}");
+    std::fs::remove_file(file).expect("remove the file");
+    runtime.run(&["gc"]).ok();
+    assert!(!empty.exists());
+}
+
+/// A create with a root or an id that was mistaken does not take another's directory for what a killed one left.
+#[test]
+fn a_create_removes_nothing_of_others() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("true");
+    for (name, mode) in [("precious", 0o600), ("config.json", 0o644)] {
+        let container = Container::new(&runtime, &bundle);
+        let directory = damage(&runtime, &container.id);
+        write(&directory.join(name), mode, "{}");
+        container.create().fails(1, "already exists");
+        assert!(directory.join(name).exists());
+        std::fs::remove_dir_all(directory).expect("clear the directory");
+    }
 }
 
 /// What rtx did not make, or cannot read, is somebody else's to judge.
@@ -127,24 +222,21 @@ fn what_is_not_ours_stays() {
     let runcs = damage(&runtime, "runcs");
     std::fs::write(runcs.join("state.json"), r#"{"id":"runcs","init_process_pid":1}"#).expect("make a file");
     let no_id = damage(&runtime, "no id");
-    std::fs::write(runtime.root().join("file"), "").expect("make a file");
-    let empty = damage(&runtime, "empty");
-    // As a killed update leaves it.
-    let staged = runtime.root().join(&container.id).join(".config.json.new");
-    std::fs::write(&staged, "{").expect("make a file");
-    let cache = damage(&runtime, "seccomp@cache");
-    let (program, other) = (cache.join("ab".repeat(32)), cache.join("other"));
-    std::fs::write(&program, "half of a program").expect("make a file");
-    std::fs::write(&other, "").expect("make a file");
+    write(&runtime.root().join("file"), 0o600, "");
 
     let done = runtime.run(&["gc"]).ok().stdout;
-    assert!(done.contains("left: state directory") && done.contains("\"exec.fifo\" in it is not rtx's"), "{done}");
-    assert!(done.contains("which cannot be read"), "{done}");
+    assert!(
+        done.contains("left: directory") && done.contains(r#""foreign" has "exec.fifo" in it, which is not rtx's"#)
+    );
+    assert!(done.contains("and 1 more; what has no record"), "{done}");
     let there = |path: &Path| path.exists();
-    assert!(there(&foreign.join("exec.fifo")) && there(&runcs.join("state.json")) && there(&no_id) && there(&other));
+    assert!(there(&foreign.join("exec.fifo")) && there(&runcs.join("state.json")) && there(&no_id));
     assert!(there(&runtime.root().join("file")));
-    assert!(!there(&empty) && !there(&staged) && !there(&program), "{done}");
     assert_eq!(container.status(), "running");
+    for args in [["state", "runcs"], ["list", "--quiet"]] {
+        let told = runtime.run(&args).stderr;
+        assert!(told.contains("it is another runtime's container") && !told.contains("--force"), "{told}");
+    }
     for name in ["foreign", "runcs"] {
         runtime.run(&["delete", "--force", name]).ok();
     }

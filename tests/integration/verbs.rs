@@ -223,7 +223,8 @@ fn list_shows_the_rest_beside_a_damaged_container() {
     fs::create_dir(runtime.root().join("halfmade")).expect("what a killed create leaves");
     let output = runtime.run(&["list", "--quiet"]).ok();
     assert_eq!(output.stdout, format!("{}\n", container.id));
-    assert!(output.stderr.contains("rtx delete --force damaged"), "{}", output.stderr);
+    let advice = format!("`rtx --root {} delete --force damaged`", runtime.root().display());
+    assert!(output.stderr.contains(&advice), "{}", output.stderr);
     assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
     runtime.run(&["delete", "--force", "damaged"]).ok();
     runtime.run(&["delete", "--force", "halfmade"]).ok();

@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Directory of the kept programs below the state root. No container can have this name: an id has no `@`.
-const CACHE: &str = "seccomp@cache";
+pub const CACHE: &str = "seccomp@cache";
 /// `EPERM`, what a denied call returns where the profile does not say.
 const DEFAULT_ERRNO: i32 = libc::EPERM;
 /// Level of libseccomp at which the filter is a binary tree: dearer to compile, cheaper on every call.
