@@ -119,6 +119,9 @@ fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
     if let Some(entry) = args.env.iter().find(|entry| !entry.contains('=')) {
         bail!("--env {entry}: give NAME=VALUE");
     }
+    if let Some(entry) = args.env.iter().find(|entry| entry.starts_with('=')) {
+        bail!("--env {entry}: invalid environment variable: name cannot be empty: give NAME=VALUE");
+    }
     let mut env = process.env().clone().unwrap_or_default();
     env.extend(args.env.iter().cloned());
     process.set_env(Some(env));

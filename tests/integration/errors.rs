@@ -164,6 +164,7 @@ situations! {
     exec_as_unknown_user: 255, "bad uid", |r| exec(r, &["--user", "nobodyhere"], &["true"]);
     exec_as_no_user: 255, "--user 4294967295: as a uid", |r| exec(r, &["--user", "4294967295"], &["true"]);
     exec_in_no_group: 255, "--user 4294967295: as a gid", |r| exec(r, &["--user", "0:4294967295"], &["true"]);
+    exec_with_nameless_variable: 255, "--env =x: invalid environment variable: name cannot be empty", |r| exec(r, &["-e", "=x"], &["true"]);
     exec_exits_3: 3, "", |r| exec(r, &[], &["sh", "-c", "exit 3"]);
     exec_killed_by_9: 137, "", |r| exec(r, &[], &["sh", "-c", "kill -9 $$"]);
     exec_terminal_without_terminal: 255, "/dev/tty: no such device or address", |r| on_running(r, |c| c.exec_call(&["-t"], &["true"]).through(&["setsid"]).run());
