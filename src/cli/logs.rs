@@ -93,10 +93,17 @@ impl Printer {
             return Ok(());
         }
         if entry.stream != self.stream || self.text.len() >= AT_ONCE {
+            // With times a record is a line, also where both streams are shown in one place: the rest of this one, if it is
+            // still to come, has its own time.
+            let at_start = &mut self.at_start[index(self.stream)];
+            if self.timestamps && entry.stream != self.stream && !*at_start {
+                self.text.push(b'\n');
+                *at_start = true;
+            }
             self.flush()?;
             self.stream = entry.stream;
         }
-        let at_start = &mut self.at_start[usize::from(entry.stream == Stream::Stderr)];
+        let at_start = &mut self.at_start[index(entry.stream)];
         if let Some(time) = entry.time.filter(|_| self.timestamps && *at_start) {
             self.text.extend(time.to_rfc3339_opts(chrono::SecondsFormat::Nanos, true).into_bytes());
             self.text.push(b' ');
@@ -114,4 +121,8 @@ impl Printer {
         self.text.clear();
         Ok(written.map_err(|error| errno_of(&error)).on("write", self.stream.name())?)
     }
+}
+
+fn index(stream: Stream) -> usize {
+    usize::from(stream == Stream::Stderr)
 }

@@ -235,21 +235,26 @@ impl Tail {
     /// Takes what was written at once, which may be many lines.
     pub fn push(&mut self, entry: Entry) {
         for line in entry.text.split_inclusive(|byte| *byte == b'\n') {
-            // The beginning of another line.
-            let begins = self.kept.back().is_none_or(|last| last.text.ends_with(b"\n"));
+            let begins = self.kept.back().is_none_or(|last| ends_line(last, Some(entry.stream)));
             self.ends += usize::from(begins);
             self.kept.push_back(Entry { stream: entry.stream, time: entry.time, text: line.to_vec() });
         }
         while self.ends > self.lines
             && let Some(first) = self.kept.pop_front()
         {
-            self.ends -= usize::from(first.text.ends_with(b"\n"));
+            self.ends -= usize::from(ends_line(&first, self.kept.front().map(|next| next.stream)));
         }
     }
 
     pub fn into_entries(self) -> impl Iterator<Item = Entry> {
         self.kept.into_iter()
     }
+}
+
+/// Whether another line begins after this: also where the other stream goes on, or else the last line of a stream that has no
+/// newline would be one with the first line of the other.
+fn ends_line(entry: &Entry, next: Option<Stream>) -> bool {
+    entry.text.ends_with(b"\n") || next != Some(entry.stream)
 }
 
 /// A moment that is given as RFC 3339, or as a time before now such as `10m`.
@@ -300,5 +305,23 @@ mod tests {
         assert_eq!(tail(2, &["a\nb\nc\nd"]), "c\nd");
         assert_eq!(tail(1, &["a\n", "b", "c", "d\n"]), "bcd\n");
         assert_eq!(tail(0, &["a\n"]), "");
+        assert_eq!(tail(0, &["a", "b\n"]), "");
+    }
+
+    #[test]
+    fn a_line_is_of_one_stream() {
+        let tail = |lines: usize, entries: &[(Stream, &str)]| {
+            let mut tail = Tail::new(lines);
+            for (stream, text) in entries {
+                tail.push(Entry { stream: *stream, time: None, text: text.as_bytes().to_vec() });
+            }
+            let bytes: Vec<u8> = tail.into_entries().flat_map(|entry| entry.text).collect();
+            String::from_utf8(bytes).unwrap()
+        };
+        let entries = [(Stream::Stdout, "a\n"), (Stream::Stdout, "b"), (Stream::Stdout, "c"), (Stream::Stderr, "d\n")];
+        assert_eq!(tail(1, &entries), "d\n");
+        assert_eq!(tail(2, &entries), "bcd\n");
+        assert_eq!(tail(3, &entries), "a\nbcd\n");
+        assert_eq!(tail(1, &[(Stream::Stdout, "a"), (Stream::Stderr, "b"), (Stream::Stdout, "c")]), "c");
     }
 }

@@ -38,6 +38,30 @@ fn streams_are_kept_apart_in_every_form() {
     runtime.run(&["logs", &container.id]).fails(1, "nothing of its output is kept");
 }
 
+/// The last line of a stream without a newline does not take in what the other stream has after it.
+#[test]
+fn with_times_every_record_is_a_line() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo one; printf two; sleep 0.3; echo three >&2");
+    for form in ["k8s-file", "json-lines"] {
+        let container = Container::new(&runtime, &bundle);
+        container.supervise(&["--output-format", form]).ok();
+        assert_eq!(container.wait(), 0);
+        let logs = |flags: &[&str]| {
+            let words = [&["logs"], flags, &[&*container.id]].concat();
+            runtime.invoke(&words).through_shell("exec \"$@\" 2>&1").run().ok().stdout
+        };
+        assert_eq!(logs(&[]), "one\ntwothree\n", "{form}: the bytes are the program's");
+        let timed = logs(&["--timestamps"]);
+        let records: Vec<Option<&str>> = timed.lines().map(|line| line.split_once(' ').map(|(_, text)| text)).collect();
+        assert_eq!(records, [Some("one"), Some("two"), Some("three")], "{form}: {timed}");
+        assert_eq!(logs(&["--tail", "1"]), "three\n", "{form}");
+        let last = logs(&["--timestamps", "--tail", "1"]);
+        assert!(last.lines().count() == 1 && last.ends_with(" three\n"), "{form}: {last}");
+        container.delete(&[]).ok();
+    }
+}
+
 #[test]
 fn nothing_is_lost_and_files_do_not_grow_without_end() {
     let runtime = own_engine!();
