@@ -147,12 +147,10 @@ fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
             None => (text.as_str(), None),
         };
         let number = |kind: &str, text: &str| {
-            match text.parse::<u32>() {
-                // setresuid(2) takes it for "as it is".
-                Ok(u32::MAX) => bail!("--user {text}: as a {kind} this number means \"no id\" to Linux: use another"),
-                Ok(number) => Ok(number),
-                Err(_) => bail!("bad {kind}: parsing {text:?}: invalid syntax: --user takes numbers, UID or UID:GID"),
-            }
+            let id = text.parse::<u32>().map_err(|_| {
+                anyhow::anyhow!("bad {kind}: parsing {text:?}: invalid syntax: --user takes numbers, UID or UID:GID")
+            })?;
+            is_an_id("user", id)
         };
         user.set_uid(number("uid", uid)?);
         if let Some(gid) = gid {
@@ -161,11 +159,20 @@ fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
     }
     if !args.additional_gids.is_empty() {
         let mut gids = user.additional_gids().clone().unwrap_or_default();
-        gids.extend(&args.additional_gids);
+        for gid in &args.additional_gids {
+            gids.push(is_an_id("additional-gids", *gid)?);
+        }
         user.set_additional_gids(Some(gids));
     }
     process.set_user(user);
     Ok(())
+}
+
+fn is_an_id(flag: &str, id: u32) -> Result<u32> {
+    if id == u32::MAX {
+        bail!("--{flag}: {}; use another id", check::NO_ID);
+    }
+    Ok(id)
 }
 
 /// `--cap` adds to every set but the inheritable one, which would outlive a change of user (CVE-2022-29162); to the

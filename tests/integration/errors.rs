@@ -162,9 +162,17 @@ situations! {
     exec_of_name_not_in_path: 255, "exec: \"nope\": executable file not found in $PATH", |r| exec(r, &[], &["nope"]);
     exec_with_missing_cwd: 255, "no such file or directory", |r| exec(r, &["--cwd", "/nope"], &["true"]);
     exec_as_unknown_user: 255, "bad uid", |r| exec(r, &["--user", "nobodyhere"], &["true"]);
-    exec_as_no_user: 255, "--user 4294967295: as a uid", |r| exec(r, &["--user", "4294967295"], &["true"]);
-    exec_in_no_group: 255, "--user 4294967295: as a gid", |r| exec(r, &["--user", "0:4294967295"], &["true"]);
+    exec_as_no_user: 255, "--user: 4294967295 means", |r| exec(r, &["--user", "4294967295"], &["true"]);
+    exec_in_no_group: 255, "--user: 4294967295 means", |r| exec(r, &["--user", "0:4294967295"], &["true"]);
     exec_with_nameless_variable: 255, "--env =x: invalid environment variable: name cannot be empty", |r| exec(r, &["-e", "=x"], &["true"]);
+    exec_as_no_user: 255, "--user: 4294967295 means \"no id\" to Linux: invalid argument", |r| exec(r, &["--user", "0:4294967295"], &["true"]);
+    exec_in_no_group: 255, "--additional-gids: 4294967295 means \"no id\" to Linux: invalid argument", |r| exec(r, &["-g", "5", "-g", "4294967295"], &["true"]);
+    exec_of_document_in_no_group: 255, "/user/additionalGids/0: 4294967295 means \"no id\" to Linux: invalid argument", |r| {
+        let process = r.scratch().join("process.json");
+        fs::write(&process, json!({ "args": ["true"], "cwd": "/", "user": { "uid": 0, "gid": 0, "additionalGids": [u32::MAX] } }).to_string()).expect("write a process");
+        exec(r, &["--process", &process.display().to_string()], &[])
+    };
+    run_in_no_group: 1, "/process/user/additionalGids/1: 4294967295 means \"no id\" to Linux: invalid argument", |r| run(r, |b| { b.set("/process/user/additionalGids", json!([5, u32::MAX])); });
     exec_exits_3: 3, "", |r| exec(r, &[], &["sh", "-c", "exit 3"]);
     exec_killed_by_9: 137, "", |r| exec(r, &[], &["sh", "-c", "kill -9 $$"]);
     exec_terminal_without_terminal: 255, "/dev/tty: no such device or address", |r| on_running(r, |c| c.exec_call(&["-t"], &["true"]).through(&["setsid"]).run());

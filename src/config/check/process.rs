@@ -75,15 +75,17 @@ pub(super) fn check_environment(report: &mut Report, object: &Value, at: &str) {
     }
 }
 
+/// Also for flags: setresuid(2) would leave the id as it is, and setgroups(2) refuses it.
+pub const NO_ID: &str = "4294967295 means \"no id\" to Linux: invalid argument";
+
 fn check_user(report: &mut Report, user: &Value, at: &str) {
-    for name in ["uid", "gid"] {
-        if integer(user, name) == Some(i128::from(u32::MAX)) {
-            report.error(
-                format!("{at}/{name}"),
-                format!("{} means \"no id\" to Linux: invalid argument", u32::MAX),
-                "use another id",
-            );
-        }
+    let is_none = |id: Option<i128>| id == Some(i128::from(u32::MAX));
+    let named = ["uid", "gid"].into_iter().filter(|name| is_none(integer(user, name))).map(str::to_owned);
+    let groups = list(user, "additionalGids").iter().enumerate();
+    let groups =
+        groups.filter(|(_, gid)| is_none(super::as_integer(gid))).map(|(index, _)| format!("additionalGids/{index}"));
+    for place in named.chain(groups) {
+        report.error(format!("{at}/{place}"), NO_ID, "use another id");
     }
     if integer(user, "umask").is_some_and(|umask| umask > 0o777) {
         report.warning(

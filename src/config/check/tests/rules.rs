@@ -85,6 +85,8 @@ fn environment_and_user() {
     expect(&with("/process/env", json!(["A=1", "B"])), "/process/env/1", "missing '='");
     expect(&with("/process/env", json!(["=x"])), "/process/env/0", "name cannot be empty");
     error("/process/user/uid", json!(u32::MAX), "invalid argument");
+    let groups = with("/process/user/additionalGids", json!([1, u32::MAX]));
+    expect(&groups, "/process/user/additionalGids/1", "means \"no id\" to Linux: invalid argument");
     warning("/process/user/umask", json!(4096), "/process/user/umask", "nine bits");
     error("/process/oomScoreAdj", json!(1001), "oom_score_adj");
     fine("/process/oomScoreAdj", json!(-1000));
