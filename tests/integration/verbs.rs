@@ -127,6 +127,21 @@ fn update_refuses_what_is_wrong_and_changes_nothing() {
     update(&["--pids-limit", "9"]).fails(1, "container not running");
 }
 
+#[test]
+fn what_changes_nothing_is_told_once() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), limited());
+    if !runtime.is_rtx() {
+        skip!("the runtime under test is not rtx");
+    }
+    bundle.set("/linux/resources/memory", json!({ "kernel": MIB, "kernelTCP": MIB }));
+    let told = Container::new(&runtime, &bundle).create().ok().stderr;
+    for name in ["kernel", "kernelTCP"] {
+        assert_eq!(told.matches(&format!("/linux/resources/memory/{name}: ")).count(), 1, "{told}");
+    }
+    assert_eq!(told.lines().count(), 2, "{told}");
+}
+
 /// Limits that Linux has no more, which old callers still give, and empty values, which mean none.
 #[test]
 fn update_takes_what_runc_takes() {

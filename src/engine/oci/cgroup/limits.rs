@@ -136,20 +136,6 @@ pub fn settings(resources: &LinuxResources, controllers: &Controllers) -> Result
     Ok(all)
 }
 
-/// Requests that are accepted and change nothing, each as a sentence with its JSON pointer.
-pub fn warnings(resources: &LinuxResources) -> Vec<String> {
-    let Some(memory) = resources.memory() else { return Vec::new() };
-    let mut warnings = Vec::new();
-    for (name, value) in [("kernel", memory.kernel()), ("kernelTCP", memory.kernel_tcp())] {
-        if value.is_some_and(|value| value != 0) {
-            warnings.push(format!(
-                "/linux/resources/memory/{name}: kernel memory limits are deprecated and ignored; memory/limit includes kernel memory"
-            ));
-        }
-    }
-    warnings
-}
-
 /// True where something other than device rules was asked for: without it, an unprivileged caller's container may run
 /// outside any cgroup of its own.
 pub fn any_limit(resources: &LinuxResources) -> bool {

@@ -135,7 +135,6 @@ pub fn plan(request: &Request) -> Result<Placement> {
     }
     if let Some(resources) = request.resources {
         let rules = devices::rules(resources)?;
-        placement.warnings.extend(limits::warnings(resources));
         if placement.is_ruled_by_systemd() {
             placement.warnings.extend(systemd::device_warning(&rules)?);
         }
