@@ -142,6 +142,21 @@ fn what_changes_nothing_is_told_once() {
     assert_eq!(told.lines().count(), 2, "{told}");
 }
 
+#[test]
+fn of_two_devices_with_one_path_the_first_is_there() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), Bundle::shell("stat -c '%t:%T' /dev/twice"));
+    if !runtime.is_rtx() {
+        skip!("the runtime under test is not rtx");
+    }
+    let device = |minor: u32| json!({ "path": "/dev/twice", "type": "c", "major": 1, "minor": minor });
+    bundle.set("/linux/devices", json!([device(3), device(5)]));
+    let output = Container::new(&runtime, &bundle).run(&[]).ok();
+    assert_eq!(output.stdout, "1:3\n");
+    assert!(output.stderr.contains("/linux/devices/1/path: /dev/twice is given twice; the first one holds"));
+    assert_eq!(output.stderr.lines().count(), 1, "{}", output.stderr);
+}
+
 /// Limits that Linux has no more, which old callers still give, and empty values, which mean none.
 #[test]
 fn update_takes_what_runc_takes() {

@@ -123,7 +123,7 @@ fn check_devices(report: &mut Report, linux: &Value) {
             } else if !paths.insert(path) {
                 report.warning(
                     at("path"),
-                    format!("{path} is given twice; the later one holds"),
+                    format!("{path} is given twice; the first one holds"),
                     "keep one of the two",
                 );
             }

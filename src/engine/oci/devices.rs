@@ -6,6 +6,7 @@ use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, Operation};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Path below the root, major and minor number of what every container has.
@@ -21,7 +22,10 @@ const DEFAULT: [(&str, u32, u32); 6] = [
 /// All devices in the order they are made: the defaults, but for those that the configuration has itself, then the
 /// configuration's.
 pub fn plan(devices: &[LinuxDevice]) -> Vec<DeviceOperation> {
-    let listed: Vec<DeviceOperation> = devices.iter().enumerate().map(listed).collect();
+    let mut paths = HashSet::new();
+    // The first of one path is what there is under runc; the check has told of the others.
+    let first = devices.iter().enumerate().filter(|(_, device)| paths.insert(device.path().as_os_str()));
+    let listed: Vec<DeviceOperation> = first.map(listed).collect();
     let defaults = DEFAULT.iter().filter(|(path, _, _)| !listed.iter().any(|device| device.path == *path)).map(default);
     defaults.chain(listed.iter().filter(|device| !is_made_otherwise(&device.path)).cloned()).collect()
 }
