@@ -162,8 +162,7 @@ situations! {
     exec_of_name_not_in_path: 255, "exec: \"nope\": executable file not found in $PATH", |r| exec(r, &[], &["nope"]);
     exec_with_missing_cwd: 255, "no such file or directory", |r| exec(r, &["--cwd", "/nope"], &["true"]);
     exec_as_unknown_user: 255, "bad uid", |r| exec(r, &["--user", "nobodyhere"], &["true"]);
-    exec_as_no_user: 255, "--user: 4294967295 means", |r| exec(r, &["--user", "4294967295"], &["true"]);
-    exec_in_no_group: 255, "--user: 4294967295 means", |r| exec(r, &["--user", "0:4294967295"], &["true"]);
+    exec_as_no_uid: 255, "--user: 4294967295 means", |r| exec(r, &["--user", "4294967295"], &["true"]);
     exec_with_nameless_variable: 255, "--env =x: invalid environment variable: name cannot be empty", |r| exec(r, &["-e", "=x"], &["true"]);
     exec_as_no_user: 255, "--user: 4294967295 means \"no id\" to Linux: invalid argument", |r| exec(r, &["--user", "0:4294967295"], &["true"]);
     exec_in_no_group: 255, "--additional-gids: 4294967295 means \"no id\" to Linux: invalid argument", |r| exec(r, &["-g", "5", "-g", "4294967295"], &["true"]);
