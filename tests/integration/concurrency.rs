@@ -1,6 +1,7 @@
 //! Commands that meet at one container, fifty at a time: one wins, the others are told why not, nobody ever reads half a state,
 //! and nothing is left.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -81,7 +82,10 @@ fn of_two_creates_one_wins() {
         if remains {
             let state = runtime.root().join(&container.id);
             std::fs::create_dir_all(&state).expect("make a state directory");
-            std::fs::write(state.join("config.json"), bundle.spec.to_string()).expect("write a configuration");
+            let config = state.join("config.json");
+            std::fs::write(&config, bundle.spec.to_string()).expect("write a configuration");
+            // One that others can read is a bundle's.
+            std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).expect("change its mode");
         }
         let outputs = storm(&container, many(|_| create(&container)));
         assert_eq!(judge(&outputs, &["already exists"]), 1);
