@@ -131,13 +131,17 @@ static void more_in_dev(void)
 	}
 }
 
-static const char *const readonly[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys" };
-static const char *const masked[] = { "proc/acpi", "sys/firmware" };
-static const char *const masked_files[] = { "proc/keys", "proc/timer_list" };
+/* Not all of them are there on every host, which nobody knows before. */
+static const char *const readonly[] = { "proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger" };
+static const char *const masked[] = { "proc/acpi", "proc/asound", "proc/scsi", "sys/firmware" };
+static const char *const masked_files[] = {
+	"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list", "proc/timer_stats", "proc/sched_debug",
+};
 #define COUNT(array) (sizeof(array) / sizeof(*(array)))
 
 static void mounts(const char *root, char **cgroups, long *trees)
 {
+	CALL(umask, 0, 0, 0, 0, 0);
 	attach(0, "/", 0, REC | SLAVE, 0);
 	attach(root, root, 0, BIND | REC, 0);
 	need(CALL(chdir, root, 0, 0, 0, 0), "chdir\n");
@@ -152,7 +156,7 @@ static void mounts(const char *root, char **cgroups, long *trees)
 	attach("sysfs", "sys", "sysfs", NOSUID | NOEXEC | NODEV | RDONLY, 0);
 	attach("tmpfs", "sys/fs/cgroup", "tmpfs", NOSUID | NOEXEC | NODEV, "mode=755");
 	struct mount_attr attributes = { .attr_set = RDONLY | NOSUID | NODEV | NOEXEC, .propagation = SLAVE };
-	for (int i = 0; cgroups[i]; i++) {
+	for (int i = 0; cgroups[i] && trees[i] > 0; i++) {
 		char target[64] = "sys/fs/cgroup/";
 		hierarchy(target + 14, cgroups[i]);
 		CALL(mkdir, target, 0755, 0, 0, 0);
@@ -160,6 +164,7 @@ static void mounts(const char *root, char **cgroups, long *trees)
 		need(CALL(move_mount, trees[i], "", AT_CWD, target, MOVE_MOUNT_F_EMPTY_PATH), target);
 	}
 	attach(0, "sys/fs/cgroup", 0, REMOUNT | BIND | RDONLY | NOSUID | NOEXEC | NODEV, 0);
+	attach("tmpfs", "tmp", "tmpfs", NOSUID | NODEV, "mode=1777,size=65536k");
 	static const struct { const char *name; int major, minor; } devices[] = {
 		{ "dev/null", 1, 3 }, { "dev/zero", 1, 5 }, { "dev/full", 1, 7 },
 		{ "dev/random", 1, 8 }, { "dev/urandom", 1, 9 }, { "dev/tty", 5, 0 },
@@ -178,12 +183,13 @@ static void mounts(const char *root, char **cgroups, long *trees)
 	attach(0, "/", 0, REMOUNT | BIND | RDONLY, 0);
 	for (unsigned i = 0; i < COUNT(readonly); i++) {
 		if (CALL(mount, readonly[i], readonly[i], 0, BIND | REC, 0) == 0)
-			attach(0, readonly[i], 0, REMOUNT | BIND | RDONLY | NOSUID | NODEV | NOEXEC, 0);
+			attach(0, readonly[i], 0, REMOUNT | BIND | RDONLY, 0);
 	}
 	for (unsigned i = 0; i < COUNT(masked); i++)
 		CALL(mount, "tmpfs", masked[i], "tmpfs", RDONLY, 0);
 	for (unsigned i = 0; i < COUNT(masked_files); i++)
 		CALL(mount, "dev/null", masked_files[i], 0, BIND, 0);
+	CALL(umask, 022, 0, 0, 0, 0);
 }
 
 static void child(char **argv, long *tasks, long *trees)
@@ -195,7 +201,7 @@ static void child(char **argv, long *tasks, long *trees)
 	request[16] = 0x9;
 	long socket = CALL(socket, 2, 2 | CLOEXEC, 0, 0, 0);
 	CALL(ioctl, socket, 0x8914, request, 0, 0);
-	CALL(sethostname, "floor", 5, 0, 0, 0);
+	CALL(sethostname, "hello", 5, 0, 0, 0);
 	mounts(argv[1], argv + 3, trees);
 	CALL(setsid, 0, 0, 0, 0, 0);
 	uint64_t limit[2] = { 1024, 1024 };
@@ -204,13 +210,15 @@ static void child(char **argv, long *tasks, long *trees)
 	CALL(close_range, 3, ~0U, 0, 0, 0);
 	char *program[] = { argv[2], 0 };
 	static char entries[4096][32];
-	static char *environment[4098] = { "PATH=/bin:/usr/bin" };
+	static char *environment[4100] = {
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm", "HOME=/root",
+	};
 	for (int i = 0; i < extras('e') && i < 4096; i++) {
 		static const char name[] = "VARIABLE_OF_THE_BENCH=";
 		for (unsigned j = 0; j < sizeof(name); j++)
 			entries[i][j] = name[j];
 		append(entries[i], i);
-		environment[i + 1] = entries[i];
+		environment[i + 3] = entries[i];
 	}
 	CALL(execve, argv[2], program, environment, 0, 0);
 	fail("execve\n");
@@ -290,7 +298,8 @@ int run(int argc, char **argv)
 		tasks[i] = CALL(openat, directory, "tasks", WRITE | CLOEXEC, 0, 0);
 		if (tasks[i] < 0)
 			unified = directory;
-		trees[i] = need(CALL(open_tree, directory, "", OPEN_TREE_CLONE | CLOEXEC | EMPTY, 0, 0), "open_tree\n");
+		else
+			trees[i] = need(CALL(open_tree, directory, "", OPEN_TREE_CLONE | CLOEXEC | EMPTY, 0, 0), "open_tree\n");
 	}
 	int pidfd = -1;
 	struct clone_args clone = {

@@ -18,6 +18,7 @@ mod doctor;
 mod errors;
 mod escapes;
 mod fallbacks;
+mod floor;
 mod fuzz;
 mod gc;
 mod guest;
