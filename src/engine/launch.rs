@@ -3,7 +3,7 @@
 use crate::config::bundle::Bundle;
 use crate::config::envelope::{OciConfig, Starter};
 use crate::rpc::RpcClient;
-use crate::state::{Record, StateDir};
+use crate::state::{Record, Recording, StateDir};
 use anyhow::{Context, Result};
 use oci_spec::runtime::{Hooks, Spec};
 use serde_json::value::RawValue;
@@ -106,6 +106,8 @@ pub struct InitProcess {
 pub struct Creation<'a> {
     pub launch: &'a LaunchConfig,
     pub record: &'a mut Record,
+    /// Where the record is kept meanwhile.
+    pub recording: &'a mut Recording,
     pub state: &'a StateDir,
     /// Absent for an engine without a stage2.
     pub stage2: Option<Stage2<'a>>,

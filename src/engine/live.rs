@@ -56,21 +56,28 @@ pub fn create_cgroups(placement: &Placement, state: &mut Option<Box<RawValue>>) 
     if !found.is_empty() {
         let mut cgroup = placement.clone();
         cgroup.found = found;
-        note(state, |state| state.cgroup = Some(cgroup))?;
+        let planned = state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
+        let noted = EngineState { cgroup: Some(cgroup), ..planned.unwrap_or_default() };
+        *state = Some(noted.raw()?);
     }
     Ok(created)
 }
 
-/// Changes what will be recorded.
-///
-/// # Errors
-/// None that can be expected.
-pub fn note(state: &mut Option<Box<RawValue>>, change: impl FnOnce(&mut EngineState)) -> Result<()> {
-    let planned = state.as_deref().map(|state| serde_json::from_str(state.get())).transpose()?;
-    let mut noted: EngineState = planned.unwrap_or_default();
-    change(&mut noted);
-    *state = Some(serde_json::value::to_raw_value(&noted)?);
-    Ok(())
+impl EngineState {
+    /// As the record has it.
+    ///
+    /// # Errors
+    /// None that can be expected.
+    pub fn raw(&self) -> Result<Box<RawValue>> {
+        Ok(serde_json::value::to_raw_value(self)?)
+    }
+
+    /// Notes which of the cgroups that were planned were there already, and whether some are yet to be made.
+    pub fn note_cgroups(&mut self, created: &Created) {
+        if let Some(cgroup) = &mut self.cgroup {
+            (cgroup.found, cgroup.unsettled) = (created.found(), created.has_begun());
+        }
+    }
 }
 
 /// The engine's part of the record.
@@ -125,6 +132,7 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let state = engine_state(container)?;
     let all = all || (signal == libc::SIGKILL && state.shared_pids);
     match state.cgroup.filter(|_| all) {
+        Some(placement) if placement.unsettled => signal_init(container, signal),
         // Who shares the cgroup is not meant, and the end of init is that of all its processes.
         Some(placement) if placement.is_shared() && signal == libc::SIGKILL => match &container.record.init {
             Some(init) if init.liveness()? == Liveness::Alive => signal_init(container, signal),
@@ -238,6 +246,10 @@ pub fn update_schemata(container: &mut Container, rdt: &LinuxIntelRdt) -> Result
 pub fn remove_groups(container: &Container, state: &EngineState) -> Result<()> {
     let removed = match &state.cgroup {
         Some(placement) if container.record.init.is_some() => placement.open().remove(|_| true),
+        Some(placement) if placement.unsettled => {
+            placement.open().remove_unsettled();
+            Ok(())
+        }
         Some(placement) => {
             placement.open().remove(|place| placement.unit().is_none() && !placement.found.contains(&place.directory()))
         }

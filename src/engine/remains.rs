@@ -55,7 +55,9 @@ pub fn recorded(record: &Record) -> Result<Vec<Thing>> {
     if let Some(placement) = cgroup {
         things.extend(placement.unit().map(|unit| Thing::Unit(unit.name.clone())));
         let is_own = |directory: &PathBuf| init.is_some() || !placement.found.contains(directory);
-        things.extend(placement.open().directories().into_iter().filter(is_own).map(Thing::Cgroup));
+        let cgroup = placement.open();
+        let directories = if placement.unsettled { cgroup.empty_directories() } else { cgroup.directories() };
+        things.extend(directories.into_iter().filter(is_own).map(Thing::Cgroup));
     }
     things.extend(resctrl.into_iter().flat_map(|groups| groups.own_directories()).map(Thing::Resctrl));
     things.extend(host_root.filter(|root| root.is_attached()).map(|root| Thing::Mount(root.path().to_owned())));

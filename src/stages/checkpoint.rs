@@ -131,15 +131,16 @@ impl Drop for Undo<'_> {
 
 fn build(undo: &mut Undo<'_>, launch: &LaunchConfig, request: &RestoreRequest) -> Result<Record> {
     let Undo { engine, state: Some(state), restored } = undo else { bail!("there is no state directory") };
-    let mut record = new_record(launch, engine.name());
+    let mut record = new_record(launch, engine.name(), state.owner());
     // Written before anything is made: whoever finds it knows what to look for.
     state.write_config(&launch.bundle.raw)?;
-    state.write_record(&record)?;
-    let mut creation = Creation { launch, record: &mut record, state, stage2: None, warnings: Vec::new() };
+    let mut recording = state.begin_record(&record)?;
+    let mut creation =
+        Creation { launch, record: &mut record, recording: &mut recording, state, stage2: None, warnings: Vec::new() };
     let made = restored.insert(engine.restore_container(&mut creation, request)?);
     let pid = made.init.pid;
     record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
     record.complete = true;
-    state.write_record(&record)?;
+    recording.add(&record)?;
     Ok(record)
 }

@@ -37,6 +37,9 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     heap::reserve().on("reserve", "memory to make a container with")?;
     let state = match StateDir::create(&launch.root, &launch.id) {
         Err(error) if error.is::<AlreadyExists>() => {
+            if !crate::state::is_abandoned(&launch.root, &launch.id) {
+                return Err(error);
+            }
             super::deletion::remove_abandoned(&launch.root, &launch.id)?;
             StateDir::create(&launch.root, &launch.id)?
         }
@@ -111,7 +114,7 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let mark = trace::span("prepare_spawn: cgroups");
     let request = engine.prepare_spawn(launch)?;
     drop(mark);
-    let mut record = new_record(launch, engine.name());
+    let mut record = new_record(launch, engine.name(), state.owner());
     let mut recording = state.begin_record(&record)?;
     let begins_by_itself = can_begin_by_itself(launch);
     if let Some(request) = &request {
@@ -128,6 +131,7 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let mut creation = Creation {
         launch,
         record: &mut record,
+        recording: &mut recording,
         state,
         stage2: stage2.as_mut().map(|stage2| engine::launch::Stage2 { init: &mut stage2.init, rpc: &mut stage2.rpc }),
         warnings: Vec::new(),
@@ -216,7 +220,7 @@ fn configure(
     stage2.rpc.configure(&envelope, barrier.map(AsFd::as_fd).as_slice())
 }
 
-pub(super) fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
+pub(super) fn new_record(launch: &LaunchConfig, engine: &str, owner: u32) -> Record {
     let annotations = launch.bundle.spec.annotations().clone().unwrap_or_default();
     Record {
         version: Record::VERSION,
@@ -225,7 +229,7 @@ pub(super) fn new_record(launch: &LaunchConfig, engine: &str) -> Record {
         bundle: launch.bundle.directory.clone(),
         rootfs: launch.bundle.rootfs.clone(),
         created: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true),
-        owner: nix::unistd::getuid().as_raw(),
+        owner,
         complete: false,
         starting: false,
         attended: launch.options.attended,
@@ -243,7 +247,7 @@ fn memory_limit(launch: &LaunchConfig) -> Option<i64> {
 /// poststop belongs to a container that was created as far as its runtime hooks, even if the creation failed after.
 /// That one of them failed as well changes nothing but what is told.
 fn run_poststop(launch: &LaunchConfig, error: anyhow::Error) -> anyhow::Error {
-    let record = new_record(launch, "");
+    let record = new_record(launch, "", nix::unistd::geteuid().as_raw());
     match super::lifecycle::run_poststop(&launch.bundle.spec, &record) {
         Ok(()) => error,
         Err(hook) => error.context(format!("{hook:#}, after the container could not be made")),

@@ -45,15 +45,20 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
         }
         None => id::generate(),
     };
-    // An id in use is what the caller has to know first, whatever the bundle is like.
-    if crate::state::exists(&request.root, &id) && !crate::state::is_abandoned(&request.root, &id) {
-        return Err(AlreadyExists { id }.into());
-    }
+    let root = request.root.clone();
     let _mark = trace::span("stage1: prepare");
     let mark = trace::span("read the bundle");
-    let bundle = Bundle::load(request.bundle)?;
+    let bundle = Bundle::load(request.bundle);
     drop(mark);
-    decide(id, bundle, request)
+    let prepared = bundle.and_then(|bundle| decide(id.clone(), bundle, request));
+    // An id in use is what the caller has to know first, whatever the bundle is like. Where nothing else is wrong, the making
+    // of its directory says so.
+    match prepared {
+        Err(_) if crate::state::exists(&root, &id) && !crate::state::is_abandoned(&root, &id) => {
+            Err(AlreadyExists { id }.into())
+        }
+        prepared => prepared,
+    }
 }
 
 /// The rest, for a bundle that is at hand.

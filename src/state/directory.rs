@@ -25,6 +25,7 @@ pub struct StateDir {
     parent: Arc<OwnedFd>,
     directory: File,
     is_locked: bool,
+    owner: u32,
 }
 
 /// A process that this one has just made may still have the directory open: that alone would keep the lock.
@@ -55,7 +56,9 @@ impl StateDir {
                 other => with_advice(other.on("mkdir", root.join(id).display()))?,
             }
             match lock_new(&parent, root, id) {
-                Ok(Some(directory)) => return Ok(Self { id: id.to_owned(), parent, directory, is_locked: true }),
+                Ok(Some((directory, owner))) => {
+                    return Ok(Self { id: id.to_owned(), parent, directory, is_locked: true, owner });
+                }
                 // Before it was locked, who looks for what a killed create left has taken it for that and removed it.
                 Ok(None) => {}
                 Err(error) => {
@@ -103,11 +106,11 @@ impl StateDir {
         let deadline = Instant::now() + patience;
         loop {
             let parent = open_parent(root, id)?;
-            let file = open_child(&parent, root, id)?;
+            let (file, owner) = open_child(&parent, root, id)?;
             let inode = fstat(&file).on("stat", root.join(id).display())?.st_ino;
             match file.try_lock() {
                 Ok(()) if is_there(&file) => {
-                    return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true });
+                    return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true, owner });
                 }
                 Ok(()) => continue,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
@@ -130,17 +133,17 @@ impl StateDir {
 
     /// As [`Self::open`], in the directory `root`, which is open.
     pub(super) fn open_in(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
-        let directory = open_child(&parent, root, id)?;
-        Ok(Self { id: id.to_owned(), parent, directory, is_locked: false })
+        let (directory, owner) = open_child(&parent, root, id)?;
+        Ok(Self { id: id.to_owned(), parent, directory, is_locked: false, owner })
     }
 
     fn lock(parent: Arc<OwnedFd>, root: &Path, id: &str) -> Result<Self> {
         loop {
-            let file = open_child(&parent, root, id)?;
+            let (file, owner) = open_child(&parent, root, id)?;
             wait_for_lock(&file).on("lock", root.join(id).display())?;
             // Whoever held the lock before may have removed the directory: then this one is another's or nobody's.
             if is_there(&file) {
-                return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true });
+                return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true, owner });
             }
         }
     }
@@ -198,6 +201,11 @@ impl StateDir {
 
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// The user that it belongs to, which is the one who has made the container.
+    pub fn owner(&self) -> u32 {
+        self.owner
     }
 
     /// The command that removes the container whatever is wrong with it, for errors.
@@ -284,8 +292,8 @@ impl StateDir {
 }
 
 /// Locks a directory that was just made. `None` where it was removed before; where another create's is in its place by now,
-/// the container is there.
-fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Option<File>> {
+/// the container is there. With the user that it belongs to.
+fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Option<(File, u32)>> {
     let path = root.join(id);
     let directory: File = match open_child_of(parent, id) {
         Err(Errno::ENOENT) => return Ok(None),
@@ -299,7 +307,7 @@ fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Option<File>> {
     check_owner_by(&stat, &path)?;
     // The configuration is the first thing that is kept of a container.
     match fstatat(&directory, CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => Ok(Some(directory)),
+        Err(Errno::ENOENT) => Ok(Some((directory, stat.st_uid))),
         Ok(_) => Err(AlreadyExists { id: id.to_owned() }.into()),
         Err(errno) => Err(errno).on("look for", format_args!("{id}/{CONFIG}"))?,
     }
@@ -370,13 +378,13 @@ fn open_child_of(parent: impl AsFd, id: &str) -> nix::Result<OwnedFd> {
     openat(parent.as_fd(), id, flags, Mode::empty())
 }
 
-fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<File> {
+fn open_child(parent: impl AsFd, root: &Path, id: &str) -> Result<(File, u32)> {
     match open_child_of(parent, id) {
         Err(Errno::ENOENT | Errno::ENOTDIR) => Err(NotFound { id: id.to_owned() }.into()),
         other => {
             let child = other.on("open", root.join(id).display())?;
-            check_owner(&child, &root.join(id))?;
-            Ok(child.into())
+            let stat = check_owner(&child, &root.join(id))?;
+            Ok((child.into(), stat.st_uid))
         }
     }
 }

@@ -1,9 +1,12 @@
 //! Several containers in one cgroup: a `cgroupsPath` that names none of them, as buildah's `--cgroup-parent` makes it.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::support::children::is_alive;
-use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine};
+use crate::support::runtime::find_program;
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine, skip};
 
 /// A bundle that sleeps in the cgroup `path`.
 fn sleeping(path: &str) -> Bundle {
@@ -87,4 +90,39 @@ fn its_own_cgroup_must_be_empty() {
     let output = runtime.run(&["run", "--bundle", &bundle.path().display().to_string(), &id]);
     output.fails(1, "container's cgroup is not empty: 1 process(es) found");
     assert!(is_alive(other.pid()));
+}
+
+/// A create that is killed has not seen yet that its last cgroup is another's, and the record does not say so.
+#[test]
+fn what_a_killed_create_had_not_looked_at_stays() {
+    let (runtime, place) = (own_engine!(), Bundle::new());
+    let last = Path::new("/sys/fs/cgroup/cpu");
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    if !last.join("cpu.shares").exists() && !last.join("tasks").exists() {
+        skip!("no cgroup v1 hierarchy for cpu");
+    }
+    let id = format!("own-{}", place.name());
+    let mut bundle = sleeping(&format!("/{id}"));
+    bundle.without_namespace("pid");
+    bundle.write();
+    let found = last.join(&id);
+    std::fs::create_dir(&found).expect("make a cgroup");
+    let stranger = place.helper(&["--uts"], "");
+    std::fs::write(found.join("cgroup.procs"), stranger.to_string()).expect("move a process");
+    let directory = found.display().to_string();
+    let killing = ["strace", "-f", "-o", "/dev/null", "-P", &directory, "-e", "inject=mkdirat:signal=SIGKILL"];
+    let create = ["create", "--bundle", &bundle.path().display().to_string(), &id];
+    runtime.invoke(&create).through(&killing).run();
+    assert!(leftover::cgroups(&id).len() > 1, "it was not killed late enough");
+    let listed = runtime.run(&["gc", "--dry-run"]).ok().stdout;
+    assert!(!listed.contains(&directory), "{listed}");
+    runtime.run(&["kill", "--all", &id, "KILL"]).fails(1, "not running");
+    runtime.run(&["delete", "--force", &id]).ok();
+    let (alive, left) = (is_alive(stranger), leftover::cgroups(&id));
+    std::fs::write(last.join("cgroup.procs"), stranger.to_string()).expect("move a process");
+    std::fs::remove_dir(&found).expect("remove the cgroup");
+    assert!(alive, "the other's process was killed");
+    assert_eq!(left, [found]);
 }

@@ -1,13 +1,12 @@
 //! Building a container: the order in which smaster makes what is planned and asks stage2 for it.
 
-use super::cgroup::{self, Placement};
+use super::cgroup::{self, Created, Placement};
 use super::engine::OciEngine;
 use super::hooks;
 use super::host_root::HostRoot;
 use super::idmap::UserNamespaces;
 use super::plan::Plan;
 use super::{cgroups, devices, mounts, network, process, seccomp, sources};
-use crate::engine::live;
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
@@ -22,17 +21,19 @@ use std::os::fd::OwnedFd;
 
 const MS_REC: u64 = libc::MS_REC;
 
-/// Makes the cgroups, because the child is born in one of them.
+/// Makes the cgroup that the child is born in, and says that the others are to follow.
 pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
-        engine.cgroup = Some(live::create_cgroups(placement, &mut launch.engine_state)?);
+        let created = engine.cgroup.insert(placement.begin()?);
+        engine.state.note_cgroups(created);
     }
     if plan.on_host {
         let (root, tree) = HostRoot::new(&launch.bundle.rootfs)?;
-        live::note(&mut launch.engine_state, |state| state.host_root = Some(root.clone()))?;
+        engine.state.host_root = Some(root.clone());
         (engine.host_root, engine.root_tree) = (Some(root), Some(tree));
     }
+    launch.engine_state = Some(engine.state.raw()?);
     let cgroup = match &engine.cgroup {
         Some(created) => created.unified_directory()?,
         None => None,
@@ -48,16 +49,6 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if plan.notifies {
         creation.state.make_notify_directory()?;
     }
-    if let Some(placement) = &plan.placement {
-        cgroups::start_unit(placement, launch, init.pid, &plan.resources, &mut engine.cgroup)?;
-    }
-    if let Some(resctrl) = &plan.resctrl {
-        resctrl.apply(init.pid)?;
-    }
-    if let Some(created) = &engine.cgroup {
-        created.apply_device_rules(&plan.resources)?;
-        cgroup::owner(&launch.bundle.spec).map_or(Ok(()), |uid| created.delegate(uid))?;
-    }
     if plan.namespaces.moves() {
         let mut batch = Batch::default();
         plan.namespaces.join(&mut batch)?;
@@ -66,14 +57,43 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if plan.namespaces.makes(libc::CLONE_NEWUSER) {
         plan.namespaces.write_id_maps(init.pid)?;
     }
+    let mark = trace::span("ask for namespaces and mounts");
+    let mut batch = Batch::default();
+    enter_namespaces(plan, launch, &mut batch)?;
+    open_root(plan, launch, &mut batch, engine.root_tree.take())?;
+    let mut around = surroundings(plan, launch, init.pid);
+    let (early, late) = plan.mounts.split_at(if plan.mounts() { plan.mounts_before_cgroups() } else { 0 });
+    early.iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
+    // stage2 does that while the cgroups are made that it is to join.
+    if plan.placement.is_some() {
+        rpc.send_ahead(std::mem::take(&mut batch))?;
+    }
+    drop(mark);
+    let mark = trace::span("make the cgroups");
+    if let (Some(created), Some(placement)) = (&mut engine.cgroup, &plan.placement)
+        && created.has_begun()
+    {
+        created.go_on(placement)?;
+        engine.state.note_cgroups(created);
+        creation.record.engine_state = Some(engine.state.raw()?);
+        // Otherwise it is written with the next that is known, the process, before long.
+        if plan.hooks.has_any() {
+            creation.recording.add(creation.record)?;
+        }
+    }
+    prepare_cgroups(plan, &mut engine.cgroup, launch, init.pid)?;
+    drop(mark);
     if !plan.network.devices.is_empty() {
         engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
     }
-    let mark = trace::span("ask for namespaces, mounts and devices");
-    let mut batch = Batch::default();
-    enter_namespaces(plan, engine, launch, &mut batch)?;
-    let tree = engine.root_tree.take();
-    prepare_root(plan, engine, launch, (&mut batch, &mut *rpc), tree, init.pid)?;
+    let mark = trace::span("ask for cgroups, mounts and devices");
+    join_cgroups(plan, engine, &mut batch)?;
+    if plan.mounts() {
+        let shown = shown_cgroups(plan, engine)?;
+        around.show(&shown);
+        late.iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
+    }
+    complete_root(plan, launch, &mut batch)?;
     let apply_limits = || match &engine.cgroup {
         Some(created) => {
             let _mark = trace::span("limits");
@@ -99,6 +119,19 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     rpc.send_ahead(batch)
 }
 
+/// What has to be done with the cgroups before the first process joins; systemd makes those that it is to make around it.
+fn prepare_cgroups(plan: &Plan, cgroup: &mut Option<Created>, launch: &LaunchConfig, init: i32) -> Result<()> {
+    if let Some(resctrl) = &plan.resctrl {
+        resctrl.apply(init)?;
+    }
+    if let Some(placement) = &plan.placement {
+        cgroups::start_unit(placement, launch, init, &plan.resources, cgroup)?;
+    }
+    let Some(created) = cgroup else { return Ok(()) };
+    created.apply_device_rules(&plan.resources)?;
+    cgroup::owner(&launch.bundle.spec).map_or(Ok(()), |uid| created.delegate(uid))
+}
+
 /// Sends a batch that ends with a move, and follows: the process that goes on as stage2 is another one.
 pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) -> Result<()> {
     rpc.send(batch)?;
@@ -111,11 +144,7 @@ pub fn follow_move(batch: Batch, init: &mut InitProcess, rpc: &mut RpcClient) ->
     Ok(())
 }
 
-fn enter_namespaces(plan: &Plan, engine: &OciEngine, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
-    if let Some(created) = &engine.cgroup {
-        let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
-        batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
-    }
+fn enter_namespaces(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
     if !plan.namespaces.moves() {
         plan.namespaces.join(batch)?;
     }
@@ -142,23 +171,24 @@ fn enter_namespaces(plan: &Plan, engine: &OciEngine, launch: &LaunchConfig, batc
     Ok(())
 }
 
-fn prepare_root(
-    plan: &Plan,
-    engine: &OciEngine,
-    launch: &LaunchConfig,
-    (batch, rpc): (&mut Batch, &mut RpcClient),
-    host_tree: Option<OwnedFd>,
-    init: i32,
-) -> Result<()> {
-    let spec = &launch.bundle.spec;
+/// The cgroup namespace shows what its maker is in.
+fn join_cgroups(plan: &Plan, engine: &OciEngine, batch: &mut Batch) -> Result<()> {
+    if let Some(created) = &engine.cgroup {
+        let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
+        batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
+    }
+    plan.namespaces.make_of_cgroups(batch);
+    Ok(())
+}
+
+fn open_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, host_tree: Option<OwnedFd>) -> Result<()> {
     let (mount, on_host) = (plan.mounts(), plan.on_host);
     if mount && !on_host {
         batch.push(Operation::Isolate { propagation: libc::MS_SLAVE | MS_REC });
     }
     // A slave hears of the host's later mounts and tells it nothing. Where the bundle asks for another propagation the
     // root starts without any, so that what is mounted in it while it is built stays in it.
-    let wanted = propagation(spec).map(|flags| flags & !MS_REC);
-    let root_propagation = match wanted {
+    let root_propagation = match own_propagation(&launch.bundle.spec) {
         None | Some(libc::MS_SLAVE) if !on_host => libc::MS_SLAVE,
         _ => libc::MS_PRIVATE,
     };
@@ -171,8 +201,13 @@ fn prepare_root(
     let tree = tree.map(|tree| batch.fd(tree));
     let path = launch.bundle.rootfs.display().to_string();
     batch.push(Operation::OpenRoot(RootOperation { tree, path, propagation, mount, on_host }));
+    Ok(())
+}
+
+/// What is in the root beside mounts, and what depends on them.
+fn complete_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
+    let (spec, mount) = (&launch.bundle.spec, plan.mounts());
     if mount {
-        add_mounts(plan, engine, batch, rpc, wanted, init)?;
         prepare_dev(plan, batch)?;
         let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
         if !cwd.is_empty() {
@@ -191,35 +226,31 @@ fn prepare_root(
     Ok(())
 }
 
-fn add_mounts(
-    plan: &Plan,
-    engine: &OciEngine,
-    batch: &mut Batch,
-    rpc: &mut RpcClient,
-    wanted: Option<u64>,
-    init: i32,
-) -> Result<()> {
-    let membership = match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
-        true => cgroups::membership(plan.placement.as_ref(), engine)?,
-        false => Placement::default(),
-    };
-    let cgroups = membership.container_mounts();
-    let mut around = mounts::Surroundings {
+fn surroundings(plan: &Plan, launch: &LaunchConfig, init: i32) -> mounts::Surroundings {
+    mounts::Surroundings {
         privileged: plan.privileged,
         clones: plan.clones(),
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
         mounts_unified: plan.namespaces.has(libc::CLONE_NEWCGROUP)
             || plan.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
-        propagation: wanted.map_or(libc::MS_SLAVE, |wanted| if wanted == libc::MS_SHARED { 0 } else { wanted }),
-        cgroups: &cgroups,
-        pure_v2: membership.is_pure_v2(),
+        propagation: match own_propagation(&launch.bundle.spec) {
+            None => libc::MS_SLAVE,
+            Some(libc::MS_SHARED) => 0,
+            Some(wanted) => wanted,
+        },
+        cgroups: Vec::new(),
+        pure_v2: false,
         user_namespaces: UserNamespaces::new(plan.namespaces.user_namespace(init)),
-    };
-    for mount in &plan.mounts {
-        mount.add(batch, rpc, &mut around)?;
     }
-    Ok(())
+}
+
+/// The cgroups that the container's mounts show, if one of them shows any.
+fn shown_cgroups(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
+    match plan.mounts.iter().any(mounts::Plan::is_cgroup) {
+        true => cgroups::membership(plan.placement.as_ref(), engine),
+        false => Ok(Placement::default()),
+    }
 }
 
 fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
@@ -242,6 +273,11 @@ fn propagation(spec: &Spec) -> Option<u64> {
         _ => return None,
     };
     Some(flags)
+}
+
+/// The same, of the root alone.
+fn own_propagation(spec: &Spec) -> Option<u64> {
+    propagation(spec).map(|flags| flags & !MS_REC)
 }
 
 /// What a hook in the container's namespaces sees as init's pid.

@@ -41,6 +41,8 @@ pub static PROVIDER: Provider = Provider {
 #[derive(Default)]
 pub struct OciEngine {
     pub(super) plan: Option<Plan>,
+    /// What the record keeps for the container that is being made.
+    pub(super) state: EngineState,
     pub(super) cgroup: Option<Created>,
     pub(super) network: Option<Moved>,
     pub(super) exec: Option<exec::Plan>,
@@ -65,8 +67,8 @@ impl EngineOperations for OciEngine {
             shared_pids: !plan.makes_pid_namespace(),
             no_new_keyring: launch.options.no_new_keyring,
         };
-        launch.engine_state = Some(serde_json::value::to_raw_value(&state)?);
-        self.plan = Some(plan);
+        launch.engine_state = Some(state.raw()?);
+        (self.plan, self.state) = (Some(plan), state);
         Ok(())
     }
 

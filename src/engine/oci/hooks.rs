@@ -55,6 +55,11 @@ impl CreationHooks {
         }
     }
 
+    /// Whether anything is run that may take its time.
+    pub fn has_any(&self) -> bool {
+        self.has_any_at_runtime() || !self.create_container.is_empty()
+    }
+
     /// Whether there is anything to run before the container's root is entered.
     pub fn has_any_at_runtime(&self) -> bool {
         !self.prestart.is_empty() || !self.create_runtime.is_empty()

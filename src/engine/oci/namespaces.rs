@@ -119,15 +119,22 @@ impl Plan {
         Ok(())
     }
 
-    /// What is made late, in the first batch that follows the cgroups.
+    /// What is made late and does not depend on cgroups.
     pub fn make_late(&self, batch: &mut Batch) {
-        let kinds = self.late();
+        let kinds = self.late() & !libc::CLONE_NEWCGROUP;
         if kinds != 0 {
             batch.push(Operation::Unshare { kinds });
         }
         if self.makes(CLONE_NEWTIME) {
             let offsets = self.time_offsets.clone().unwrap_or_default();
             batch.push(Operation::EnterTimeNamespace { offsets });
+        }
+    }
+
+    /// The cgroup namespace, when the container's cgroups are joined.
+    pub fn make_of_cgroups(&self, batch: &mut Batch) {
+        if self.makes(libc::CLONE_NEWCGROUP) {
+            batch.push(Operation::Unshare { kinds: libc::CLONE_NEWCGROUP });
         }
     }
 

@@ -90,6 +90,11 @@ impl Plan {
         self.on_host || self.namespaces.has(libc::CLONE_NEWNS)
     }
 
+    /// How many of the mounts may be made before the cgroups are.
+    pub(super) fn mounts_before_cgroups(&self) -> usize {
+        self.mounts.iter().take_while(|mount| mount.is_independent_of_cgroups()).count()
+    }
+
     pub fn makes_pid_namespace(&self) -> bool {
         self.namespaces.makes(libc::CLONE_NEWPID)
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use super::{only_own_engine, report, run, seen};
-use crate::support::{Bundle, skip};
+use crate::support::{Bundle, Container, skip};
 
 /// Many layers: more than fsconfig(2) takes as one value.
 #[test]
@@ -129,6 +129,26 @@ fn tmpcopyup() {
         assert_eq!(seen["listed"]["/data/deep"]["file"], "file 4750 7:8", "user {user}");
         assert_eq!(seen["tried"]["write /data"], "ok", "user {user}");
     }
+}
+
+/// Other mounts are made while the container's cgroups are; what fills memory waits until it counts as the container's.
+#[test]
+fn what_is_copied_up_is_the_containers() {
+    let runtime = only_own_engine!();
+    const LARGE: usize = 16 << 20;
+    let mut b = Bundle::shell("exec sleep 600");
+    b.make_file("rootfs/data/large", &"x".repeat(LARGE));
+    b.unmount("/sys/fs/cgroup");
+    b.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+    b.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
+    let container = Container::new(&runtime, &b);
+    container.create().ok();
+    let stats = runtime.run(&["events", "--stats", &container.id]).ok().stdout;
+    let stats: serde_json::Value = serde_json::from_str(&stats).expect("statistics are JSON");
+    let Some(used) = stats["data"]["memory"]["usage"]["usage"].as_u64().filter(|used| *used > 0) else {
+        skip!("this host has no controller for memory");
+    };
+    assert!(used > LARGE as u64, "{used}");
 }
 
 /// On a host with hierarchies of version 1, too: whoever asks for the other gets it.

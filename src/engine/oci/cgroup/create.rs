@@ -46,6 +46,8 @@ pub struct Created {
     pub(super) open: Vec<OpenPlace>,
     /// Directories made by this create, parents first.
     made: Vec<PathBuf>,
+    /// Those of v1 are yet to be made.
+    begun: bool,
     /// Missing privileges may leave the container without cgroups of its own.
     lenient: bool,
     committed: bool,
@@ -57,32 +59,61 @@ impl Created {
     /// Nothing yet, for a placement.
     pub(super) fn nothing(placement: &Placement, lenient: bool) -> Self {
         let placement = placement.clone();
-        Created { placement, open: Vec::new(), made: Vec::new(), lenient, committed: false, lock: None }
+        Created { placement, open: Vec::new(), made: Vec::new(), begun: false, lenient, committed: false, lock: None }
     }
 
     pub(super) fn new(placement: &Placement) -> Result<Self> {
+        let mut created = Self::begin(placement)?;
+        created.go_on(placement)?;
+        Ok(created)
+    }
+
+    /// The cgroup of v2 alone, which the first process is born in. [`Self::go_on`] makes the others.
+    pub(super) fn begin(placement: &Placement) -> Result<Self> {
         let mut created = Self::nothing(placement, placement.is_lenient());
         created.lock = placement.hold();
+        created.begun = !placement.is_pure_v2();
         created.placement.places.clear();
-        for place in &placement.places {
-            match created.make(place) {
-                Ok(dir) => {
-                    created.open.push(OpenPlace::new(place.clone(), dir));
-                    created.placement.places.push(place.clone());
-                }
-                Err(error) if created.lenient && is_missing_privilege(&error) => {}
-                Err(error) => {
-                    return Err(match &placement.first_limit {
-                        Some(pointer) if placement.rootless && is_missing_privilege(&error) => {
-                            error.context(format!("{pointer}: a limit needs a cgroup that may be written to"))
-                        }
-                        _ => error,
-                    });
-                }
-            }
+        if let Some(place) = placement.unified() {
+            created.add(placement, place)?;
         }
         created.check_not_frozen()?;
         Ok(created)
+    }
+
+    /// Makes the cgroups of v1.
+    pub fn go_on(&mut self, planned: &Placement) -> Result<()> {
+        let (unified, dir) = (std::mem::take(&mut self.placement.places), std::mem::take(&mut self.open));
+        let made =
+            planned.places.iter().filter(|place| !place.is_unified()).try_for_each(|place| self.add(planned, place));
+        self.placement.places.extend(unified);
+        self.open.extend(dir);
+        made?;
+        self.begun = false;
+        self.check_not_frozen()
+    }
+
+    /// Makes the directory of one place. Missing privileges may leave the container without.
+    fn add(&mut self, planned: &Placement, place: &Place) -> Result<()> {
+        match self.make(place, planned.is_pure_v2()) {
+            Ok(dir) => {
+                self.open.push(OpenPlace::new(place.clone(), dir));
+                self.placement.places.push(place.clone());
+                Ok(())
+            }
+            Err(error) if self.lenient && is_missing_privilege(&error) => Ok(()),
+            Err(error) => Err(match &planned.first_limit {
+                Some(pointer) if planned.rootless && is_missing_privilege(&error) => {
+                    error.context(format!("{pointer}: a limit needs a cgroup that may be written to"))
+                }
+                _ => error,
+            }),
+        }
+    }
+
+    /// Whether [`Self::go_on`] is yet to come.
+    pub fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Where the container's cgroups are: the plan without those that an unprivileged caller could not have.
@@ -152,13 +183,13 @@ impl Created {
     }
 
     /// Makes one directory, with what its hierarchy needs before a process can join.
-    fn make(&mut self, place: &Place) -> Result<Option<OwnedFd>> {
+    fn make(&mut self, place: &Place, is_only: bool) -> Result<Option<OwnedFd>> {
         if self.placement.rootless && place.is_unified() {
             entry::check(place)?;
         }
         let (dir, existed) = self.open_directory(place, None)?;
         if let Some(dir) = dir.as_ref().filter(|_| place.is_unified()) {
-            if self.placement.places.is_empty() {
+            if is_only {
                 enable_all(place, dir.as_fd())?;
             }
             // What was just made at the top of the hierarchy cannot be threaded.

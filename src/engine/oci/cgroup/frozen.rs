@@ -52,7 +52,7 @@ struct EngineState<'a> {
 }
 
 /// What may follow in a [`super::Placement`], and in what an engine keeps, in the order in which it is written there.
-const AFTER_PLACES: [&str; 4] = [",\"rootless\":", ",\"found\":", ",\"shared\":", ",\"unit\":"];
+const AFTER_PLACES: [&str; 5] = [",\"rootless\":", ",\"found\":", ",\"unsettled\":", ",\"shared\":", ",\"unit\":"];
 const AFTER_CGROUP: [&str; 5] =
     [",\"netDevices\":", ",\"resctrl\":", ",\"hostRoot\":", ",\"sharedPids\":", ",\"noNewKeyring\":"];
 

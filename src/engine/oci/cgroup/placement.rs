@@ -91,6 +91,10 @@ pub struct Placement {
     /// Directories of the places that were there before the container, and may be another's as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub found: Vec<PathBuf>,
+    /// Those of v1 are being made, beside a first process that is to join them: nothing says yet which of them were there. It
+    /// ends at the latest when the record names that process.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
     /// The path is the bundle's and does not name the container, as with `buildah --cgroup-parent`: others may be in it at
     /// the same time, and whoever is left in it when this container has ended is not this container's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -233,6 +237,11 @@ impl Placement {
     /// Makes a directory in every hierarchy, with undo on drop until [`Created::commit`].
     pub fn create(&self) -> Result<Created> {
         Created::new(self)
+    }
+
+    /// Makes the directory of cgroup v2, with undo on drop until [`Created::commit`]; [`Created::go_on`] makes the others.
+    pub fn begin(&self) -> Result<Created> {
+        Created::begin(self)
     }
 
     /// The scope of systemd's that the container is, which can only be made around a process that exists.

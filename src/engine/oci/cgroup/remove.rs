@@ -45,6 +45,20 @@ impl Cgroup {
         }
     }
 
+    /// Removes what a `create` made that was killed beside a first process, which ends by that. Nothing says which
+    /// directories were there before, so whoever else is in one stays there.
+    pub fn remove_unsettled(&self) {
+        let is_busy = |place: &&Place| remove_tree(&place.directory()).is_err();
+        let mut busy: Vec<&Place> = self.placement().places.iter().filter(is_busy).collect();
+        for attempt in 0..ATTEMPTS {
+            if busy.is_empty() {
+                break;
+            }
+            std::thread::sleep(pause(attempt));
+            busy.retain(is_busy);
+        }
+    }
+
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
         let _lock = self.placement().hold();
         let busy: Vec<&Place> =

@@ -106,7 +106,7 @@ fn heed(
         // Its processes are there and do not run yet. If this command ends now, `delete --force` has to know them.
         "post-restore" => {
             creation.record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
-            creation.state.write_record(creation.record)
+            creation.recording.add(creation.record)
         }
         "orphan-pts-master" => {
             *console = fds.pop();
@@ -211,7 +211,7 @@ fn make_cgroups(engine: &mut OciEngine, creation: &mut Creation<'_>, pid: i32) -
     let Some(placement) = &plan.placement else { return Ok(()) };
     if placement.unit().is_none() {
         engine.cgroup = Some(live::create_cgroups(placement, &mut creation.record.engine_state)?);
-        creation.state.write_record(creation.record)?;
+        creation.recording.add(creation.record)?;
     }
     cgroups::start_unit(placement, creation.launch, pid, &plan.resources, &mut engine.cgroup)?;
     let Some(created) = &engine.cgroup else { return Ok(()) };

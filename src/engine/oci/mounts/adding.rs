@@ -1,7 +1,7 @@
 //! What smaster tells stage2 of each mount, when the container is made.
 
 use super::{Kind, Plan};
-use crate::engine::oci::cgroup::ContainerMount;
+use crate::engine::oci::cgroup::{ContainerMount, Placement};
 use crate::engine::oci::file_system;
 use crate::engine::oci::idmap::UserNamespaces;
 use crate::engine::oci::sources::{Source, clone_cgroup, is_block_device, make_room, source_of};
@@ -21,7 +21,7 @@ pub const UNIFIED: &str = "/sys/fs/cgroup";
 const CGROUP_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
 
 /// What the mounts of one container depend on beside themselves.
-pub struct Surroundings<'a> {
+pub struct Surroundings {
     /// smaster may clone mounts of its own mount namespace.
     pub privileged: bool,
     /// And there are detached mounts to clone into.
@@ -29,13 +29,22 @@ pub struct Surroundings<'a> {
     pub cgroup_namespace: bool,
     /// stage2 may mount cgroup v2, which the owner of a cgroup namespace may (cgroup_namespaces(7)).
     pub mounts_unified: bool,
-    pub cgroups: &'a [ContainerMount],
+    /// Known when they are made, as is the next.
+    pub cgroups: Vec<ContainerMount>,
     /// Propagation that a clone of a host's mount gets (`MS_*`), 0 to leave it in the host's peer group.
     pub propagation: u64,
     /// No v1 hierarchy is mounted.
     pub pure_v2: bool,
     /// Where idmapped mounts take their maps from.
     pub user_namespaces: UserNamespaces,
+}
+
+impl Surroundings {
+    /// With the cgroups that are shown.
+    pub fn show(&mut self, membership: &Placement) {
+        self.cgroups = membership.container_mounts();
+        self.pure_v2 = membership.is_pure_v2();
+    }
 }
 
 impl Plan {

@@ -184,6 +184,12 @@ impl Plan {
         matches!(self.kind, Kind::Cgroup { .. })
     }
 
+    /// Whether this mount may be made before its process is in the container's cgroups: it does not show them, and fills no
+    /// memory that they limit.
+    pub fn is_independent_of_cgroups(&self) -> bool {
+        !self.is_cgroup() && !self.options.tmpcopyup
+    }
+
     /// Whether the mount may become read-only only when the devices have been made.
     fn is_late_readonly(&self) -> bool {
         let writable_until_late = match &self.kind {
