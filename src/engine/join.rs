@@ -5,12 +5,15 @@ use crate::sys::{Errno, On, fd};
 use anyhow::{Result, bail};
 use nix::fcntl::OFlag;
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 /// What a process joins the container's cgroups by.
 #[derive(Default)]
 pub struct Entry {
-    /// A `tasks` file for each v1 hierarchy.
-    pub tasks: Vec<OwnedFd>,
+    /// The path of a `tasks` file for each v1 hierarchy.
+    tasks: Vec<PathBuf>,
+    /// A rootless container may have no cgroup in a hierarchy.
+    may_lack_some: bool,
     /// The v2 directory, to be born in.
     pub unified: Option<OwnedFd>,
     /// The scope that systemd moves the process to, and the path below it: the caller may not.
@@ -18,6 +21,22 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Opens the `tasks` files, which can be done while the process starts.
+    ///
+    /// # Errors
+    /// Where a sub-cgroup is not there; the kernel's.
+    pub fn open_tasks(&self) -> Result<Vec<OwnedFd>> {
+        let opened = self.tasks.iter().filter_map(|path| self.open(path, OFlag::O_WRONLY).transpose());
+        opened.collect()
+    }
+
+    fn open(&self, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>> {
+        match fd::open(path, flags) {
+            Err(Errno::ENOENT) if self.may_lack_some => Ok(None),
+            other => Ok(Some(other.on("open the cgroup", path.display())?)),
+        }
+    }
+
     /// The part that comes once there is a process.
     ///
     /// # Errors
@@ -27,13 +46,13 @@ impl Entry {
     }
 }
 
-/// Opens the way into the container's cgroups. A sub-cgroup is a path below the container's, for all hierarchies or as
+/// The way into the container's cgroups. A sub-cgroup is a path below the container's, for all hierarchies or as
 /// `controller:path`. Where an unprivileged caller may not move a process there, it stays in the caller's, as with runc.
 ///
 /// # Errors
 /// Where a sub-cgroup is not there; the kernel's.
-pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], warnings: &mut Vec<String>) -> Result<Entry> {
-    let mut entry = Entry::default();
+pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], rootless: bool, warnings: &mut Vec<String>) -> Result<Entry> {
+    let mut entry = Entry { may_lack_some: sub_cgroups.is_empty(), ..Entry::default() };
     let places = &cgroup.placement().places;
     for sub in sub_cgroups {
         // Otherwise the process would be where its caller did not want it.
@@ -52,26 +71,18 @@ pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], warnings: &mut Vec<String>
             directory.push(&sub);
             below = format!("/{sub}");
         }
-        let (path, flags) = match place.is_unified() {
-            true => (directory, OFlag::O_PATH | OFlag::O_DIRECTORY),
-            false => (directory.join("tasks"), OFlag::O_WRONLY),
-        };
-        let open = match fd::open(&path, flags) {
-            // A rootless container may have no cgroup in this hierarchy.
-            Err(Errno::ENOENT) if sub_cgroups.is_empty() => continue,
-            other => other.on("open the cgroup", path.display())?,
-        };
-        if place.is_unified() {
-            let may = if crate::state::is_rootless() { cgroup::entry::check(place) } else { Ok(()) };
-            match (may, cgroup.placement().unit()) {
-                (Ok(()), _) => entry.unified = Some(open),
-                (Err(_), Some(unit)) => entry.attach = Some((unit.clone(), below)),
-                (Err(error), None) => {
-                    warnings.push(format!("the process stays in the cgroup of its caller: {error:#}"));
-                }
+        if !place.is_unified() {
+            entry.tasks.push(directory.join("tasks"));
+            continue;
+        }
+        let Some(open) = entry.open(&directory, OFlag::O_PATH | OFlag::O_DIRECTORY)? else { continue };
+        let may = if rootless { cgroup::entry::check(place) } else { Ok(()) };
+        match (may, cgroup.placement().unit()) {
+            (Ok(()), _) => entry.unified = Some(open),
+            (Err(_), Some(unit)) => entry.attach = Some((unit.clone(), below)),
+            (Err(error), None) => {
+                warnings.push(format!("the process stays in the cgroup of its caller: {error:#}"));
             }
-        } else {
-            entry.tasks.push(open);
         }
     }
     Ok(entry)

@@ -2,15 +2,13 @@
 
 use super::sealed::{self, Executable};
 use crate::config::envelope::Sealed;
-use crate::engine::{ExitStatus, InitProcess, SpawnRequest};
+use crate::engine::{ExitStatus, InitProcess, PidNamespace, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::{Stage2Died, Stage2Ended};
 use crate::sys::clone::{self, Arena, Command};
 use crate::sys::stat::Stat;
 use crate::sys::{Errno, On, fd, mount, process, sched, socket};
 use anyhow::{Context, Result};
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -165,12 +163,10 @@ fn on_processors<T>(mask: &[u64], spawn: impl FnOnce() -> T) -> Result<T> {
 
 /// Runs `spawn` so that what it makes is born in a pid namespace. This process stays in its own, and so does every
 /// other child of it.
-fn in_pid_namespace<T>(namespace: Option<&OwnedFd>, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Some(namespace) = namespace else { return spawn() };
-    let own =
-        open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).on("open", "/proc/self/ns/pid")?;
-    process::setns(namespace, libc::CLONE_NEWPID).on("join", "the pid namespace")?;
+fn in_pid_namespace<T>(namespace: Option<&PidNamespace>, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(PidNamespace { of, own }) = namespace else { return spawn() };
+    process::setns(of, libc::CLONE_NEWPID).on("join", "the pid namespace")?;
     let result = spawn();
-    process::setns(&own, libc::CLONE_NEWPID).on("return to", "the own pid namespace")?;
+    process::setns(own, libc::CLONE_NEWPID).on("return to", "the own pid namespace")?;
     result
 }

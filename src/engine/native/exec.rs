@@ -45,7 +45,9 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     exec.oci_config = OciConfig { process: plan, start_container: Vec::new() };
     exec.starter = starter(&exec.process, &exec.options);
     let mut entry = match state.cgroup {
-        Some(placement) => join::entry(&placement.open(), &exec.sub_cgroups, &mut exec.warnings)?,
+        Some(placement) => {
+            join::entry(&placement.open(), &exec.sub_cgroups, exec.options.rootless, &mut exec.warnings)?
+        }
         None => Entry::default(),
     };
     let cgroup = entry.unified.take();
@@ -65,7 +67,7 @@ pub fn enter(engine: &mut NativeEngine, exec: &ExecConfig, init: &InitProcess, r
         groups.add(init.pid)?;
     }
     let mut batch = Batch::default();
-    let tasks = plan.entry.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    let tasks = plan.entry.open_tasks()?.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     if exec.oci_config.process.terminal {
         batch.push(process::open_console(exec.process.console_size(), false, exec.options.foreground));

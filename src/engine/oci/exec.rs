@@ -6,11 +6,11 @@ use super::{process, resctrl, seccomp};
 use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::join::{self, Entry};
 use crate::engine::live::engine_state;
-use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
+use crate::engine::{Container, ExecConfig, InitProcess, PidNamespace, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
-use crate::sys::process::can_return_to_pid_namespace;
+use crate::sys::process::pid_namespace_to_return_to;
 use crate::sys::{On, errno_of};
 use anyhow::{Result, bail};
 use oci_spec::runtime::{Capability, Spec};
@@ -68,15 +68,16 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     // Nor may it where a process of the container could look into what is born there: until it has executed, that is this
     // very program, and by /proc/PID/exe the host's file of it (CVE-2019-5736).
     let is_seen = flags & libc::CLONE_NEWUSER == 0 && may_trace(spec);
-    let moves = flags & pid != 0 && (is_seen || !can_return_to_pid_namespace());
+    let own = if flags & pid != 0 && !is_seen { pid_namespace_to_return_to() } else { None };
+    let moves = flags & pid != 0 && own.is_none();
     // By the pidfd as well, and not by a path of /proc, which could be another process's by now.
-    let pid_namespace = match flags & pid != 0 && !moves {
-        true => Some(init.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "the pidfd of init")?),
-        false => None,
-    };
+    let of = || init.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "the pidfd of init");
+    let pid_namespace = own.map(|own| of().map(|of| PidNamespace { of, own })).transpose()?;
     let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
     let mut entry = match state.cgroup {
-        Some(placement) => join::entry(&placement.open(), &exec.sub_cgroups, &mut exec.warnings)?,
+        Some(placement) => {
+            join::entry(&placement.open(), &exec.sub_cgroups, exec.options.rootless, &mut exec.warnings)?
+        }
         None => Entry::default(),
     };
     let cgroup = entry.unified.take();
@@ -112,7 +113,7 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
         groups.add(init.pid)?;
     }
     let mut batch = Batch::default();
-    let tasks = plan.entry.tasks.into_iter().map(|file| batch.fd(file)).collect();
+    let tasks = plan.entry.open_tasks()?.into_iter().map(|file| batch.fd(file)).collect();
     batch.push(Operation::JoinCgroups { tasks, keep_affinity: plan.keep_affinity });
     let has_root = plan.root.is_some();
     if let Some(path) = plan.root {

@@ -4,6 +4,7 @@ use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::{ExecConfig, LaunchOptions};
 use crate::stages::exec::{self, ExecOptions};
 use crate::stages::lifecycle::Live;
+use crate::state::is_rootless;
 use anyhow::{Context, Result};
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,7 +20,7 @@ fn check(root: &Path, id: &str, words: &[OsString]) -> Result<i32> {
     process.set_terminal(Some(false));
     let exec = ExecConfig {
         process,
-        options: LaunchOptions { foreground: true, ..LaunchOptions::default() },
+        options: LaunchOptions { foreground: true, rootless: is_rootless(), ..LaunchOptions::default() },
         ignore_paused: false,
         sub_cgroups: Vec::new(),
         starter: Starter::default(),

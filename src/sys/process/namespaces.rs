@@ -1,7 +1,7 @@
 //! Joining and leaving namespaces: setns(2) by number, unshare(2).
 
 use super::pidfd::{proc_directory, stat_of};
-use crate::sys::{Errno, check};
+use crate::sys::{Errno, check, fd};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat, stat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -56,12 +56,12 @@ fn join_each(directory: &OwnedFd, kinds: i32) -> nix::Result<()> {
     Ok(())
 }
 
-/// Whether this process may enter another pid namespace for its children and come back. setns(2) wants CAP_SYS_ADMIN in
-/// the user namespace that owns the one it goes to, so root of a user namespace that kept its maker's pid namespace may
+/// This process's own pid namespace, if it may enter another one for its children and come back. setns(2) wants CAP_SYS_ADMIN
+/// in the user namespace that owns the one it goes to, so root of a user namespace that kept its maker's pid namespace may
 /// not. Asked by going to where we are, which changes nothing.
-pub fn can_return_to_pid_namespace() -> bool {
-    let own = nix::fcntl::open("/proc/self/ns/pid", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty());
-    own.is_ok_and(|own| setns(&own, libc::CLONE_NEWPID).is_ok())
+pub fn pid_namespace_to_return_to() -> Option<OwnedFd> {
+    let own = fd::open("/proc/self/ns/pid", OFlag::O_RDONLY).ok()?;
+    setns(&own, libc::CLONE_NEWPID).is_ok().then_some(own)
 }
 
 /// unshare(2).
