@@ -1,10 +1,11 @@
 //! Which namespaces are made, which are joined, and in what order (runtime-spec config-linux.md, Namespaces).
 //!
-//! As a rule one clone3(2) makes all of them. Two kinds wait: a cgroup namespace shows the cgroup that its maker is in,
-//! so stage2 makes it after it has joined its own; time offsets are set in between, too. And where a user namespace is
-//! joined, or one is made while others are joined, order decides over privileges: stage2 then starts in the host's
-//! namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace is joined: a process
-//! that is there already could look into what is born there before it has executed, and find this program's file.
+//! As a rule one clone3(2) makes all of them. Two kinds stage2 makes itself: a cgroup namespace shows the cgroup that its
+//! maker is in, so that comes when it has joined its own; and a time namespace has its offsets before it is entered. And
+//! where a user namespace is joined, or one is made while others are joined, order decides over privileges: stage2 then
+//! starts in the host's namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace
+//! is joined: a process that is there already could look into what is born there before it has executed, and find this
+//! program's file.
 
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -29,7 +30,7 @@ pub struct Plan {
     pub time_offsets: Option<String>,
 }
 
-/// Made by stage2 itself, when it is where the namespace has to show.
+/// Made by stage2 itself.
 const LATE: i32 = libc::CLONE_NEWCGROUP | CLONE_NEWTIME;
 const CLONE_NEWTIME: i32 = 0x80;
 

@@ -1,8 +1,9 @@
 //! The container's control groups: cgroups v1, v2 and both at once ("hybrid"), through cgroupfs or by systemd.
 //!
-//! stage1 calls [`plan`]; smaster calls [`Placement::create`], hands [`Created::task_files`] to the child, then
-//! [`Created::apply`] and [`Created::commit`]; later commands use [`Placement::open`]. Creating, joining, limiting and
-//! removing are on the path of every container, so they are own code with few system calls.
+//! stage1 calls [`plan`]; smaster calls [`Placement::begin`], makes the child in that, calls [`Created::go_on`] (or both at
+//! once, [`Placement::create`]), hands [`Created::task_files`] to the child, then [`Created::apply_limits`] and
+//! [`Created::commit`]; later commands use [`Placement::open`]. Creating, joining, limiting and removing are on the path of
+//! every container, so they are own code with few system calls.
 //! Runtime spec, config-linux.md, "Control groups"; cgroups(7).
 
 mod apply;
