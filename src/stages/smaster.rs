@@ -142,15 +142,15 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let mut warnings = std::mem::take(&mut creation.warnings);
     let mut console = None;
     if let Some(stage2) = stage2 {
-        if !begins_by_itself {
-            stage2.rpc.finish()?;
-        }
         let pid = stage2.init.pid;
         record.init = Some(ProcessIdentity::of(pid).on("look at", format_args!("process {pid}"))?);
         record.starting = begins_by_itself;
-        // stage2 is about to become independent of this process. If that ends before the record is complete, `delete
-        // --force` has to know whom to end; written meanwhile, it costs no time.
+        // From Finish on stage2 becomes independent of this process. If that ends before the record is complete, `delete
+        // --force` has to know whom to end; written while stage2 is at work, it costs no time.
         recording.add(&record)?;
+        if !begins_by_itself {
+            stage2.rpc.finish()?;
+        }
         // Meanwhile stage2 is still at work.
         stage2.seal();
         if begins_by_itself {

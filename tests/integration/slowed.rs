@@ -4,7 +4,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::children::poll_until;
 use crate::support::runtime::{find_program, next_number, read_lossy};
-use crate::support::{Bundle, Container, Runtime, needs_root, own_engine, skip};
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine, skip};
 
 /// smaster sleeps in poll(2) until the program has begun, and writes so when that has returned.
 const SLOW_TO_SEE_THE_BEGIN: [&str; 5] = ["strace", "-o", "/dev/null", "-e", "inject=poll:delay_exit=400000"];
@@ -96,10 +96,7 @@ fn a_program_whose_smaster_was_killed_before_it_said_so() {
     let container = Container::new(&runtime, &bundle);
     let running = container.background("run", &[]).through(&SLOW_TO_SEE_THE_BEGIN).start();
     container.wait_stdout("up");
-    let strace = running.pid();
-    let children = read_lossy(format!("/proc/{strace}/task/{strace}/children").as_ref());
-    let smaster = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
-    kill_process(smaster.expect("a child of strace's"), Signal::KILL).expect("kill smaster");
+    kill_process(traced(running.pid()), Signal::KILL).expect("kill smaster");
     running.wait();
     assert_eq!(container.status(), "running");
     assert!(!container.pid_file().exists(), "smaster was not killed in time");
@@ -108,4 +105,43 @@ fn a_program_whose_smaster_was_killed_before_it_said_so() {
     assert!(!gc.stdout.contains(&container.id), "{}", gc.stdout);
     container.exec(&[], &["true"]).ok();
     container.delete(&["--force"]).ok();
+}
+
+/// smaster is killed when the process has everything, and before anybody could find that by the record.
+#[test]
+fn a_create_that_is_killed_before_it_says_which_process_it_is() {
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    let slow = [
+        "strace",
+        "-o",
+        "/dev/null",
+        "-P",
+        "/proc/sys/kernel/random/boot_id",
+        "-e",
+        "inject=openat:delay_enter=3000000",
+    ];
+    let creating = container.background("create", &[]).through(&slow).start();
+    let cgroups = || leftover::cgroups(&container.id).iter().all(|directory| has_process(directory)).then_some(());
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    poll_until(std::time::Duration::from_secs(2), cgroups).expect("the process is in the container's cgroups");
+    kill_process(traced(creating.pid()), Signal::KILL).expect("kill smaster");
+    creating.wait();
+    container.delete(&["--force"]).ok();
+    assert!(leftover::cgroups(&container.id).is_empty(), "a process has stayed");
+}
+
+fn has_process(cgroup: &std::path::Path) -> bool {
+    !read_lossy(&cgroup.join("cgroup.procs")).is_empty()
+}
+
+/// What strace runs.
+fn traced(strace: i32) -> Pid {
+    let children = read_lossy(format!("/proc/{strace}/task/{strace}/children").as_ref());
+    let child = children.split_whitespace().next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+    child.expect("a child of strace's")
 }
