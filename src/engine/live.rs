@@ -246,10 +246,7 @@ pub fn update_schemata(container: &mut Container, rdt: &LinuxIntelRdt) -> Result
 pub fn remove_groups(container: &Container, state: &EngineState) -> Result<()> {
     let removed = match &state.cgroup {
         Some(placement) if container.record.init.is_some() => placement.open().remove(|_| true),
-        Some(placement) if placement.unsettled => {
-            placement.open().remove_unsettled();
-            Ok(())
-        }
+        Some(placement) if placement.unsettled => placement.open().remove_unsettled(),
         Some(placement) => {
             placement.open().remove(|place| placement.unit().is_none() && !placement.found.contains(&place.directory()))
         }

@@ -171,6 +171,19 @@ impl RpcClient {
         Ok(retry(|| poll(&mut fds, PollTimeout::ZERO)).on("poll", "the socket to stage2")? > 0)
     }
 
+    /// What stage2 has failed with before `error` was met here, which may follow from that.
+    pub fn or_earlier_failure(&mut self, error: anyhow::Error) -> anyhow::Error {
+        let is_stage2s = |error: &anyhow::Error| error.is::<Failure>() || error.is::<Stage2Ended>();
+        while !is_stage2s(&error) && self.has_heard().unwrap_or(false) {
+            match self.reply() {
+                Ok(_) => {}
+                Err(earlier) if is_stage2s(&earlier) => return earlier,
+                Err(_) => break,
+            }
+        }
+        error
+    }
+
     /// Waits until the connection is closed, by the execution of the payload or by stage2's end, and leaves what was said
     /// until then to be read. For a stage2 that waits for no answer: each look at what it says would cost both processes a
     /// switch between them. Where stage2 has not read everything that ends it as well, and the first look at what it said

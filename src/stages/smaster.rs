@@ -137,7 +137,12 @@ fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
         warnings: Vec::new(),
     };
     let mark = trace::span("create_container");
-    engine.create_container(&mut creation)?;
+    if let Err(error) = engine.create_container(&mut creation) {
+        return Err(match &mut creation.stage2 {
+            Some(stage2) => stage2.rpc.or_earlier_failure(error),
+            None => error,
+        });
+    }
     drop(mark);
     let mut warnings = std::mem::take(&mut creation.warnings);
     let mut console = None;

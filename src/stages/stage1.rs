@@ -51,14 +51,15 @@ pub fn prepare(request: Request<'_>) -> Result<Prepared> {
     let bundle = Bundle::load(request.bundle);
     drop(mark);
     let prepared = bundle.and_then(|bundle| decide(id.clone(), bundle, request));
-    // An id in use is what the caller has to know first, whatever the bundle is like. Where nothing else is wrong, the making
-    // of its directory says so.
-    match prepared {
-        Err(_) if crate::state::exists(&root, &id) && !crate::state::is_abandoned(&root, &id) => {
-            Err(AlreadyExists { id }.into())
-        }
-        prepared => prepared,
+    // An id in use is what the caller has to know first, whatever the bundle is like. Where there is nothing else to be told, or
+    // to be opened, the making of its directory says so.
+    let is_plain =
+        |prepared: &Prepared| prepared.launch.warnings.is_empty() && !prepared.launch.oci_config.process.terminal;
+    let is_in_use = || crate::state::exists(&root, &id) && !crate::state::is_abandoned(&root, &id);
+    if !prepared.as_ref().is_ok_and(is_plain) && is_in_use() {
+        return Err(AlreadyExists { id }.into());
     }
+    prepared
 }
 
 /// The rest, for a bundle that is at hand.

@@ -120,6 +120,11 @@ situations! {
     ps_of_unknown: 1, "container does not exist", |r| r.run(&["ps", "nosuch"]);
     update_of_unknown: 1, "container does not exist", |r| r.run(&["update", "--pids-limit", "5", "nosuch"]);
     exec_in_unknown: 255, "container does not exist", |r| r.run(&["exec", "nosuch", "true"]);
+    id_in_use_and_no_terminal: 1, "container with given ID already exists", |r| on_running(r, |c| {
+        let mut bundle = Bundle::new();
+        bundle.set("/process/terminal", json!(true)).write();
+        r.invoke(&["run", "-b", &bundle.path().display().to_string(), &c.id]).through(&["setsid"]).run()
+    });
     id_in_use: 1, "container with given ID already exists", |r| on_running(r, |c| r.run(&["create", "-b", &c.bundle.path().display().to_string(), &c.id]));
     id_invalid: 1, "invalid container ID format", |r| create_as(r, &["a/b"]);
     id_climbs: 1, "invalid container ID format", |r| create_as(r, &[".."]);

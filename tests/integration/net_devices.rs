@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::mounts::only_own_engine;
 use crate::support::children::poll_until;
-use crate::support::runtime::next_number;
+use crate::support::runtime::{find_program, next_number};
 use crate::support::{Bundle, Container, Runtime, edit_record, skip};
 
 /// A device of the host, removed at the end.
@@ -265,5 +265,22 @@ fn rootless() {
     let call =
         runtime.invoke(&["run", "--bundle", &bundle, "refused"]).through(&["unshare", "--user", "--map-root-user"]);
     call.run().fails(1, "network devices of the host are its root's to move");
+    assert!(device.on_host().is_some());
+}
+
+/// stage2 mounts before the device is moved to it: what it failed with is what is told, and not what follows from its end.
+#[test]
+fn after_a_mount_that_fails() {
+    let runtime = only_own_engine!();
+    let device = device!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let mut b = bundle(&device, json!({}), &device.name);
+    b.spec["mounts"][0] = json!({ "destination": "/proc", "type": "nosuchfs", "source": "none" });
+    b.write();
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=mkdirat:delay_exit=50000"];
+    let call = ["run", "--bundle", &b.path().display().to_string(), &b.name()];
+    runtime.invoke(&call).through(&slow).run().fails(1, "error mounting /mounts/0");
     assert!(device.on_host().is_some());
 }

@@ -1,12 +1,13 @@
 //! An ordinary user without podman: maps of the own id alone, and of many through newuidmap(1) and newgidmap(1).
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::mounts::only_own_engine;
-use crate::support::runtime::{Output, find_program};
+use crate::support::runtime::{Output, find_program, read_lossy};
 use crate::support::{Bundle, Runtime, skip};
 
 /// The ordinary user, who exists in the test's mount namespace alone.
@@ -137,4 +138,59 @@ fn links_of_the_host() {
     b.shell_payload("readlink /copied; readlink /bound; readlink /covered; cat /followed");
     let stdout = run(&runtime, &b).ok().stdout;
     assert_eq!(stdout, "pointed/file\npointed/file\npointed/file\nof the host");
+}
+
+/// A cgroup of version 1 lets in whom its opener's user may move: the process as long as it is that user.
+#[test]
+fn into_cgroups_of_the_users() {
+    let runtime = user!();
+    let maps = json!([range(0, 300_000, 65_536)]);
+    let mut b = bundle(maps.clone(), maps);
+    let name = format!("of-{}", b.name());
+    b.set("/linux/cgroupsPath", json!(format!("/{name}/{}", b.name())));
+    let cgroups = Delegated::new(&name);
+    for file in ["", "rootfs", "rootfs/bin"] {
+        std::fs::set_permissions(b.host(file), PermissionsExt::from_mode(0o755)).expect("chmod");
+    }
+    let seen: Value = serde_json::from_str(&run(&runtime, &b).ok().stdout).expect("the probe prints JSON");
+    let lines = seen["cgroup"].as_array().expect("a list").iter().filter_map(Value::as_str);
+    let inside = lines.filter(|line| line.ends_with(&b.name())).count();
+    // In cgroup v2 it stays where it was: it may not be moved out of there.
+    let joined = cgroups.0.iter().filter(|directory| directory.join("tasks").exists()).count();
+    assert!(inside >= joined, "{joined}: {:?}", seen["cgroup"]);
+}
+
+/// A cgroup in each hierarchy that belongs to the user.
+struct Delegated(Vec<PathBuf>);
+
+impl Delegated {
+    fn new(name: &str) -> Delegated {
+        let table = read_lossy(Path::new("/proc/self/mountinfo"));
+        let is_hierarchy = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+        let mounts = table.lines().filter(is_hierarchy).filter_map(|line| line.split(' ').nth(4));
+        let made = Delegated(mounts.map(|mount| Path::new(mount).join(name)).collect());
+        for directory in &made.0 {
+            std::fs::create_dir(directory).expect("make a cgroup");
+            for file in ["cpuset.cpus", "cpuset.mems"]
+                .iter()
+                .filter(|file| directory.join("tasks").exists() && directory.join(file).exists())
+            {
+                let parents = read_lossy(&directory.join("..").join(file));
+                std::fs::write(directory.join(file), parents.trim()).expect("set a cpuset");
+            }
+            for file in ["", "tasks", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+                let file = directory.join(file);
+                assert!(!file.exists() || chown(&file, Some(USER), Some(USER)).is_ok(), "{}", file.display());
+            }
+        }
+        made
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for directory in &self.0 {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
 }

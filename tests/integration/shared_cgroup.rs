@@ -1,6 +1,6 @@
 //! Several containers in one cgroup: a `cgroupsPath` that names none of them, as buildah's `--cgroup-parent` makes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -109,6 +109,12 @@ fn what_a_killed_create_had_not_looked_at_stays() {
     bundle.write();
     let found = last.join(&id);
     std::fs::create_dir(&found).expect("make a cgroup");
+    // Empty, but with another's cgroup below: in one of version 1, and in that which the process is born in.
+    let mut parents = vec![Path::new("/sys/fs/cgroup/pids").join(&id)];
+    let unified = Path::new("/sys/fs/cgroup/unified");
+    parents.extend(unified.join("cgroup.procs").exists().then(|| unified.join(&id)));
+    let below: Vec<PathBuf> = parents.iter().map(|parent| parent.join("below")).collect();
+    below.iter().for_each(|directory| std::fs::create_dir_all(directory).expect("make a cgroup"));
     let stranger = place.helper(&["--uts"], "");
     std::fs::write(found.join("cgroup.procs"), stranger.to_string()).expect("move a process");
     let directory = found.display().to_string();
@@ -120,9 +126,32 @@ fn what_a_killed_create_had_not_looked_at_stays() {
     assert!(!listed.contains(&directory), "{listed}");
     runtime.run(&["kill", "--all", &id, "KILL"]).fails(1, "not running");
     runtime.run(&["delete", "--force", &id]).ok();
-    let (alive, left) = (is_alive(stranger), leftover::cgroups(&id));
+    let (alive, mut left) = (is_alive(stranger), leftover::cgroups(&id));
     std::fs::write(last.join("cgroup.procs"), stranger.to_string()).expect("move a process");
-    std::fs::remove_dir(&found).expect("remove the cgroup");
+    let mut others: Vec<PathBuf> = below.into_iter().chain(parents).chain([found]).collect();
+    let removed: Vec<bool> = others.iter().map(|directory| std::fs::remove_dir(directory).is_ok()).collect();
     assert!(alive, "the other's process was killed");
-    assert_eq!(left, [found]);
+    assert!(removed.iter().all(|removed| *removed), "{removed:?}");
+    others.sort();
+    left.sort();
+    assert_eq!(left, others);
+}
+
+/// Mounts are made while the cgroups are, but not what needs them.
+#[test]
+fn its_own_cgroup_as_the_source_of_a_mount() {
+    let (runtime, place) = (own_engine!(), Bundle::new());
+    let Some(hierarchy) = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].iter().map(Path::new).find(|path| path.exists())
+    else {
+        skip!("no cgroups are mounted");
+    };
+    let mut bundle = Bundle::shell("cat /tmp/cgroup.procs");
+    let id = place.name();
+    let source = hierarchy.join(&id).display().to_string();
+    bundle.set("/linux/cgroupsPath", json!(format!("/{id}")));
+    let mounts = bundle.spec["mounts"].as_array_mut().expect("mounts");
+    mounts.insert(0, json!({ "destination": "/tmp", "type": "bind", "source": source, "options": ["bind", "ro"] }));
+    bundle.write();
+    let output = runtime.run(&["run", "--bundle", &bundle.path().display().to_string(), &id]).ok();
+    assert!(!output.stdout.trim().is_empty(), "{output:?}");
 }

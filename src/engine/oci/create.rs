@@ -7,10 +7,12 @@ use super::host_root::HostRoot;
 use super::idmap::UserNamespaces;
 use super::plan::Plan;
 use super::{cgroups, devices, mounts, network, process, seccomp, sources};
+use crate::engine::live::EngineState;
 use crate::engine::{Creation, InitProcess, LaunchConfig, SpawnRequest, launch::Stage2};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
+use crate::state::{Record, Recording};
 use crate::sys::On;
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::process::{pidfd_open, wait};
@@ -21,12 +23,13 @@ use std::os::fd::OwnedFd;
 
 const MS_REC: u64 = libc::MS_REC;
 
-/// Makes the cgroup that the child is born in, and says that the others are to follow.
+/// Makes the cgroup that the child is born in, and the others unless they are made while it is at work.
 pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Result<SpawnRequest> {
     let Some(plan) = &engine.plan else { bail!("the oci engine was not prepared") };
     if let Some(placement) = plan.placement.as_ref().filter(|placement| placement.unit().is_none()) {
-        let created = engine.cgroup.insert(placement.begin()?);
-        engine.state.note_cgroups(created);
+        let created = if plan.joins_late { placement.begin()? } else { placement.create()? };
+        engine.state.note_cgroups(&created);
+        engine.cgroup = Some(created);
     }
     if plan.on_host {
         let (root, tree) = HostRoot::new(&launch.bundle.rootfs)?;
@@ -57,42 +60,34 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     if plan.namespaces.makes(libc::CLONE_NEWUSER) {
         plan.namespaces.write_id_maps(init.pid)?;
     }
-    let mark = trace::span("ask for namespaces and mounts");
     let mut batch = Batch::default();
+    let mut around = surroundings(plan, launch, init.pid);
+    let early = if plan.joins_late { plan.mounts_before_cgroups() } else { 0 };
+    if !plan.joins_late {
+        prepare_cgroups(plan, &mut engine.cgroup, launch, init.pid)?;
+        join_cgroups(engine, &mut batch)?;
+    }
+    let mark = trace::span("ask for namespaces and mounts");
     enter_namespaces(plan, launch, &mut batch)?;
     open_root(plan, launch, &mut batch, engine.root_tree.take())?;
-    let mut around = surroundings(plan, launch, init.pid);
-    let (early, late) = plan.mounts.split_at(if plan.mounts() { plan.mounts_before_cgroups() } else { 0 });
-    early.iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
-    // stage2 does that while the cgroups are made that it is to join.
-    if plan.placement.is_some() {
+    plan.mounts[..early].iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
+    drop(mark);
+    if plan.joins_late {
+        // stage2 does that while the cgroups are made.
         rpc.send_ahead(std::mem::take(&mut batch))?;
+        let _mark = trace::span("make the cgroups");
+        settle_cgroups(plan, engine.cgroup.as_mut(), &mut engine.state, (creation.record, creation.recording))?;
+        prepare_cgroups(plan, &mut engine.cgroup, launch, init.pid)?;
+        join_cgroups(engine, &mut batch)?;
     }
-    drop(mark);
-    let mark = trace::span("make the cgroups");
-    if let (Some(created), Some(placement)) = (&mut engine.cgroup, &plan.placement)
-        && created.has_begun()
-    {
-        created.go_on(placement)?;
-        engine.state.note_cgroups(created);
-        creation.record.engine_state = Some(engine.state.raw()?);
-        // Otherwise it is written with the next that is known, the process, before long.
-        if plan.hooks.has_any() {
-            creation.recording.add(creation.record)?;
-        }
-    }
-    prepare_cgroups(plan, &mut engine.cgroup, launch, init.pid)?;
-    drop(mark);
+    // It shows what its maker is in.
+    plan.namespaces.make_of_cgroups(&mut batch);
     if !plan.network.devices.is_empty() {
         engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
     }
-    let mark = trace::span("ask for cgroups, mounts and devices");
-    join_cgroups(plan, engine, &mut batch)?;
-    if plan.mounts() {
-        let shown = shown_cgroups(plan, engine)?;
-        around.show(&shown);
-        late.iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
-    }
+    let mark = trace::span("ask for more mounts and devices");
+    around.show(&shown_cgroups(plan, engine)?);
+    plan.mounts[early..].iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
     complete_root(plan, launch, &mut batch)?;
     let apply_limits = || match &engine.cgroup {
         Some(created) => {
@@ -117,6 +112,24 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let mut batch = Batch::default();
     enter_root(plan, launch, &mut batch, &state)?;
     rpc.send_ahead(batch)
+}
+
+/// Makes the cgroups of v1. Which of them were there before goes into the record at once where hooks are to run, which may take
+/// their time; otherwise with the next that is known, the process, before long.
+fn settle_cgroups(
+    plan: &Plan,
+    cgroup: Option<&mut Created>,
+    state: &mut EngineState,
+    (record, recording): (&mut Record, &mut Recording),
+) -> Result<()> {
+    let (Some(created), Some(placement)) = (cgroup, &plan.placement) else { return Ok(()) };
+    if !created.has_begun() {
+        return Ok(());
+    }
+    created.go_on(placement)?;
+    state.note_cgroups(created);
+    record.engine_state = Some(state.raw()?);
+    if plan.hooks.has_any() { recording.add(record) } else { Ok(()) }
 }
 
 /// What has to be done with the cgroups before the first process joins; systemd makes those that it is to make around it.
@@ -171,13 +184,11 @@ fn enter_namespaces(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Re
     Ok(())
 }
 
-/// The cgroup namespace shows what its maker is in.
-fn join_cgroups(plan: &Plan, engine: &OciEngine, batch: &mut Batch) -> Result<()> {
+fn join_cgroups(engine: &OciEngine, batch: &mut Batch) -> Result<()> {
     if let Some(created) = &engine.cgroup {
         let tasks = created.task_files()?.into_iter().map(|file| batch.fd(file)).collect();
         batch.push(Operation::JoinCgroups { tasks, keep_affinity: false });
     }
-    plan.namespaces.make_of_cgroups(batch);
     Ok(())
 }
 

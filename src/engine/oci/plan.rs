@@ -25,6 +25,8 @@ pub struct Plan {
     pub(super) privileged: bool,
     /// What is mounted is on the host.
     pub(super) on_host: bool,
+    /// stage2 begins before the cgroups of v1 are made, and joins them then.
+    pub(super) joins_late: bool,
     /// The container gets a socket for sd_notify(3).
     pub(super) notifies: bool,
 }
@@ -63,6 +65,10 @@ impl Plan {
             ..Starter::default()
         };
         let placement = cgroups::plan(launch, linux)?;
+        // A process that has become another user than smaster's cannot join by what that has opened, unless that is the host's
+        // root (`__cgroup1_procs_write` of the kernel); and systemd makes its cgroups around a process.
+        let joins_late = placement.as_ref().is_some_and(|placement| placement.unit().is_none())
+            && !(namespaces.has(libc::CLONE_NEWUSER) && crate::state::is_rootless());
         let network = network::Plan::new(linux, &namespaces, &launch.options)?;
         Ok(Self {
             network,
@@ -75,6 +81,7 @@ impl Plan {
             hooks: CreationHooks::new(&spec),
             privileged,
             on_host,
+            joins_late,
             notifies,
         })
     }
@@ -92,7 +99,8 @@ impl Plan {
 
     /// How many of the mounts may be made before the cgroups are.
     pub(super) fn mounts_before_cgroups(&self) -> usize {
-        self.mounts.iter().take_while(|mount| mount.is_independent_of_cgroups()).count()
+        let places = self.placement.as_ref().map_or(&[][..], |placement| &placement.places);
+        self.mounts.iter().take_while(|mount| mount.is_independent_of_cgroups(places)).count()
     }
 
     pub fn makes_pid_namespace(&self) -> bool {

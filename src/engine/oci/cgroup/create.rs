@@ -111,7 +111,7 @@ impl Created {
         }
     }
 
-    /// Whether [`Self::go_on`] is yet to come.
+    /// Whether [`Self::go_on`] is yet to come, and has something to do.
     pub fn has_begun(&self) -> bool {
         self.begun
     }

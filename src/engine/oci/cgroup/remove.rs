@@ -45,18 +45,36 @@ impl Cgroup {
         }
     }
 
-    /// Removes what a `create` made that was killed beside a first process, which ends by that. Nothing says which
-    /// directories were there before, so whoever else is in one stays there.
-    pub fn remove_unsettled(&self) {
-        let is_busy = |place: &&Place| remove_tree(&place.directory()).is_err();
-        let mut busy: Vec<&Place> = self.placement().places.iter().filter(is_busy).collect();
-        for attempt in 0..ATTEMPTS {
+    /// Removes what a `create` left that was killed while it made the cgroups of v1 beside a first process, which ends by that. In
+    /// the cgroup of v2 that process was born; of the others nothing says which were there before, so that an empty one goes, and
+    /// who is in one stays there.
+    pub fn remove_unsettled(&self) -> Result<()> {
+        let Placement { places, found, shared, .. } = self.placement();
+        let (born, joined): (Vec<Place>, Vec<Place>) = places.iter().cloned().partition(Place::is_unified);
+        let is_ours = |place: &Place| !found.contains(&place.directory());
+        // Without it the first process has ended.
+        let is_over = !shared && !born.is_empty() && born.iter().all(is_ours);
+        let born = Placement { places: born, shared: *shared, ..Placement::default() };
+        let lock = self.placement().hold();
+        born.open().remove_directories(is_ours)?;
+        drop(lock);
+        let attempts = match (is_over, shared) {
+            (true, _) => 1,
+            (false, true) => ATTEMPTS_SHARED,
+            (false, false) => ATTEMPTS,
+        };
+        let mut busy: Vec<&Place> = joined.iter().collect();
+        for attempt in 0..attempts {
+            if attempt > 0 {
+                std::thread::sleep(pause(attempt - 1));
+            }
+            let _lock = self.placement().hold();
+            busy.retain(|place| rmdir(&place.directory()).is_err());
             if busy.is_empty() {
                 break;
             }
-            std::thread::sleep(pause(attempt));
-            busy.retain(is_busy);
         }
+        Ok(())
     }
 
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {

@@ -6,6 +6,7 @@ mod adding;
 
 pub use adding::{Surroundings, UNIFIED};
 
+use super::cgroup::Place;
 use super::idmap::{IdMap, Maps};
 use super::sources::Source;
 use crate::config::idmap_option;
@@ -184,10 +185,11 @@ impl Plan {
         matches!(self.kind, Kind::Cgroup { .. })
     }
 
-    /// Whether this mount may be made before its process is in the container's cgroups: it does not show them, and fills no
-    /// memory that they limit.
-    pub fn is_independent_of_cgroups(&self) -> bool {
-        !self.is_cgroup() && !self.options.tmpcopyup
+    /// Whether this mount may be made before its process is in the container's cgroups, and these are there: it does not show
+    /// them, by a source in their hierarchy either, and fills no memory that they limit.
+    pub fn is_independent_of_cgroups(&self, places: &[Place]) -> bool {
+        let is_below = |source: &Path| places.iter().any(|place| source.starts_with(&place.mount));
+        !self.is_cgroup() && !self.options.tmpcopyup && !self.bind_source().is_some_and(is_below)
     }
 
     /// Whether the mount may become read-only only when the devices have been made.
