@@ -15,6 +15,14 @@ pub(super) struct Mapping {
     pub host: Range<i128>,
 }
 
+impl Mapping {
+    /// Of the line that it becomes in /proc/PID/uid_map.
+    fn line_length(&self) -> usize {
+        let Self { container, host } = self;
+        format!("{} {} {}\n", container.start, host.start, container.end - container.start).len()
+    }
+}
+
 /// The well-formed entries of `uidMappings` or `gidMappings`.
 pub(super) fn maps_of<'a>(object: &'a Value, name: &str) -> impl Iterator<Item = Mapping> + 'a {
     list(object, name).iter().map(mapping)
@@ -80,6 +88,15 @@ pub(super) fn check_list(report: &mut Report, object: &Value, name: &str, at: &s
         );
         // Comparing each with each is for as many as there may be.
         return;
+    }
+    let bytes: usize = maps.iter().map(Mapping::line_length).sum();
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    if bytes >= page as usize {
+        report.error(
+            at.to_owned(),
+            format!("{bytes} bytes of mappings, where Linux takes less than a page of {page}"),
+            "join neighbouring ranges",
+        );
     }
     for (index, map) in maps.iter().enumerate() {
         let entry = &list(object, name)[index];

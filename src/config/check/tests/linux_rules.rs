@@ -67,6 +67,12 @@ fn mappings() {
     expect(&of(json!([line(0, 1000, 5), line(5, 1004, 9)])), &format!("{at}/1"), "overlaps with mapping 0 on the host");
     expect(&of(json!([line(0, 1000, 5), line(5, 4, 0)])), &format!("{at}/1/size"), "no ids");
     expect(&of(json!([line(0, u32::MAX, 2)])), &format!("{at}/0"), "last id");
+    let single = |count: u32| of((0..count).map(|number| line(number, 4_000_000_000 - 2 * number, 1)).collect());
+    assert_eq!(check(&single(200), None), []);
+    expect(&single(341), at, "at most 340");
+    if nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) == Ok(Some(4096)) {
+        expect(&single(340), at, "less than a page of 4096");
+    }
     let mut document = of(json!([line(0, 1000, 5)]));
     document["process"]["user"] = json!({ "uid": 7, "additionalGids": [3] });
     expect(&document, "/process/user/uid", "not mapped");

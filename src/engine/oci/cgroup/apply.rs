@@ -114,13 +114,15 @@ fn explain(open: &[OpenPlace], setting: &Setting, errno: Errno) -> anyhow::Error
     } else if errno == Errno::ENOENT {
         what = "this host's kernel does not have this setting: ".into();
     }
-    let path = home.place.directory().join(&*setting.file);
-    anyhow::Error::new(errno).context(format!(
-        "{}: {what}write {:?} to {}",
-        setting.pointer,
-        setting.value,
-        path.display()
-    ))
+    let directory = home.place.directory();
+    let (file, value) = match &setting.otherwise {
+        Some((file, value)) if !directory.join(&*setting.file).exists() && directory.join(file).exists() => {
+            (*file, value)
+        }
+        _ => (&*setting.file, &setting.value),
+    };
+    let path = directory.join(file);
+    anyhow::Error::new(errno).context(format!("{}: {what}write {value:?} to {}", setting.pointer, path.display()))
 }
 
 /// Writes the device rules: on v1 into the devices controller, on v2 as a program.
