@@ -94,7 +94,7 @@ impl EngineOperations for NativeEngine {
         match outcome {
             Outcome::NotCreated => {
                 if let Some(created) = self.cgroup.take() {
-                    created.placement().open().kill_left();
+                    created.kill_left();
                 }
                 match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {
                     Some(plan) => plan.groups.remove(),

@@ -102,7 +102,7 @@ impl EngineOperations for OciEngine {
             Outcome::NotCreated => {
                 self.network = None;
                 if let Some(created) = self.cgroup.take() {
-                    created.placement().open().kill_left();
+                    created.kill_left();
                 }
                 let unmounted = self.host_root.take().map_or(Ok(()), |root| root.unmount());
                 unmounted.and(match self.plan.as_ref().and_then(|plan| plan.resctrl.as_ref()) {

@@ -165,3 +165,17 @@ fn cgroup_version_2_by_its_name() {
         assert_eq!(run(&runtime, &bundle).ok().stdout, "1\n", "{option}");
     }
 }
+
+/// The tmpfs that holds the hierarchies of version 1 is read-only in the end, and not before what is to be mounted in it.
+#[test]
+fn a_mount_between_the_hierarchies() {
+    let runtime = only_own_engine!();
+    if !std::path::Path::new("/sys/fs/cgroup/pids").exists() {
+        skip!("no hierarchies of cgroup v1");
+    }
+    let mut b = Bundle::shell("echo x > /sys/fs/cgroup/new/file && mkdir /sys/fs/cgroup/other; ls /sys/fs/cgroup/new");
+    b.mount("/sys/fs/cgroup/new", "tmpfs", "tmpfs", &["size=1m"]);
+    let output = run(&runtime, &b).ok();
+    assert_eq!(output.stdout, "file\n");
+    assert!(output.stderr.contains("Read-only file system"), "{}", output.stderr);
+}

@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
+use super::live::{read_at, tree};
 use super::placement::{Place, Placement};
 use super::{apply, entry, file};
 use crate::sys::fd::close_together;
@@ -177,6 +178,23 @@ impl Created {
         apply::limits(&self.placement, &self.open, resources)
     }
 
+    /// Ends what has outlived init where it was to be, a hook's daemon for instance: in the directories that were made for it.
+    /// In one that was there before nobody can be told from others.
+    pub fn kill_left(&self) {
+        let places = self.placement.places.iter().filter(|place| self.is_own(place)).cloned().collect();
+        Placement { places, unit: self.placement.unit.clone(), shared: self.placement.shared, ..Placement::default() }
+            .open()
+            .kill_left();
+    }
+
+    /// Whether a place is this create's. systemd makes most directories of a scope, which is ours as a whole or not at all.
+    fn is_own(&self, place: &Place) -> bool {
+        match self.placement.unit {
+            Some(_) => place.is_tracked() || self.open.iter().any(|open| open.place == *place),
+            None => self.has_made(&place.directory()),
+        }
+    }
+
     /// Keeps the directories: from here on they belong to the container, and [`super::Cgroup::remove`] ends them.
     pub fn commit(mut self) {
         self.committed = true;
@@ -210,7 +228,7 @@ impl Created {
         }
         let dir = file::open_dir(AT_FDCWD, &directory).with_context(|| format!("open {}", directory.display()))?;
         if existed && !self.placement.shared {
-            refuse_if_in_use(dir.as_fd(), &directory, own)?;
+            refuse_if_in_use(&directory, own)?;
         }
         if place.has("cpuset") {
             inherit_cpuset(dir.as_fd(), existed)
@@ -285,14 +303,9 @@ impl Drop for Created {
     fn drop(&mut self) {
         // Removing takes it again.
         drop(self.lock.take());
-        let open = std::mem::take(&mut self.open);
-        // systemd makes most directories of a scope, which is ours as a whole or not at all.
-        let is_ours = |place: &Place| match self.placement.unit {
-            Some(_) => place.is_tracked() || open.iter().any(|open| open.place == *place),
-            None => has_made(&self.made, &place.directory()),
-        };
-        let ours = |_| self.placement.places.iter().filter(|place| is_ours(place)).cloned().collect();
+        let ours = |_| self.placement.places.iter().filter(|place| self.is_own(place)).cloned().collect();
         let places = (!self.committed).then_some(()).map(ours);
+        let open = std::mem::take(&mut self.open);
         let open = open.into_iter().filter_map(|open| open.dir.into_inner());
         close_together(open.filter_map(|dir| Rc::try_unwrap(dir).ok()));
         let Some(places) = places else { return };
@@ -312,18 +325,20 @@ fn is_missing_privilege(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<Errno>(), Some(Errno::EACCES | Errno::EPERM | Errno::EROFS | Errno::ENOENT))
 }
 
-/// What is in a container's own cgroup before it, except for `own`, was left by another of its id.
-fn refuse_if_in_use(dir: BorrowedFd, directory: &Path, own: Option<i32>) -> Result<()> {
-    let count = match file::read(dir, "cgroup.procs") {
-        Ok(pids) => pids.lines().filter(|pid| own.is_none_or(|own| pid.parse() != Ok(own))).count(),
-        Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => 0,
-        Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
-    };
-    if count != 0 {
-        bail!(
-            "container's cgroup is not empty: {count} process(es) found in {}; end them or choose another /linux/cgroupsPath",
-            directory.display()
-        );
+/// What is in a container's own cgroup before it, or in one below, except for `own`, was left by another of its id.
+fn refuse_if_in_use(directory: &Path, own: Option<i32>) -> Result<()> {
+    for directory in tree(directory) {
+        let count = match read_at(&directory, "cgroup.procs") {
+            Ok(pids) => pids.lines().filter(|pid| own.is_none_or(|own| pid.parse() != Ok(own))).count(),
+            Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => 0,
+            Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
+        };
+        if count != 0 {
+            bail!(
+                "container's cgroup is not empty: {count} process(es) found in {}; end them or choose another /linux/cgroupsPath",
+                directory.display()
+            );
+        }
     }
     Ok(())
 }

@@ -87,8 +87,8 @@ impl Cgroup {
         result
     }
 
-    /// Ends what has outlived init, a hook's daemon for instance. Others' processes cannot be told from it.
-    pub fn kill_left(&self) {
+    /// Ends whoever is left. In a cgroup that is shared others' processes cannot be told from the container's.
+    pub(super) fn kill_left(&self) {
         if !self.placement.shared {
             let _ = self.kill_all(libc::SIGKILL);
         }

@@ -148,11 +148,11 @@ impl Plan {
                 Ok(())
             }
             Kind::Cgroup { .. } if around.pure_v2 => self.add_unified(batch, rpc, around),
-            Kind::Cgroup { version2: true } => {
+            Kind::Cgroup { version2: true, .. } => {
                 self.mount_unified(batch);
                 Ok(())
             }
-            Kind::Cgroup { version2: false } => self.add_hierarchies(batch, rpc, around),
+            Kind::Cgroup { version2: false, .. } => self.add_hierarchies(batch, rpc, around),
         }
     }
 
@@ -183,7 +183,12 @@ impl Plan {
     fn mount_unified(&self, batch: &mut Batch) {
         let mut file_system = self.file_system("cgroup2", Some("cgroup"));
         file_system.flags.retain(|flag| flag != "ro");
-        batch.push(self.operation(MountSource::FileSystem(file_system)));
+        batch.push(self.unified(MountSource::FileSystem(file_system)));
+    }
+
+    /// Read-only at once: a directory in it would be a cgroup.
+    fn unified(&self, source: MountSource) -> Operation {
+        Operation::Mount(Box::new(MountOperation { attributes: self.attributes(), ..self.mount_operation(source) }))
     }
 
     fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
@@ -192,14 +197,14 @@ impl Plan {
             return Ok(());
         }
         let source = source_of(batch, rpc, &Source::plain(Path::new(UNIFIED)), around)?;
-        batch.push(self.operation(source));
+        batch.push(self.unified(source));
         Ok(())
     }
 
     /// The layout of a v1 host: a tmpfs with a directory a hierarchy. With a cgroup namespace each is a mount of the
     /// hierarchy, which shows the namespace's part of it; without, a bind of the container's directory.
     fn add_hierarchies(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
-        let readonly = self.options.attr_set & attr::RDONLY != 0;
+        let readonly = self.options.attr_set & attr::RDONLY != 0 && !self.is_late_readonly();
         let mut root = self.file_system("tmpfs", Some("tmpfs"));
         root.flags.retain(|flag| flag != "ro");
         root.data.insert(0, ("mode".into(), Some("755".into())));

@@ -35,6 +35,8 @@ enum Kind {
     /// `version2` where it is that and not whatever the host has.
     Cgroup {
         version2: bool,
+        /// Later mounts lie in it.
+        holds_mounts: bool,
     },
     New {
         kind: String,
@@ -64,6 +66,12 @@ pub fn plan(mounts: &[Mount], places: Places<'_>, linux: &Linux, privileged: boo
         }
         if let Kind::Bind(source) = &mut plan.kind {
             source.inside = mounted_before(source, places.rootfs, &plans);
+        }
+        for earlier in &mut plans {
+            let is_below = Path::new(&plan.destination).starts_with(&earlier.destination);
+            if let Kind::Cgroup { holds_mounts, .. } = &mut earlier.kind {
+                *holds_mounts |= is_below;
+            }
         }
         plans.push(plan);
     }
@@ -109,7 +117,7 @@ fn plan_one(index: usize, mount: &Mount, places: Places<'_>, linux: &Linux) -> R
             inside: None,
         })
     } else if kind == "cgroup" || kind == "cgroup2" {
-        Kind::Cgroup { version2: kind == "cgroup2" }
+        Kind::Cgroup { version2: kind == "cgroup2", holds_mounts: false }
     } else {
         Kind::New { kind: kind.to_owned(), source: source.map(|source| source.to_string_lossy().into_owned()) }
     };
@@ -196,7 +204,8 @@ impl Plan {
     fn is_late_readonly(&self) -> bool {
         let writable_until_late = match &self.kind {
             Kind::New { kind, .. } => kind == "tmpfs" || self.destination == "dev",
-            Kind::Cgroup { .. } | Kind::Bind(_) | Kind::Remount => false,
+            Kind::Cgroup { holds_mounts, .. } => *holds_mounts,
+            Kind::Bind(_) | Kind::Remount => false,
         };
         writable_until_late && self.options.attr_set & attr::RDONLY != 0
     }
