@@ -108,6 +108,15 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Whether the kernel may forget by which signal the process hears of its parent's death (PR_SET_PDEATHSIG(2const)), as it
+    /// does of one that has another user or user namespace; or whether another process goes on.
+    pub fn changes_identity(&self) -> bool {
+        matches!(
+            self,
+            Self::BecomeRoot | Self::JoinNamespace { .. } | Self::Unshare { .. } | Self::MoveToNamespaces { .. }
+        )
+    }
+
     /// Its name, with what it is about where there are several of a kind.
     pub fn label(&self) -> String {
         let text = format!("{self:?}");

@@ -59,6 +59,8 @@ impl Context {
 /// The first failure, after it has been reported to smaster; or that smaster is gone.
 pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<Context> {
     let mut untold = Context::new(Vec::new());
+    // Since when smaster's death ends this process at once (PR_SET_PDEATHSIG).
+    let mut is_watched = false;
     loop {
         let message = match frame::receive(socket) {
             Ok(Some(message)) => message,
@@ -70,24 +72,32 @@ pub fn serve(socket: BorrowedFd, stage: &mut dyn Perform) -> Result<Context> {
             }
         };
         // What it asked for before it died is not to be done: it died before this process could be told by a signal.
-        if matches!(message.kind, Kind::Batch | Kind::Prelude)
-            && is_hung_up(socket).on("poll", "the socket to smaster")?
-        {
-            bail!("smaster is gone");
+        if matches!(message.kind, Kind::Batch | Kind::Prelude) && !is_watched {
+            if is_hung_up(socket).on("poll", "the socket to smaster")? {
+                bail!("smaster is gone");
+            }
+            is_watched = true;
         }
         match message.kind {
             Kind::Finish => return Ok(untold),
-            Kind::Batch | Kind::Prelude => untold = batch(socket, message, stage, untold)?,
+            Kind::Batch | Kind::Prelude => untold = batch(socket, message, stage, untold, &mut is_watched)?,
             other => bail!("rtx expected a batch and received {other:?}"),
         }
     }
 }
 
 /// Performs a batch. Returns what of this one and of those before it smaster has not been told yet.
-fn batch(socket: BorrowedFd, message: Frame, stage: &mut dyn Perform, untold: Context) -> Result<Context> {
+fn batch(
+    socket: BorrowedFd,
+    message: Frame,
+    stage: &mut dyn Perform,
+    untold: Context,
+    is_watched: &mut bool,
+) -> Result<Context> {
     let Frame { kind, body, fds } = message;
     let mut context = Context { warnings: untold.warnings, returned: untold.returned, ..Context::new(fds) };
     let outcome = frame::each(kind, &body, |operation: Operation| {
+        *is_watched &= !operation.changes_identity();
         let mark = trace::span_of(|| operation.label());
         let outcome = stage.perform(operation, &mut context);
         drop(mark);

@@ -170,7 +170,7 @@ fn write_v1(home: &OpenPlace, writes: &[devices::Write]) -> Result<()> {
         let path = || home.place.directory().join(name).display().to_string();
         let file = match slot {
             Some(file) => file,
-            None => slot.insert(file::open_for_write(home.dir()?, name).with_context(|| format!("open {}", path()))?),
+            None => slot.insert(home.open_for_write(name).with_context(|| format!("open {}", path()))?),
         };
         file::write_once(file, &write.rule)
             .with_context(|| format!("/linux/resources/devices: write {:?} to {}", write.rule, path()))?;

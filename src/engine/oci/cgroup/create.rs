@@ -30,6 +30,16 @@ impl OpenPlace {
         Self { place, dir: dir.map_or_else(OnceCell::new, |dir| OnceCell::from(Rc::new(dir))) }
     }
 
+    /// Opens one of its files, by its path unless the directory is open.
+    pub fn open_for_write(&self, name: &str) -> Result<File, Errno> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let opened = match self.dir.get() {
+            Some(dir) => openat(dir, name, flags, Mode::empty()),
+            None => openat(AT_FDCWD, &self.place.directory().join(name), flags, Mode::empty()),
+        };
+        opened.map(File::from)
+    }
+
     /// The directory.
     pub fn dir(&self) -> Result<&Rc<OwnedFd>> {
         if let Some(dir) = self.dir.get() {
@@ -138,17 +148,12 @@ impl Created {
     /// one thread. Writing a pid to cgroup.procs, or from the parent, waits for an RCU grace period instead.
     pub fn task_files(&self) -> Result<Vec<OwnedFd>> {
         let mut files = Vec::with_capacity(self.open.len());
-        for OpenPlace { place, dir } in self.open.iter().filter(|open| !open.place.is_unified()) {
-            let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let file = match dir.get() {
-                Some(dir) => openat(dir, "tasks", flags, Mode::empty()),
-                None => openat(AT_FDCWD, &place.directory().join("tasks"), flags, Mode::empty()),
-            };
-            match file {
-                Ok(file) => files.push(file),
+        for open in self.open.iter().filter(|open| !open.place.is_unified()) {
+            match open.open_for_write("tasks") {
+                Ok(file) => files.push(file.into()),
                 Err(Errno::EACCES | Errno::EPERM | Errno::EROFS) if self.lenient => {}
                 Err(errno) => {
-                    return Err(errno).with_context(|| format!("open {}/tasks", place.directory().display()));
+                    return Err(errno).with_context(|| format!("open {}/tasks", open.place.directory().display()));
                 }
             }
         }
