@@ -10,7 +10,7 @@ use crate::stages::supervisor::protocol::{Answer, Connection, Message, Request, 
 use crate::stages::supervisor::view;
 use crate::stages::supervisor::wait::{self, Condition, Waited};
 use crate::state::Phase;
-use crate::sys::{Errno, On, errno_of, process, retry};
+use crate::sys::{Errno, On, errno_of, fd, process, retry};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::isatty;
@@ -87,7 +87,7 @@ fn resize(connection: &Connection, terminal: &Terminal) -> Result<()> {
 fn show(message: Option<Message>) -> Result<bool> {
     let written = match message {
         None | Some(Message::Answer(Answer { ended: Some(_), .. })) => return Ok(false),
-        Some(Message::Stdout(bytes)) => std::io::stdout().write_all(&bytes).and_then(|()| std::io::stdout().flush()),
+        Some(Message::Stdout(bytes)) => fd::print(&bytes).map_err(std::io::Error::from),
         Some(Message::Stderr(bytes)) => std::io::stderr().write_all(&bytes),
         Some(Message::Answer(Answer { lost: Some(bytes), .. })) => {
             writeln!(

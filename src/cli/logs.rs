@@ -10,7 +10,7 @@ use crate::stages::supervisor::logs::{Entry, Logs, Tail, parse_moment};
 use crate::stages::supervisor::output::Stream;
 use crate::stages::supervisor::view;
 use crate::state::Phase;
-use crate::sys::{On, errno_of, process, retry};
+use crate::sys::{On, errno_of, fd, process, retry};
 use anyhow::{Result, anyhow, bail};
 use chrono::{DateTime, FixedOffset};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -115,7 +115,7 @@ impl Printer {
 
     fn flush(&mut self) -> Result<()> {
         let written = match self.stream {
-            Stream::Stdout => std::io::stdout().write_all(&self.text).and_then(|()| std::io::stdout().flush()),
+            Stream::Stdout => fd::print(&self.text).map_err(std::io::Error::from),
             Stream::Stderr => std::io::stderr().write_all(&self.text),
         };
         self.text.clear();

@@ -8,7 +8,7 @@ use super::{deletion, lifecycle};
 use crate::engine::{ExitStatus, InitProcess};
 use crate::rpc::client::Stage2Died;
 use crate::sys::process::{self, Child};
-use crate::sys::{Errno, On};
+use crate::sys::{Errno, On, fd};
 use crate::trace;
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -133,7 +133,7 @@ pub fn watch(
     signals: &Signals,
     mut notify: Option<NotifyProxy>,
 ) -> Result<()> {
-    let stdin = std::io::stdin();
+    let [stdin, ..] = fd::standard_streams();
     let _mark = trace::span("wait for the end");
     let _paused = trace::paused();
     loop {
@@ -142,7 +142,7 @@ pub fn watch(
             PollFd::new(signals.fd.as_fd(), PollFlags::POLLIN),
         ];
         if let Some(relay) = &relay {
-            fds.extend(relay.poll_fds(stdin.as_fd()));
+            fds.extend(relay.poll_fds(stdin));
         }
         fds.extend(notify.iter().map(|notify| PollFd::new(notify.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, process::end_timeout(PollTimeout::NONE)) {

@@ -1,6 +1,6 @@
 //! The caller's terminal and the container's: bytes, window size, and the raw mode that is undone whatever happens.
 
-use crate::sys::{Errno, On, tty};
+use crate::sys::{Errno, On, fd, tty};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags};
@@ -22,8 +22,7 @@ impl Terminal {
     /// # Errors
     /// `open /dev/tty: no such device or address` where there is none.
     pub fn find() -> Result<Self> {
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        for stream in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        for stream in fd::standard_streams() {
             if nix::unistd::isatty(stream).unwrap_or(false) {
                 let device = stream.try_clone_to_owned().map_err(|error| crate::sys::errno_of(&error));
                 return Ok(Self { device: device.on("duplicate", "the terminal")?, before: None });
@@ -131,7 +130,7 @@ impl Relay {
 
     fn read_input(&mut self) -> Result<()> {
         let mut buffer = [0; BUFFER];
-        match nix::unistd::read(std::io::stdin(), &mut buffer) {
+        match nix::unistd::read(fd::standard_streams()[0], &mut buffer) {
             Ok(0) => self.stdin_open = false,
             Ok(length) => self.pending.extend_from_slice(&buffer[..length]),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -145,7 +144,7 @@ impl Relay {
         match nix::unistd::read(&self.master, &mut buffer) {
             Ok(0) | Err(Errno::EIO) => Ok(false),
             Ok(length) => {
-                write_all(&buffer[..length])?;
+                fd::print(&buffer[..length]).on("write", "standard output")?;
                 Ok(true)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(true),
@@ -162,20 +161,4 @@ impl Relay {
             }
         }
     }
-}
-
-fn write_all(mut bytes: &[u8]) -> Result<()> {
-    while !bytes.is_empty() {
-        match nix::unistd::write(std::io::stdout(), bytes) {
-            Ok(written) => bytes = &bytes[written..],
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => {
-                let stdout = std::io::stdout();
-                let mut poll = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-                let _ = nix::poll::poll(&mut poll, nix::poll::PollTimeout::NONE);
-            }
-            Err(errno) => Err(errno).on("write", "standard output")?,
-        }
-    }
-    Ok(())
 }

@@ -99,7 +99,9 @@ impl Line {
 }
 
 fn line(record: &Record) -> Result<Vec<u8>> {
-    let mut line = serde_json::to_vec(record)?;
+    // With ten hierarchies, and annotations of no great length.
+    let mut line = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut line, record)?;
     line.push(b'\n');
     Ok(line)
 }

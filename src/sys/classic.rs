@@ -285,6 +285,9 @@ fn parse_line(line: &[u8]) -> Option<Mounted> {
 
 /// Undoes mountinfo's escapes: a backslash and three octal digits.
 pub fn unescape(field: &[u8]) -> Vec<u8> {
+    if !field.contains(&b'\\') {
+        return field.to_vec();
+    }
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {

@@ -1,10 +1,11 @@
 //! Which descriptors live where: ownership of raw numbers, close-on-exec for what nobody asked to pass on.
 
-use super::check;
+use super::{Errno, check};
 use nix::NixPath;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Opens a file that is there, close-on-exec. By openat(2): musl follows open(2) by a fcntl(2), for kernels that do not know
 /// O_CLOEXEC.
@@ -90,6 +91,39 @@ pub fn read_line<'b>(path: &(impl NixPath + ?Sized), buffer: &'b mut [u8]) -> ni
 pub(crate) fn own(result: libc::c_long) -> nix::Result<OwnedFd> {
     // SAFETY: the kernel returned this descriptor to this call alone; nothing else owns it.
     check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Standard input, output and error. Those of std bring buffers.
+pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: they are open from the start (src/sys/start.rs), and nothing in this process closes one.
+    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Writes all of it, and waits where the descriptor is one that does not.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> nix::Result<()> {
+    while !bytes.is_empty() {
+        match nix::unistd::write(fd, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::NONE);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Writes to the standard output, at once: std's would keep what has no end of a line yet.
+///
+/// # Errors
+/// The kernel's, `EPIPE` where nobody reads any more.
+pub fn print(bytes: &[u8]) -> nix::Result<()> {
+    let [_, stdout, _] = standard_streams();
+    write_all(stdout, bytes)
 }
 
 /// Takes a descriptor that this process inherited under a number that its command line names.

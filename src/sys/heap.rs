@@ -235,7 +235,8 @@ impl Blocks {
     }
 }
 
-/// To be the `#[global_allocator]`.
+/// To be the `#[global_allocator]`. On one page, since the kernel copies each that is written to.
+#[repr(align(2048))]
 pub struct Heap {
     blocks: UnsafeCell<Blocks>,
     lock: Mutex<()>,

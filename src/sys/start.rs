@@ -4,9 +4,9 @@
 
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+static ARGUMENTS: Mutex<Vec<OsString>> = Mutex::new(Vec::new());
 
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
@@ -19,7 +19,7 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
     if is("init") || is("smaster") {
         rtx::sys::heap::is_to_stay();
     }
-    let _ = ARGUMENTS.set((0..count as usize).map(|index| value(index).to_owned()).collect());
+    *arguments() = (0..count as usize).map(|index| value(index).to_owned()).collect();
     // For an init its parent, which is rtx, has seen to that.
     if !is("init") {
         open_standard_streams();
@@ -28,8 +28,8 @@ extern "C" fn main(count: c_int, values: *const *const c_char) -> c_int {
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
         rtx::sys::process::learn_of_ends();
     }
-    // Flushes the standard output, which a return would not.
-    std::process::exit(rtx::sys::stack::with_room(run))
+    // What is printed goes out at once: std's way to end, which flushes the standard output, is not needed.
+    rtx::sys::stack::with_room(run)
 }
 
 /// What musl calls before `main` and at the end in place of its own, which do nothing either, and lie behind everything else: the
@@ -44,7 +44,12 @@ mod nothing {
 }
 
 extern "C" fn run() -> i32 {
-    crate::run(ARGUMENTS.get().cloned().unwrap_or_default())
+    let arguments = std::mem::take(&mut *arguments());
+    crate::run(arguments)
+}
+
+fn arguments() -> MutexGuard<'static, Vec<OsString>> {
+    ARGUMENTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where the caller has closed a standard stream, the next file that is opened would become it.

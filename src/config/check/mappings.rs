@@ -90,8 +90,11 @@ pub(super) fn check_list(report: &mut Report, object: &Value, name: &str, at: &s
         return;
     }
     let bytes: usize = maps.iter().map(Mapping::line_length).sum();
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
-    if bytes >= page as usize {
+    // The kernel has no smaller pages.
+    if bytes >= 4096
+        && let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096)
+        && bytes >= page as usize
+    {
         report.error(
             at.to_owned(),
             format!("{bytes} bytes of mappings, where Linux takes less than a page of {page}"),

@@ -11,7 +11,7 @@ use crate::engine::{
     Outcome, Provider,
 };
 use crate::state::{Record, Status};
-use crate::sys::{Errno, On, errno_of};
+use crate::sys::{Errno, On, fd};
 use anyhow::Result;
 use life::Life;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,7 +19,6 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::LinuxResources;
 use script::Script;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -157,13 +156,7 @@ fn change(container: &mut Container, how: impl FnOnce(&mut Life, &Script) -> Res
 }
 
 fn say(text: &str) -> Result<()> {
-    let mut stdout = std::io::stdout();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| errno_of(&error))
-        .on("write", "the mock program's output")?;
-    Ok(())
+    Ok(fd::print(text.as_bytes()).on("write", "the mock program's output")?)
 }
 
 /// Waits for an end that may come by itself, from another command, or by a signal to this one, which its caller blocks

@@ -111,7 +111,11 @@ impl EngineOperations for OciEngine {
                 })
             }
             Outcome::Deleted { container, .. } => {
-                let state = live::engine_state(container)?;
+                let state = match self.plan {
+                    // It is this one that has made the container.
+                    Some(_) => std::mem::take(&mut self.state),
+                    None => live::engine_state(container)?,
+                };
                 live::remove_groups(container, &state)?;
                 live::unmount_host_root(&state)?;
                 live::rename_net_devices(&state);

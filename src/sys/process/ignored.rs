@@ -37,10 +37,9 @@ fn signals() -> impl Iterator<Item = libc::c_int> {
 
 /// As the kernel writes it (proc_pid_status(5)); `None` where the list of groups before it is too long for what was read.
 fn parse(status: &[u8]) -> Option<u64> {
-    const NAME: &[u8] = b"\nSigIgn:\t";
     const DIGITS: usize = 16;
-    let start = status.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
-    u64::from_str_radix(std::str::from_utf8(status.get(start..start + DIGITS)?).ok()?, 16).ok()
+    let (_, value) = std::str::from_utf8(status).ok()?.split_once("\nSigIgn:\t")?;
+    u64::from_str_radix(value.get(..DIGITS)?, 16).ok()
 }
 
 /// The kernel's own form of an action begins with its handler, but on MIPS, and is larger nowhere; all zero it is the default.

@@ -1,7 +1,7 @@
 //! Where hierarchies are mounted, by the table of all mounts: proc_pid_mountinfo(5).
 
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read, Result};
+use std::io::{BufRead, ErrorKind, Read, Result};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -45,8 +45,13 @@ pub fn find(hierarchies: &[&str], mut table: impl Read) -> Result<Vec<Option<Mou
         };
         text.extend_from_slice(&buffer[..count]);
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        for line in text[..whole].split(|byte| *byte == b'\n').filter_map(Line::parse) {
-            line.offer(hierarchies, &mut found);
+        let mut rest = &text[..whole];
+        while let line = rest
+            && let length @ 1.. = rest.skip_until(b'\n')?
+        {
+            if let Some(line) = Line::parse(&line[..length - 1]) {
+                line.offer(hierarchies, &mut found);
+            }
         }
         text.drain(..whole);
     }
@@ -58,18 +63,21 @@ fn is_settled(mount: &Option<Mount>) -> bool {
 }
 
 impl<'a> Line<'a> {
-    /// `36 35 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`: fields 4 and 5, and those after the lone hyphen.
+    /// `36 35 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`: the three fields after the lone hyphen, of which the last is
+    /// that of the line, and fields 4 and 5.
     fn parse(line: &'a [u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let root = fields.nth(3)?;
-        let point = fields.next()?;
-        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-        let unified = match fields.next()? {
+        let mut fields = line.rsplit(|byte| *byte == b' ');
+        let super_options = fields.next()?;
+        let unified = match fields.nth(1)? {
             b"cgroup" => false,
             b"cgroup2" => true,
             _ => return None,
         };
-        Some(Self { root, point, unified, super_options: fields.nth(1)? })
+        if fields.next()? != b"-" {
+            return None;
+        }
+        let mut fields = line.split(|byte| *byte == b' ');
+        Some(Self { root: fields.nth(3)?, point: fields.next()?, unified, super_options })
     }
 
     /// Takes the mount for those hierarchies of which it is one, and of which no better one is known.
@@ -89,9 +97,12 @@ impl<'a> Line<'a> {
         if controllers.is_empty() || self.unified {
             return controllers.is_empty() && self.unified;
         }
-        let has = |wanted: &str| self.super_options.split(|byte| *byte == b',').any(|one| one == wanted.as_bytes());
-        controllers.split(',').all(has)
+        names(controllers.as_bytes()).all(|wanted| names(self.super_options).any(|one| one == wanted))
     }
+}
+
+fn names(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',')
 }
 
 #[cfg(test)]

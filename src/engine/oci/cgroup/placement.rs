@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AT_FDCWD;
 use oci_spec::runtime::LinuxResources;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::hierarchy::{self, Hierarchy};
 use super::limits::{self, Controllers};
@@ -39,8 +39,8 @@ pub struct Request<'a> {
 }
 
 /// One directory for the container in one hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "(String, PathBuf, PathBuf)", from = "(String, PathBuf, PathBuf)")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "(String, PathBuf, PathBuf)")]
 pub struct Place {
     /// The v1 controllers of the hierarchy, as in /proc/self/cgroup; empty for cgroup v2.
     pub controllers: String,
@@ -51,9 +51,9 @@ pub struct Place {
 }
 
 /// In the state a place is an array of its three fields: the file is read by every command.
-impl From<Place> for (String, PathBuf, PathBuf) {
-    fn from(place: Place) -> Self {
-        (place.controllers, place.mount, place.path)
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        (&self.controllers, &self.mount, &self.path).serialize(serializer)
     }
 }
 

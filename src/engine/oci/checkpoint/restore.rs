@@ -210,7 +210,9 @@ fn make_cgroups(engine: &mut OciEngine, creation: &mut Creation<'_>, pid: i32) -
     }
     let Some(placement) = &plan.placement else { return Ok(()) };
     if placement.unit().is_none() {
-        engine.cgroup = Some(live::create_cgroups(placement, &mut creation.record.engine_state)?);
+        let created = live::create_cgroups(placement, &mut creation.record.engine_state)?;
+        engine.state.note_cgroups(&created);
+        engine.cgroup = Some(created);
         creation.recording.add(creation.record)?;
     }
     cgroups::start_unit(placement, creation.launch, pid, &plan.resources, &mut engine.cgroup)?;

@@ -216,8 +216,7 @@ fn verify_directory(cwd: &str) -> Result<()> {
 
 /// Gives the standard streams to the user, so that it can open /dev/stdout again.
 fn own_standard_streams(plan: &ProcessPlan, found: Streams) -> Result<()> {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    for (stream, stat) in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].into_iter().zip(found) {
+    for (stream, stat) in fd::standard_streams().into_iter().zip(found) {
         let Some(stat) = stat.filter(|stat| stat.st_uid != plan.uid && !is_null(stat)) else { continue };
         match nix::unistd::fchown(stream, Some(Uid::from_raw(plan.uid)), Some(Gid::from_raw(stat.st_gid))) {
             // Streams that belong to somebody else, or to a file system that has no owners, stay theirs.
@@ -232,8 +231,7 @@ fn own_standard_streams(plan: &ProcessPlan, found: Streams) -> Result<()> {
 pub type Streams = [Option<FileStat>; 3];
 
 fn look_at_streams() -> Streams {
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()].map(|stream| fstat(stream).ok())
+    fd::standard_streams().map(|stream| fstat(stream).ok())
 }
 
 fn is_null(stat: &FileStat) -> bool {
