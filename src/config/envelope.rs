@@ -27,7 +27,7 @@ pub struct Envelope {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Common {
     pub id: String,
-    /// The state of the container for hooks that stage2 runs at start, as JSON text without its pid.
+    /// The state of the container for hooks that stage2 runs at start, as JSON text without its pid; empty without such hooks.
     pub state: String,
 }
 

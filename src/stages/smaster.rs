@@ -213,7 +213,11 @@ fn configure(
     starter.barrier = barrier.map(|_| 0);
     starter.awaits_start = stage2.awaits_start;
     starter.timeline = trace::is_on();
-    let state = serde_json::to_string(&record.oci_state(Status::Created, 0))?;
+    let state = if launch.oci_config.start_container.is_empty() {
+        String::new()
+    } else {
+        serde_json::to_string(&record.oci_state(Status::Created, 0))?
+    };
     let envelope = Envelope {
         version: VERSION,
         engine_name: engine_name.to_owned(),

@@ -95,7 +95,7 @@ pub(crate) fn own(result: libc::c_long) -> nix::Result<OwnedFd> {
 
 /// Standard input, output and error. Those of std bring buffers.
 pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
-    // SAFETY: they are open from the start (src/sys/start.rs), and nothing in this process closes one.
+    // SAFETY: they are everybody's, open from the start (src/sys/start.rs), and nothing in this process closes one.
     [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 

@@ -96,7 +96,11 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
         }
         None => Ok(()),
     };
-    let state = hooks::creation_state(creation.record, init_pid_in_container(plan))?;
+    let state = if plan.hooks.create_container.is_empty() {
+        String::new()
+    } else {
+        hooks::creation_state(creation.record, init_pid_in_container(plan))?
+    };
     // stage2 mounts while a filter is compiled. Where there is none, and no hook in between, one message says it all.
     if seccomp::profile(&launch.bundle.spec).is_none() && !plan.hooks.has_any_at_runtime() {
         enter_root(plan, launch, &mut batch, &state)?;

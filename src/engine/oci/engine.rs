@@ -111,14 +111,18 @@ impl EngineOperations for OciEngine {
                 })
             }
             Outcome::Deleted { container, .. } => {
+                let read;
                 let state = match self.plan {
                     // It is this one that has made the container.
-                    Some(_) => std::mem::take(&mut self.state),
-                    None => live::engine_state(container)?,
+                    Some(_) => &self.state,
+                    None => {
+                        read = live::engine_state(container)?;
+                        &read
+                    }
                 };
-                live::remove_groups(container, &state)?;
-                live::unmount_host_root(&state)?;
-                live::rename_net_devices(&state);
+                live::remove_groups(container, state)?;
+                live::unmount_host_root(state)?;
+                live::rename_net_devices(state);
                 Ok(())
             }
         }
