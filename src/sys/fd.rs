@@ -99,31 +99,24 @@ pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
     [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
 }
 
-/// Writes all of it, and waits where the descriptor is one that does not.
+/// Writes all of it to the standard output, at once, and waits where that is one that does not: std's would keep what has no end
+/// of a line yet.
 ///
 /// # Errors
-/// The kernel's.
-pub fn write_all(fd: BorrowedFd, mut bytes: &[u8]) -> nix::Result<()> {
+/// The kernel's, `EPIPE` where nobody reads any more.
+pub fn print(mut bytes: &[u8]) -> nix::Result<()> {
+    let [_, stdout, _] = standard_streams();
     while !bytes.is_empty() {
-        match nix::unistd::write(fd, bytes) {
+        match nix::unistd::write(stdout, bytes) {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
-                let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::NONE);
+                let _ = poll(&mut [PollFd::new(stdout, PollFlags::POLLOUT)], PollTimeout::NONE);
             }
             Err(errno) => return Err(errno),
         }
     }
     Ok(())
-}
-
-/// Writes to the standard output, at once: std's would keep what has no end of a line yet.
-///
-/// # Errors
-/// The kernel's, `EPIPE` where nobody reads any more.
-pub fn print(bytes: &[u8]) -> nix::Result<()> {
-    let [_, stdout, _] = standard_streams();
-    write_all(stdout, bytes)
 }
 
 /// Takes a descriptor that this process inherited under a number that its command line names.
