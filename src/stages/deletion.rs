@@ -20,6 +20,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a create waits for others that have seen the same remains of a killed one, and do not know yet who removes them.
 const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+/// What a killed create of runc leaves; who has changed from one runtime to the other is to get rid of that.
+const FIFO_OF_RUNC: &str = "exec.fifo";
 /// How long `delete --force` lets such a command finish before it ends it.
 const FORCE_AFTER: Duration = Duration::from_secs(1);
 
@@ -113,7 +115,7 @@ pub fn remove_abandoned(root: &Path, id: &str) -> Result<()> {
             bail!("the record of container {id:?} is lost, and it may still run: {advice} removes it")
         }
         // With a root or an id that was mistaken: the directory is there, which is what `create` says of it.
-        Ok(state) if state.is_others()? => Ok(()),
+        Ok(state) if state.others(&[])?.is_some() => Ok(()),
         Ok(state) if state.is_abandoned() => delete_locked(root, state, true, None).map(drop),
         Err(error) if !error.is::<NotFound>() && !error.is::<Busy>() => Err(error),
         _ => Ok(()),
@@ -170,6 +172,9 @@ fn wait_for_end(id: &str, init: &ProcessIdentity) -> Result<()> {
 
 /// What is left where there is no record: what a killed create made before it had a process.
 fn remove_remains(root: &Path, state: StateDir) -> Result<Vec<String>> {
+    if let Some(why) = state.others(&[FIFO_OF_RUNC])? {
+        bail!("{:?} is no container, and its directory below {root:?} {why}: is this the --root you mean?", state.id());
+    }
     match state.config() {
         Ok(config) => {
             let id = state.id();

@@ -44,19 +44,24 @@ impl StateDir {
         if stat.st_uid != nix::unistd::geteuid().as_raw() {
             return Ok(Some(format!("belongs to user {}", stat.st_uid)));
         }
-        if let Some(name) = self.strange_file()? {
-            return Ok(Some(format!("has {name:?} in it, which is not rtx's")));
-        }
-        Ok(self.has_strange_config()?.then(|| format!("has a {CONFIG:?} in it that rtx has not written")))
+        self.strange_content(&[])
     }
 
-    /// Whether a directory without a record has others' files in it. An empty one is worth nothing to anybody.
+    /// Why a directory without a record is somebody else's by what is in it, `tolerated` aside, or `None` where it may be
+    /// rtx's. An empty one is worth nothing to anybody.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn is_others(&self) -> Result<bool> {
+    pub fn others(&self, tolerated: &[&str]) -> Result<Option<String>> {
         let is_recorded = !matches!(self.record(), Err(error) if error.is::<NotFound>());
-        Ok(!is_recorded && (self.strange_file()?.is_some() || self.has_strange_config()?))
+        if is_recorded { Ok(None) } else { self.strange_content(tolerated) }
+    }
+
+    fn strange_content(&self, tolerated: &[&str]) -> Result<Option<String>> {
+        if let Some(name) = self.strange_file(tolerated)? {
+            return Ok(Some(format!("has {name:?} in it, which is not rtx's")));
+        }
+        Ok(self.has_strange_config()?.then(|| format!("has a {CONFIG:?} in it that rtx has not written")))
     }
 
     /// Whether the configuration is not one that a `create` has saved, but that of a bundle, say.
@@ -75,7 +80,7 @@ impl StateDir {
     ///
     /// # Errors
     /// The kernel's.
-    fn strange_file(&self) -> Result<Option<String>> {
+    fn strange_file(&self, tolerated: &[&str]) -> Result<Option<String>> {
         let known = [
             RECORD,
             CONFIG,
@@ -88,7 +93,10 @@ impl StateDir {
         ];
         // The engine of that name keeps its own there.
         let is_strange = |name: &&String| {
-            !known.contains(&name.as_str()) && !AFTER_RECORD.contains(&name.as_str()) && *name != "libcontainer"
+            !known.contains(&name.as_str())
+                && !AFTER_RECORD.contains(&name.as_str())
+                && !tolerated.contains(&name.as_str())
+                && *name != "libcontainer"
         };
         Ok(self.names()?.iter().find(is_strange).cloned())
     }

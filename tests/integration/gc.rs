@@ -210,6 +210,20 @@ fn a_create_removes_nothing_of_others() {
     }
 }
 
+/// Nor does a forced deletion: the root that was meant may be another.
+#[test]
+fn a_forced_deletion_removes_nothing_of_others() {
+    let runtime = own_engine!();
+    for (name, mode) in [("precious", 0o600), ("config.json", 0o644)] {
+        let directory = damage(&runtime, "others");
+        write(&directory.join(name), mode, "{}");
+        let done = runtime.run(&["delete", "--force", "others"]).fails(1, r#""others" is no container"#);
+        assert!(done.stderr.contains(name) && done.stderr.contains("--root"), "{}", done.stderr);
+        assert!(directory.join(name).exists());
+        std::fs::remove_dir_all(directory).expect("clear the directory");
+    }
+}
+
 /// What rtx did not make, or cannot read, is somebody else's to judge.
 #[test]
 fn what_is_not_ours_stays() {
