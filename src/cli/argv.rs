@@ -56,7 +56,13 @@ fn normalise(definitions: &Command, argv: Vec<OsString>) -> Vec<OsString> {
             if scope.command.is_none() {
                 // Without a known command there is nothing to go by; clap will name the unknown one.
                 let Some(command) = definitions.find_subcommand(&word) else {
+                    let is_help = word == "help";
                     out.push(word);
+                    if is_help {
+                        out.extend(
+                            rest.by_ref().filter(|word| !["--help", "-help", "-h"].iter().any(|help| word == help)),
+                        );
+                    }
                     break;
                 };
                 scope.command = Some(command);

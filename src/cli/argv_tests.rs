@@ -32,6 +32,8 @@ fn single_dash_long_flags_get_the_second_dash() {
         ("rtx -debug run c -b D", "rtx --debug run c -b D"),
         ("rtx exec -env A=1 -cap CAP_KILL c sh", "rtx exec --env A=1 --cap CAP_KILL c -- sh"),
         ("rtx -help", "rtx --help"),
+        ("rtx help --help", "rtx help"),
+        ("rtx help run -h", "rtx help run"),
         ("rtx -version", "rtx --version"),
     ] {
         assert_eq!(normalised(given), wanted);
