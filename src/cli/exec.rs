@@ -15,7 +15,8 @@ use std::path::Path;
 
 pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
     let mut options = context.launch_options();
-    inherited::count(context.inherited, args.preserve_fds, &mut options)?;
+    // Sockets of LISTEN_FDS are the first process's, which LISTEN_PID names.
+    inherited::preserve(context.inherited, args.preserve_fds, &mut options)?;
     options.console_socket = args.console_socket.as_ref().map(|path| path.as_os_str().to_owned());
     options.foreground = !args.detach;
     let live = Live::open(&context.root, &args.id)?;
@@ -88,6 +89,9 @@ fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
 fn inherit(process: &mut Process, live: &Live) -> Result<()> {
     let spec = live.container.spec()?;
     let Some(own) = spec.process() else { return Ok(()) };
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(own.oom_score_adj());
+    }
     if process.capabilities().is_none() {
         process.set_capabilities(own.capabilities().clone());
     }

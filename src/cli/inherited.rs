@@ -50,6 +50,14 @@ pub fn count_for(
     Ok(())
 }
 
+/// Counts those of `--preserve-fds` alone.
+///
+/// # Errors
+/// As [`count`].
+pub fn preserve(found: u32, preserve_fds: u32, options: &mut LaunchOptions) -> Result<()> {
+    count_for(0, (None, None), found, preserve_fds, options)
+}
+
 /// Where a service manager wants to hear that the service is ready (sd_notify(3)).
 pub fn notify_socket() -> Option<OsString> {
     std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())

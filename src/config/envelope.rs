@@ -37,8 +37,8 @@ pub struct Common {
 pub struct Starter {
     /// How the executable is kept from being overwritten by the container.
     pub sealed: Sealed,
-    /// The ids of a new user namespace are not mapped before the first batch arrives.
-    pub new_user_namespace: bool,
+    /// A user without privileges maps the ids of its new user namespace before the first batch arrives.
+    pub is_mapped_by_user: bool,
     /// The listening end of the start barrier; absent for a process that its creator starts.
     pub barrier: Option<FdIndex>,
     /// Whether its creator says when: otherwise a process without a barrier runs at once.

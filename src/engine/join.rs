@@ -1,7 +1,7 @@
 //! What a process needs to join a container, whatever the engine: the way into its cgroups.
 
 use super::oci::cgroup::{self, Cgroup, Unit};
-use crate::sys::{Errno, On, fd};
+use crate::sys::{Errno, On, errno_of, fd};
 use anyhow::{Result, bail};
 use nix::fcntl::OFlag;
 use std::os::fd::OwnedFd;
@@ -12,12 +12,40 @@ use std::path::{Path, PathBuf};
 pub struct Entry {
     /// The path of a `tasks` file for each v1 hierarchy.
     tasks: Vec<PathBuf>,
-    /// A rootless container may have no cgroup in a hierarchy.
+    /// A rootless container need not have a cgroup in each hierarchy.
     may_lack_some: bool,
     /// The v2 directory, to be born in.
     pub unified: Option<OwnedFd>,
+    /// The one to be born in where that has no room for processes.
+    pub within: Option<Within>,
     /// The scope that systemd moves the process to, and the path below it: the caller may not.
     pub attach: Option<(Unit, String)>,
+}
+
+/// Where a container's first process is in cgroup v2, which may be below where it was born: nobody can be in a cgroup that
+/// hands out controllers to those below (cgroups(7), "no internal processes").
+pub struct Within {
+    init: i32,
+    mount: PathBuf,
+    path: PathBuf,
+}
+
+impl Within {
+    /// Opens that cgroup; `None` where it is not below the container's own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let file = format!("/proc/{}/cgroup", self.init);
+        let text = std::fs::read_to_string(&file).map_err(|error| errno_of(&error)).on("read", file)?;
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/")).map(Path::new);
+        let Some(path) = path.filter(|path| path.starts_with(&self.path) && *path != self.path) else {
+            return Ok(None);
+        };
+        let directory = self.mount.join(path);
+        let open = fd::open(&directory, OFlag::O_PATH | OFlag::O_DIRECTORY);
+        Ok(Some(open.on("open the cgroup", directory.display())?))
+    }
 }
 
 impl Entry {
@@ -51,8 +79,15 @@ impl Entry {
 ///
 /// # Errors
 /// Where a sub-cgroup is not there; the kernel's.
-pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], rootless: bool, warnings: &mut Vec<String>) -> Result<Entry> {
-    let mut entry = Entry { may_lack_some: sub_cgroups.is_empty(), ..Entry::default() };
+pub fn entry(
+    cgroup: &Cgroup,
+    init: Option<i32>,
+    sub_cgroups: &[String],
+    rootless: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Entry> {
+    let mut entry =
+        Entry { may_lack_some: sub_cgroups.is_empty() && cgroup.placement().may_lack_some(), ..Entry::default() };
     let places = &cgroup.placement().places;
     for sub in sub_cgroups {
         // Otherwise the process would be where its caller did not want it.
@@ -78,7 +113,16 @@ pub fn entry(cgroup: &Cgroup, sub_cgroups: &[String], rootless: bool, warnings: 
         let Some(open) = entry.open(&directory, OFlag::O_PATH | OFlag::O_DIRECTORY)? else { continue };
         let may = if rootless { cgroup::entry::check(place) } else { Ok(()) };
         match (may, cgroup.placement().unit()) {
-            (Ok(()), _) => entry.unified = Some(open),
+            (Ok(()), _) => {
+                entry.unified = Some(open);
+                // Who names a cgroup means that one.
+                let named = !sub_cgroups.is_empty();
+                entry.within = init.filter(|_| !named).map(|init| Within {
+                    init,
+                    mount: place.mount.clone(),
+                    path: place.path.clone(),
+                });
+            }
             (Err(_), Some(unit)) => entry.attach = Some((unit.clone(), below)),
             (Err(error), None) => {
                 warnings.push(format!("the process stays in the cgroup of its caller: {error:#}"));

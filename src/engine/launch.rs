@@ -1,5 +1,6 @@
 //! What stages and engines hand each other.
 
+use super::join::Within;
 use crate::config::bundle::Bundle;
 use crate::config::envelope::{OciConfig, Starter};
 use crate::rpc::RpcClient;
@@ -99,6 +100,8 @@ pub struct SpawnRequest {
     pub pid_namespace: Option<PidNamespace>,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<Rc<OwnedFd>>,
+    /// To be born in where that one has no room for processes.
+    pub within: Option<Within>,
     /// Processors to be born on: bit n of word n/64 is processor n.
     pub affinity: Option<Vec<u64>>,
 }

@@ -106,6 +106,19 @@ fn cgroup(container: &Container) -> Result<Cgroup> {
     }
 }
 
+/// As [`cgroup`], where the one that was planned has been made.
+fn existing(container: &Container) -> Result<Cgroup> {
+    let cgroup = cgroup(container)?;
+    if cgroup.placement().may_lack_some() && !cgroup.exists() {
+        bail!(
+            "container {:?} has no cgroup, since the user who created it may not make any, and without one it cannot be paused \
+             or limited",
+            container.record.id
+        );
+    }
+    Ok(cgroup)
+}
+
 /// What has become of the container.
 ///
 /// # Errors
@@ -159,7 +172,7 @@ pub fn signal_init(container: &Container, signal: i32) -> Result<()> {
 /// # Errors
 /// The kernel's; where the container has no cgroup.
 pub fn pause(container: &Container) -> Result<()> {
-    cgroup(container)?.freeze()
+    existing(container)?.freeze()
 }
 
 /// Lets every process run on.
@@ -167,7 +180,7 @@ pub fn pause(container: &Container) -> Result<()> {
 /// # Errors
 /// As [`pause`].
 pub fn resume(container: &Container) -> Result<()> {
-    cgroup(container)?.thaw()
+    existing(container)?.thaw()
 }
 
 /// The pids of all processes; of init alone where there is no cgroup to find others by.
@@ -176,8 +189,10 @@ pub fn resume(container: &Container) -> Result<()> {
 /// The kernel's.
 pub fn processes(container: &Container) -> Result<Vec<i32>> {
     match engine_state(container)?.cgroup {
-        Some(placement) => Ok(placement.open().pids()?.into_iter().map(|pid| pid.as_raw()).collect()),
-        None => Ok(container.record.init.iter().map(|init| init.pid).collect()),
+        Some(placement) if !placement.may_lack_some() || placement.open().exists() => {
+            Ok(placement.open().pids()?.into_iter().map(|pid| pid.as_raw()).collect())
+        }
+        _ => Ok(container.record.init.iter().map(|init| init.pid).collect()),
     }
 }
 

@@ -252,6 +252,13 @@ pub trait PayloadOperations: Perform {
         Ok(())
     }
 
+    /// Before the wait at the start barrier: closes every descriptor of rtx's own but that. Whoever joins the container
+    /// meanwhile, with the capability to trace, would find it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn close_all_but(&mut self, barrier: BorrowedFd<'_>) -> Result<()>;
+
     /// Becomes the payload. `caller` is the only descriptor of rtx's own that may still be open when the program is looked up
     /// and executed, and is told that it is about to be. Where that is smaster, there is nobody without it who knows of this
     /// process.

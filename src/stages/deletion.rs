@@ -34,9 +34,8 @@ pub fn delete(root: &Path, id: &str, force: bool) -> Result<Vec<String>> {
     match lock_to_delete(root, id, force) {
         // Of what may never have been, systemd need not be there to be asked.
         Err(error) if force && error.is::<NotFound>() => {
-            if crate::config::id::validate(id).is_ok() {
-                let _ = remains::remove_scopes(root, id);
-            }
+            crate::config::id::validate(id)?;
+            let _ = remains::remove_scopes(root, id);
             Ok(Vec::new())
         }
         state => delete_locked(root, state?, force, None),
@@ -93,7 +92,7 @@ fn lock_to_delete(root: &Path, id: &str, force: bool) -> Result<StateDir> {
     match StateDir::open_locked_within(root, id, patience) {
         Err(error) if force => {
             let Some(Busy { holder: Some(holder), .. }) = error.downcast_ref::<Busy>() else { return Err(error) };
-            let _ = process::pidfd_open(*holder).and_then(|pidfd| process::pidfd_signal(pidfd, libc::SIGKILL));
+            let _ = process::pidfd_signal(&holder.pidfd, libc::SIGKILL);
             StateDir::open_locked_within(root, id, LOCK_TIMEOUT)
         }
         other => other,

@@ -41,27 +41,36 @@ impl Stage2 {
             mount::detect();
         }
         let (ours, theirs) = socket::pair().on("socketpair", "")?;
-        // Above what the payload inherits: those descriptors keep their numbers.
-        let lowest = 3 + inherited as i32;
-        let theirs = match theirs.as_raw_fd() < lowest {
-            true => fd::duplicate_above(&theirs, lowest).on("duplicate", "the socket to stage2")?,
-            false => theirs,
+        // Right above what the payload inherits, which keeps its numbers: whatever else stage2 opens is above the two.
+        let number = 3 + inherited as i32;
+        let keep: Vec<i32> = (3..number).filter(|number| fd::is_open(*number)).collect();
+        let executable = match executable.as_raw_fd() == number {
+            true => fd::duplicate_above(&executable, number + 1).on("duplicate", "the executable")?,
+            false => executable,
         };
-        let number = theirs.as_raw_fd();
-        let mut keep: Vec<i32> = (3..3 + inherited as i32).filter(|number| fd::is_open(*number)).collect();
-        keep.push(number);
-        let command = Command {
-            executable: executable.as_fd(),
-            arguments: vec![c"rtx".to_owned(), c"init".to_owned(), CString::new(number.to_string())?],
-            keep,
-            namespaces: request.namespaces,
-            cgroup: request.cgroup.as_ref().map(AsFd::as_fd),
-            ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
+        let argument = CString::new(number.to_string())?;
+        let spawn_in = |cgroup: Option<&OwnedFd>| {
+            clone::spawn(Command {
+                executable: executable.as_fd(),
+                arguments: vec![c"rtx".to_owned(), c"init".to_owned(), argument.clone()],
+                keep: keep.clone(),
+                socket: (theirs.as_fd(), number),
+                namespaces: request.namespaces,
+                cgroup: cgroup.map(AsFd::as_fd),
+                ambient: request.namespaces & libc::CLONE_NEWUSER as u64 != 0,
+            })
+        };
+        let spawn = || match (spawn_in(request.cgroup.as_deref()), &request.within) {
+            (Err(Errno::EBUSY), Some(within)) => Ok(match within.open()? {
+                Some(cgroup) => spawn_in(Some(&cgroup)),
+                None => Err(Errno::EBUSY),
+            }),
+            (spawned, _) => anyhow::Ok(spawned),
         };
         in_pid_namespace(request.pid_namespace.as_ref(), || {
             let spawned = match &request.affinity {
-                Some(mask) => on_processors(mask, || clone::spawn(command))?,
-                None => clone::spawn(command),
+                Some(mask) => on_processors(mask, spawn)??,
+                None => spawn()?,
             };
             let lacks_privilege = matches!(spawned, Err(Errno::EPERM)) && !crate::sys::caps::has_sys_admin();
             let spawned = spawned.on("clone", "a process in new namespaces");

@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 /// `rtx init N`: N is the number of the socket to smaster. Returns only if something failed, and then everybody who
@@ -60,7 +60,8 @@ fn become_payload(number: i32) -> Result<Infallible> {
     let is_others = matches!(start, Start::Barrier(_));
     let caller = match start {
         Start::Barrier(barrier) => {
-            drop(socket);
+            let _ = socket.into_raw_fd();
+            engine.close_all_but(barrier.as_fd())?;
             let caller = wait_at(&barrier).map_err(|error| end_with(barrier, error))?;
             match process::set_name(BEFORE_EXEC).on("prctl", "PR_SET_NAME") {
                 Ok(()) => caller,
@@ -123,9 +124,9 @@ fn receive_config(socket: &OwnedFd) -> Result<Configured> {
             .map_err(|error| errno_of(&error))
             .on("write", format_args!("{adjustment} to /proc/self/oom_score_adj (/process/oomScoreAdj)"))?;
     }
-    // In a new user namespace nobody else is there yet, and the ids are still to be mapped by a user who must be able
-    // to write to /proc/PID for that.
-    if !envelope.starter.new_user_namespace {
+    // A user without privileges who maps the ids of a new user namespace writes to /proc/PID for that, which is root's where
+    // the process is not dumpable. All that could be found here is that user's own.
+    if !envelope.starter.is_mapped_by_user {
         process::set_dumpable(false).on("prctl", "PR_SET_DUMPABLE")?;
     }
     sealed::verify(envelope.starter.sealed)?;

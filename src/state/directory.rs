@@ -107,7 +107,6 @@ impl StateDir {
         loop {
             let parent = open_parent(root, id)?;
             let (file, owner) = open_child(&parent, root, id)?;
-            let inode = fstat(&file).on("stat", root.join(id).display())?.st_ino;
             match file.try_lock() {
                 Ok(()) if is_there(&file) => {
                     return Ok(Self { id: id.to_owned(), parent, directory: file, is_locked: true, owner });
@@ -115,7 +114,7 @@ impl StateDir {
                 Ok(()) => continue,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(PAUSE),
                 Err(TryLockError::WouldBlock) => {
-                    return Err(Busy { id: id.to_owned(), holder: lock_holder(inode) }.into());
+                    return Err(Busy { id: id.to_owned(), holder: lock_holder(&file, id) }.into());
                 }
                 Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(TryLockError::Error(error)) => return Err(errno_of(&error)).on("lock", root.join(id).display())?,

@@ -27,20 +27,28 @@ pub use root::{check_root, default_root, exists, is_abandoned, is_rootless};
 pub use supervision::{End, Phase, Supervision, now};
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 /// Another command is at work on the container, and has been for long.
 #[derive(Debug)]
 pub struct Busy {
     pub id: String,
     /// The process of that command, where it can be told.
-    pub holder: Option<i32>,
+    pub holder: Option<Holder>,
+}
+
+/// A process that holds the lock of a state directory.
+#[derive(Debug)]
+pub struct Holder {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
 }
 
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let id = &self.id;
-        match self.holder {
-            Some(pid) => {
+        match &self.holder {
+            Some(Holder { pid, .. }) => {
                 write!(f, "container {id:?} is in the hands of process {pid}, which is not done (a hook that hangs?)")
             }
             None => write!(f, "container {id:?} is in the hands of another process, which is not done"),

@@ -3,6 +3,7 @@
 use super::barrier::{BARRIER, STARTING};
 use super::directory::{CONFIG, RECORD};
 use super::journal::{EARLIER, EVENTS};
+use super::locks::has_open;
 use super::notify::NOTIFY;
 use super::supervision::{BEING_STARTED, DELETING, SOCKET, STARTED, STOP, SUPERVISION, UNSUPERVISED};
 use super::{NotFound, StateDir};
@@ -124,23 +125,12 @@ impl StateDir {
     /// # Errors
     /// The kernel's.
     pub fn is_open_elsewhere(&self) -> Result<bool> {
-        use std::os::unix::fs::MetadataExt;
         let own = self.file().metadata().map_err(|error| errno_of(&error)).on("stat", self.id())?;
         let own_pid = std::process::id();
-        let is_it = |found: std::fs::Metadata| (found.dev(), found.ino()) == (own.dev(), own.ino());
-        for process in dir::entries(Path::new("/proc")).on("read", "/proc")? {
+        Ok(dir::entries(Path::new("/proc")).on("read", "/proc")?.into_iter().any(|process| {
             let is_other =
                 process.name.to_str().and_then(|name| name.parse().ok()).is_some_and(|pid: u32| pid != own_pid);
-            let files = Path::new("/proc").join(&process.name).join("fd");
-            for file in if is_other { dir::entries(&files).unwrap_or_default() } else { Vec::new() } {
-                // The name alone says nothing in another mount namespace, and to follow every link could wait for a server.
-                let file = files.join(file.name);
-                let names_it = std::fs::read_link(&file).is_ok_and(|target| target.ends_with(self.id()));
-                if names_it && file.metadata().is_ok_and(is_it) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
+            is_other && has_open(&process.name, self.id(), &own)
+        }))
     }
 }

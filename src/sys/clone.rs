@@ -45,6 +45,8 @@ pub struct Command<'a> {
     pub arguments: Vec<CString>,
     /// Descriptors that survive the exec under their own number, beside those that are not close-on-exec anyway.
     pub keep: Vec<RawFd>,
+    /// A descriptor, and the number that it has after the exec, which the executable must not have.
+    pub socket: (BorrowedFd<'a>, RawFd),
     /// `CLONE_NEW*`.
     pub namespaces: u64,
     /// Directory of the cgroup (v2) to be born in.
@@ -60,6 +62,7 @@ pub struct Arena {
     arguments: Vec<*const c_char>,
     _strings: Vec<CString>,
     keep: Vec<RawFd>,
+    socket: (RawFd, RawFd),
     ambient: bool,
     failure: AtomicI32,
     /// Of which the child touches little: what is not touched is not there.
@@ -96,6 +99,7 @@ pub fn spawn(command: Command<'_>) -> nix::Result<Child> {
         arguments,
         _strings: command.arguments,
         keep: command.keep,
+        socket: (command.socket.0.as_raw_fd(), command.socket.1),
         ambient: command.ambient,
         failure: AtomicI32::new(0),
         stack: Box::new_uninit_slice(STACK / size_of::<u128>()),
@@ -125,8 +129,13 @@ pub fn spawn(command: Command<'_>) -> nix::Result<Child> {
         }
         result => result?,
     };
-    let pidfd = if pidfd >= 0 { own(libc::c_long::from(pidfd)) } else { process::pidfd_open(pid) };
-    Ok(Child { pid, pidfd: pidfd?, arena })
+    match if pidfd >= 0 { own(libc::c_long::from(pidfd)) } else { process::pidfd_open(pid) } {
+        Ok(pidfd) => Ok(Child { pid, pidfd, arena }),
+        Err(errno) => {
+            end(pid);
+            Err(errno)
+        }
+    }
 }
 
 /// clone3(2) came with Linux 5.3, its flags later, and what old seccomp profiles answer is EPERM, which may be meant so:
@@ -146,12 +155,17 @@ fn without_clone3(
     if let Some(cgroup) = cgroup
         && let Err(errno) = enter_cgroup(cgroup, pid)
     {
-        // SAFETY: the call takes only integers; the child has not been waited for, so its pid is its own.
-        unsafe { libc::kill(pid, libc::SIGKILL) };
-        let _ = process::wait(pid);
+        end(pid);
         return Err(errno);
     }
     Ok(pid)
+}
+
+/// Kills a child, and waits for its end: until then it runs on this process's memory.
+fn end(pid: i32) {
+    // SAFETY: the call takes only integers; the child has not been waited for, so its pid is its own.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    let _ = process::wait(pid);
 }
 
 fn enter_cgroup(cgroup: BorrowedFd, pid: i32) -> nix::Result<()> {
@@ -200,10 +214,17 @@ impl Drop for Holder {
 
 /// Makes namespaces that nobody else is in, for as long as the [`Holder`] lives; a descriptor keeps them longer.
 ///
+/// The process has a copy of root's memory and files, and in a user namespace of its own it is open to root's processes
+/// without capabilities; but what is not dumpable when it is copied asks for those of the namespace of the original.
+///
 /// # Errors
 /// As [`spawn`].
 pub fn hold_namespaces(namespaces: u64) -> nix::Result<Holder> {
     let (watched, life) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let _closed = match nix::unistd::geteuid().is_root() {
+        true => Some(process::Undumpable::new()?),
+        false => None,
+    };
     let args = CloneArgs {
         flags: namespaces | CLONE_CLEAR_SIGHAND,
         exit_signal: libc::SIGCHLD as u64,
@@ -306,6 +327,11 @@ extern "C" fn child(arena: *const Arena) -> ! {
     for &fd in &arena.keep {
         call(libc::SYS_fcntl, [fd as usize, libc::F_SETFD as usize, 0, 0, 0]);
     }
+    let (socket, number) = arena.socket;
+    match socket == number {
+        true => call(libc::SYS_fcntl, [socket as usize, libc::F_SETFD as usize, 0, 0, 0]),
+        false => call(libc::SYS_dup3, [socket as usize, number as usize, 0, 0, 0]),
+    };
     if arena.ambient {
         raise_ambient();
     }

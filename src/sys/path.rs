@@ -133,7 +133,7 @@ fn walk(dir: BorrowedFd, path: &CStr, flags: i32, limits: u64) -> nix::Result<Ow
             pending.append(&mut components(&target));
             continue;
         }
-        if limits & resolve::NO_XDEV != 0 && mount_id(dir, &fd)? != mount_id(dir, dir)? {
+        if limits & resolve::NO_XDEV != 0 && is_elsewhere(dir, &fd)? {
             return Err(Errno::EXDEV);
         }
         held.push(fd);
@@ -181,6 +181,15 @@ fn finish(root: BorrowedFd, mut held: Vec<OwnedFd>, name: &OsStr, flags: OFlag) 
     };
     let again = fstat(&opened)?;
     if (stat.st_dev, stat.st_ino) == (again.st_dev, again.st_ino) { Ok(opened) } else { Err(Errno::EAGAIN) }
+}
+
+/// Whether a descriptor is in another mount than that of /proc. Before Linux 5.14 a process that is not dumpable and has left
+/// root's user id may not ask for that: then whether it is in another file system.
+fn is_elsewhere(proc: BorrowedFd, fd: &OwnedFd) -> nix::Result<bool> {
+    match mount_id(proc, fd) {
+        Err(Errno::EACCES) => Ok(fstat(fd)?.st_dev != fstat(proc)?.st_dev),
+        found => Ok(found? != mount_id(proc, proc)?),
+    }
 }
 
 /// The mount that a descriptor is in, by a /proc (proc_pid_fdinfo(5)).

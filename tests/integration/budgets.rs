@@ -15,12 +15,12 @@ struct Cost {
 
 /// Calls of a command on a host with one cgroup hierarchy, those for each further one, processes, KiB read.
 const BUDGETS: [(&str, usize, usize, usize, usize); 7] = [
-    ("run", 329, 8, 1, 8),
-    ("create", 298, 8, 1, 8),
+    ("run", 326, 8, 1, 8),
+    ("create", 297, 8, 1, 8),
     ("state", 27, 0, 0, 4),
     ("list", 31, 0, 0, 8),
     ("start", 45, 0, 0, 8),
-    ("exec", 179, 3, 1, 8),
+    ("exec", 165, 3, 1, 8),
     ("delete", 31, 1, 0, 8),
 ];
 

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::support::children::poll_until;
-use crate::support::runtime::{Running, find_program};
+use crate::support::runtime::{Invocation, Running, find_program};
 use crate::support::{Bundle, Container, Runtime, leftover, needs_root, skip};
 
 const LONG: Duration = Duration::from_secs(20);
@@ -79,6 +79,38 @@ fn delete_force_ends_a_create_whose_hook_hangs() {
     let hang = bundle.host("hang").display().to_string();
     let ended = poll_until(LONG, || (!runs(&hang)).then_some(()));
     assert!(ended.is_some(), "the hook outlives its runtime");
+}
+
+/// Inodes are numbered by each file system: whoever has locked a file of the same number elsewhere is not the holder.
+#[test]
+fn delete_force_ends_nobody_else() {
+    needs_root!();
+    for program in ["unshare", "flock"] {
+        if find_program(program).is_none() {
+            skip!("needs {program}");
+        }
+    }
+    let (runtime, bundle) = (Runtime::under_test(), hanging_bundle());
+    bundle.write();
+    let script = r#"
+        mkdir "$2/states" "$2/others" && mount -t tmpfs none "$2/states" && mount -t tmpfs none "$2/others" || exit 90
+        "$1" --root "$2/states" create --bundle "$2" "$3" </dev/null >/dev/null 2>&1 &
+        create=$!
+        while [ ! -d "$2/states/$3" ]; do sleep 0.05; done
+        number=$(stat -c %i "$2/states/$3")
+        while file=$(mktemp "$2/others/XXXXXX"); [ "$(stat -c %i "$file")" -lt "$number" ]; do :; done
+        [ "$(stat -c %i "$file")" = "$number" ] || exit 91
+        flock "$file" sleep 600 &
+        other=$!
+        while ! grep -q "FLOCK.* $other .*:$number " /proc/locks; do sleep 0.05; done
+        "$1" --root "$2/states" delete --force "$3" || exit 92
+        wait $create && exit 93
+        kill -0 $other || exit 94
+        kill $(cat /proc/$other/task/$other/children) $other"#;
+    let (program, path) = (runtime.program.display().to_string(), bundle.path().display().to_string());
+    let words = ["unshare", "--mount", "sh", "-c", script, "sh", &program, &path, &bundle.name()];
+    let words = words.map(str::to_owned).to_vec();
+    Invocation::new(words, runtime.scratch().to_owned()).run().ok();
 }
 
 /// The next create of the id removes what a killed one left.

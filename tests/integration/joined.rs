@@ -161,6 +161,22 @@ fn several_maps_and_their_files() {
     assert_eq!(seen["status"]["Uid"], "1000 1000 1000 1000");
 }
 
+/// One message carries 253 descriptors: each mount has one, and in a user namespace each device.
+#[test]
+fn more_mounts_and_devices_than_one_message_carries() {
+    let runtime = only_own_engine!();
+    for count in [225, 230, 247, 253] {
+        let mut b = Bundle::shell("mount | grep -c /tmp/; [ -c /dev/null ] && [ -c /dev/tty ] && echo devices");
+        several_maps(&mut b);
+        b.make_file("source", "");
+        b.mount("/tmp", "tmpfs", "tmpfs", &[]);
+        for number in 0..count {
+            b.bind("source", &format!("/tmp/{number}"), &["bind"]);
+        }
+        assert_eq!(run(&runtime, &b).ok().stdout, format!("{count}\ndevices\n"));
+    }
+}
+
 /// Offsets of both clocks, the second with a fraction, alone and beside other namespaces.
 #[test]
 fn time_offsets() {

@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::mounts::only_own_engine;
-use crate::support::runtime::{Output, find_program, read_lossy};
+use crate::support::runtime::{Invocation, Output, find_program, read_lossy};
 use crate::support::{Bundle, Runtime, skip};
 
 /// The ordinary user, who exists in the test's mount namespace alone.
@@ -158,6 +158,38 @@ fn into_cgroups_of_the_users() {
     // In cgroup v2 it stays where it was: it may not be moved out of there.
     let joined = cgroups.0.iter().filter(|directory| directory.join("tasks").exists()).count();
     assert!(inside >= joined, "{joined}: {:?}", seen["cgroup"]);
+}
+
+/// A path is asked for, and no path is not.
+#[test]
+fn a_cgroup_that_was_asked_for_is_made_or_told() {
+    let runtime = user!();
+    let maps = json!([range(0, USER, 1)]);
+    let mut b = bundle(maps.clone(), maps);
+    run(&runtime, &b).ok();
+    b.set("/linux/cgroupsPath", json!(format!("/{}/below", b.name())));
+    run(&runtime, &b).fails(1, "/linux/cgroupsPath: this user may not make that cgroup");
+}
+
+/// Without a cgroup there is init to be told of, and nothing to pause by.
+#[test]
+fn ps_and_pause_without_a_cgroup() {
+    let runtime = user!();
+    let maps = json!([range(0, USER, 1)]);
+    let mut b = bundle(maps.clone(), maps);
+    b.shell_payload("exec sleep 600");
+    let rtx = runtime.program.display();
+    let script = format!(
+        "cd '{}' && {rtx} --root states run -d --bundle . c </dev/null >/dev/null || exit 90\n\
+         {rtx} --root states ps -f json c; {rtx} --root states pause c; {rtx} --root states delete --force c",
+        b.path().display()
+    );
+    b.write();
+    let words = ["setpriv", "--reuid", "54322", "--regid", "54322", "--clear-groups", "sh", "-c", &script];
+    let output = Invocation::new(words.map(str::to_owned).to_vec(), runtime.scratch().to_owned()).run();
+    let pids: Vec<i32> = serde_json::from_str(output.stdout.trim()).expect("a list of pids");
+    assert_eq!(pids.len(), 1, "{}", output.stdout);
+    assert!(output.stderr.contains("has no cgroup"), "{}", output.stderr);
 }
 
 /// A cgroup in each hierarchy that belongs to the user.

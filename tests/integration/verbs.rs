@@ -1,13 +1,14 @@
 //! The commands on a container that is there: list, ps, update, pause, resume, events.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::children::poll_until;
 use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, Runtime, leftover, needs_root, skip};
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -177,6 +178,54 @@ fn update_takes_what_runc_takes() {
     if let Some(limit) = cgroup(&container, "pids.max") {
         assert_eq!(limit, "12");
     }
+}
+
+/// What is no id is no container that might be gone: whoever has mistyped a path learns of it.
+#[test]
+fn delete_force_of_what_is_no_id_is_an_error() {
+    let runtime = own_engine!();
+    for id in ["a/b", "../x", "\u{e4}"] {
+        runtime.run(&["delete", "--force", id]).fails(1, "id");
+    }
+    runtime.run(&["delete", "--force", "nosuch"]).ok();
+}
+
+/// Who has joined a container is held by its limits, or has not joined.
+#[test]
+fn exec_fails_where_a_cgroup_of_the_container_has_gone() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo up; exec sleep 600");
+    let container = running(&runtime, &bundle);
+    let Some(pids) = leftover::cgroups(&container.id).into_iter().find(|path| path.starts_with("/sys/fs/cgroup/pids"))
+    else {
+        skip!("no cgroup v1 hierarchy for pids");
+    };
+    let parent = pids.parent().expect("a cgroup above");
+    std::fs::write(parent.join("tasks"), container.pid().to_string()).expect("move init");
+    std::fs::remove_dir(&pids).expect("remove its cgroup");
+    container.exec(&[], &["true"]).fails(255, "pids");
+}
+
+/// Where init has handed out controllers, nobody else can be in the container's cgroup of version 2 (systemd, Docker in Docker).
+#[test]
+fn exec_follows_init_into_its_cgroup() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("echo up; exec sleep 600");
+    let container = running(&runtime, &bundle);
+    let is_v2 = |path: &PathBuf| path.join("cgroup.subtree_control").exists();
+    let Some(own) = leftover::cgroups(&container.id).into_iter().find(is_v2) else {
+        skip!("no cgroup v2 hierarchy");
+    };
+    let controllers = read_lossy(&own.join("cgroup.controllers"));
+    let Some(controller) = controllers.split_whitespace().find(|name| ["hugetlb", "pids", "memory"].contains(name))
+    else {
+        skip!("no controller of cgroup v2 to hand out");
+    };
+    std::fs::create_dir(own.join("inner")).expect("make a cgroup");
+    std::fs::write(own.join("inner/cgroup.procs"), container.pid().to_string()).expect("move init");
+    std::fs::write(own.join("cgroup.subtree_control"), format!("+{controller}")).expect("hand out a controller");
+    let seen = container.exec(&[], &["grep", "^0::", "/proc/self/cgroup"]).ok().stdout;
+    assert!(seen.trim().ends_with("/inner"), "{seen}");
 }
 
 #[test]

@@ -46,14 +46,15 @@ pub fn prepare(engine: &mut NativeEngine, container: &Container, exec: &mut Exec
     exec.starter = starter(&exec.process, &exec.options);
     let mut entry = match state.cgroup {
         Some(placement) => {
-            join::entry(&placement.open(), &exec.sub_cgroups, exec.options.rootless, &mut exec.warnings)?
+            let (init, rootless) = (container.record.init.as_ref().map(|init| init.pid), exec.options.rootless);
+            join::entry(&placement.open(), init, &exec.sub_cgroups, rootless, &mut exec.warnings)?
         }
         None => Entry::default(),
     };
-    let cgroup = entry.unified.take();
+    let (cgroup, within) = (entry.unified.take().map(std::rc::Rc::new), entry.within.take());
     engine.exec =
         Some(Plan { entry, spec: Arc::clone(spec), resctrl: state.resctrl, keep_affinity: affinity.is_some() });
-    Ok(SpawnRequest { cgroup: cgroup.map(std::rc::Rc::new), affinity, ..SpawnRequest::default() })
+    Ok(SpawnRequest { cgroup, within, affinity, ..SpawnRequest::default() })
 }
 
 /// Asks stage2 to join.

@@ -41,7 +41,7 @@ pub fn prepare_spawn(engine: &mut OciEngine, launch: &mut LaunchConfig) -> Resul
         Some(created) => created.unified_directory()?,
         None => None,
     };
-    Ok(SpawnRequest { namespaces: plan.namespaces.clone_flags(), pid_namespace: None, cgroup, affinity: None })
+    Ok(SpawnRequest { namespaces: plan.namespaces.clone_flags(), cgroup, ..SpawnRequest::default() })
 }
 
 /// The whole construction, in order.
@@ -88,7 +88,7 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     let mark = trace::span("ask for more mounts and devices");
     around.show(&shown_cgroups(plan, engine)?);
     plan.mounts[early..].iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
-    complete_root(plan, launch, &mut batch)?;
+    complete_root(plan, launch, &mut batch, rpc)?;
     let apply_limits = || match &engine.cgroup {
         Some(created) => {
             let _mark = trace::span("limits");
@@ -165,6 +165,7 @@ fn enter_namespaces(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Re
     if !plan.namespaces.moves() {
         plan.namespaces.join(batch)?;
     }
+    plan.namespaces.make_of_clocks(batch);
     if plan.user_namespace() {
         batch.push(Operation::BecomeRoot);
     }
@@ -220,23 +221,14 @@ fn open_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, host_tree: O
 }
 
 /// What is in the root beside mounts, and what depends on them.
-fn complete_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) -> Result<()> {
+fn complete_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
     let (spec, mount) = (&launch.bundle.spec, plan.mounts());
     if mount {
-        prepare_dev(plan, batch)?;
-        let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
-        if !cwd.is_empty() {
-            batch.push(Operation::Directory { path: cwd, mode: 0o755 });
-        }
+        prepare_dev(plan, batch, rpc)?;
     }
     if launch.oci_config.process.terminal {
         let size = spec.process().as_ref().and_then(|process| process.console_size());
         batch.push(process::open_console(size, mount, launch.options.relays()));
-    }
-    let linux = spec.linux().as_ref();
-    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
-        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        batch.push(Operation::Sysctl { entries });
     }
     Ok(())
 }
@@ -268,10 +260,10 @@ fn shown_cgroups(plan: &Plan, engine: &OciEngine) -> Result<Placement> {
     }
 }
 
-fn prepare_dev(plan: &Plan, batch: &mut Batch) -> Result<()> {
+fn prepare_dev(plan: &Plan, batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
     let is_hosts = plan.mounts.iter().any(mounts::Plan::is_bind_on_dev);
     if !is_hosts {
-        devices::add(&plan.devices, batch, plan.user_namespace(), plan.clones())?;
+        devices::add(&plan.devices, batch, rpc, plan.user_namespace() && plan.clones())?;
         batch.push(Operation::StandardLinks);
     }
     Ok(())
@@ -307,6 +299,16 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
         let hooks = hooks::with_env(&plan.hooks.create_container, &launch.oci_config.process.env);
         let point = "createContainer".to_owned();
         batch.push(Operation::RunHooks { point, hooks, state: state.to_owned() });
+    }
+    // After the hooks, which may mount what it is on, and bring the network's devices.
+    let cwd = mounts::relative(std::path::Path::new(&launch.oci_config.process.cwd));
+    if mount && !cwd.is_empty() {
+        batch.push(Operation::Directory { path: cwd, mode: 0o755 });
+    }
+    let linux = spec.linux().as_ref();
+    if let Some(sysctl) = linux.and_then(|linux| linux.sysctl().as_ref()).filter(|sysctl| !sysctl.is_empty()) {
+        let entries = sysctl.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        batch.push(Operation::Sysctl { entries });
     }
     let how = match (own, launch.options.no_pivot) {
         (false, _) => EnterRoot::Chroot,

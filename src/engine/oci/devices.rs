@@ -1,7 +1,8 @@
 //! The devices of a container (runtime-spec config-linux.md, Devices and Default Devices), as smaster sees them.
 
 use super::mounts::relative;
-use super::sources::clone_path;
+use super::sources::{clone_path, make_room};
+use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, Operation};
 use anyhow::{Context, Result};
@@ -68,18 +69,25 @@ fn listed((index, device): (usize, &LinuxDevice)) -> DeviceOperation {
     }
 }
 
-/// Adds the devices to the batch. In a user namespace no node can be made: there the host's are bound.
+/// Adds the devices to the batch. In a user namespace no node can be made: there the host's are bound, by clones where
+/// smaster can make them.
 ///
 /// # Errors
 /// Where the host lacks a device that has to be bound.
-pub fn add(devices: &[DeviceOperation], batch: &mut Batch, user_namespace: bool, privileged: bool) -> Result<()> {
-    let mut operations = devices.to_vec();
-    for device in &mut operations {
-        if user_namespace && privileged && device.mode & libc::S_IFMT != libc::S_IFIFO {
+pub fn add(devices: &[DeviceOperation], batch: &mut Batch, rpc: &mut RpcClient, binds_clones: bool) -> Result<()> {
+    let mut operations = Vec::with_capacity(devices.len());
+    for device in devices {
+        let mut device = device.clone();
+        if binds_clones && device.mode & libc::S_IFMT != libc::S_IFIFO {
             let path = device.host_path.clone().unwrap_or_default();
             let tree = clone_path(Path::new(&path), false).with_context(|| format!("{}: device", device.pointer))?;
+            if batch.is_full(1) {
+                batch.push(Operation::Devices { devices: std::mem::take(&mut operations) });
+                make_room(1, batch, rpc)?;
+            }
             device.tree = Some(batch.fd(tree));
         }
+        operations.push(device);
     }
     batch.push(Operation::Devices { devices: operations });
     Ok(())

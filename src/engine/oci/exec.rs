@@ -76,11 +76,12 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
     let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
     let mut entry = match state.cgroup {
         Some(placement) => {
-            join::entry(&placement.open(), &exec.sub_cgroups, exec.options.rootless, &mut exec.warnings)?
+            let (init, rootless) = (Some(identity.pid), exec.options.rootless);
+            join::entry(&placement.open(), init, &exec.sub_cgroups, rootless, &mut exec.warnings)?
         }
         None => Entry::default(),
     };
-    let cgroup = entry.unified.take();
+    let (cgroup, within) = (entry.unified.take().map(std::rc::Rc::new), entry.within.take());
     let namespaces = if moves { flags } else { flags & !pid };
     engine.exec = Some(Plan {
         init,
@@ -92,7 +93,7 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         resctrl: state.resctrl,
         keep_affinity: affinity.is_some(),
     });
-    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup: cgroup.map(std::rc::Rc::new), affinity })
+    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, within, affinity })
 }
 
 /// Whether a process of the container can have CAP_SYS_PTRACE, which opens even what is not dumpable.

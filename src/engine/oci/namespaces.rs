@@ -5,7 +5,9 @@
 //! where a user namespace is joined, or one is made while others are joined, order decides over privileges: stage2 then
 //! starts in the host's namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace
 //! is joined: a process that is there already could look into what is born there before it has executed, and find this
-//! program's file.
+//! program's file. And so it does where root makes a user namespace: of what has executed in one, prctl(2)'s
+//! PR_SET_DUMPABLE keeps nobody out who has its maker's user id, and of root's processes those of other containers may,
+//! which have lost their capabilities (`ptrace_may_access` of the kernel asks for them in the namespace of the execution).
 
 use crate::rpc::client::Batch;
 use crate::rpc::operation::Operation;
@@ -28,6 +30,8 @@ pub struct Plan {
     pub gid_mappings: Vec<LinuxIdMapping>,
     /// Lines of /proc/self/timens_offsets.
     pub time_offsets: Option<String>,
+    /// Root writes the maps, whoever the process then belongs to.
+    by_root: bool,
 }
 
 /// Made by stage2 itself.
@@ -53,6 +57,7 @@ impl Plan {
         let mut plan = Self {
             uid_mappings: linux.uid_mappings().clone().unwrap_or_default(),
             gid_mappings: linux.gid_mappings().clone().unwrap_or_default(),
+            by_root: nix::unistd::geteuid().is_root(),
             ..Self::default()
         };
         for namespace in linux.namespaces().iter().flatten() {
@@ -90,7 +95,13 @@ impl Plan {
     /// Whether stage2 starts in the host's namespaces and moves.
     pub fn moves(&self) -> bool {
         let user = libc::CLONE_NEWUSER;
-        self.joins(user) || self.makes(user) && !self.joined.is_empty() || self.joins(libc::CLONE_NEWPID)
+        let makes_it_later = self.by_root || !self.joined.is_empty();
+        self.joins(user) || self.makes(user) && makes_it_later || self.joins(libc::CLONE_NEWPID)
+    }
+
+    /// Whether the maps are written by a user who needs /proc/PID to be that user's for it.
+    pub fn maps_as_user(&self) -> bool {
+        self.makes(libc::CLONE_NEWUSER) && !self.by_root
     }
 
     /// What stage2 makes itself. In a new user namespace the IPC namespace too: the root of its message queues belongs
@@ -120,15 +131,20 @@ impl Plan {
         Ok(())
     }
 
-    /// What is made late and does not depend on cgroups.
-    pub fn make_late(&self, batch: &mut Batch) {
-        let kinds = self.late() & !libc::CLONE_NEWCGROUP;
-        if kinds != 0 {
-            batch.push(Operation::Unshare { kinds });
-        }
+    /// The time namespace, while stage2 still has the user id that its /proc/self belongs to.
+    pub fn make_of_clocks(&self, batch: &mut Batch) {
         if self.makes(CLONE_NEWTIME) {
+            batch.push(Operation::Unshare { kinds: CLONE_NEWTIME });
             let offsets = self.time_offsets.clone().unwrap_or_default();
             batch.push(Operation::EnterTimeNamespace { offsets });
+        }
+    }
+
+    /// What is made when stage2 is root of the user namespace.
+    pub fn make_late(&self, batch: &mut Batch) {
+        let kinds = self.late() & !LATE;
+        if kinds != 0 {
+            batch.push(Operation::Unshare { kinds });
         }
     }
 
@@ -150,13 +166,12 @@ impl Plan {
     }
 
     fn try_write_id_maps(&self, pid: i32) -> Result<()> {
-        let privileged = nix::unistd::geteuid().is_root();
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        if !privileged && !(is_own(&self.gid_mappings, gid)) {
+        if !self.by_root && !is_own(&self.gid_mappings, gid) {
             return id_map_helper("newgidmap", pid, &self.gid_mappings)
                 .and_then(|()| id_map_helper("newuidmap", pid, &self.uid_mappings));
         }
-        if privileged {
+        if self.by_root {
             return write_maps(pid, &self.uid_mappings, &self.gid_mappings);
         }
         write(pid, "setgroups", "deny")?;

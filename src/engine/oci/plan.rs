@@ -58,7 +58,7 @@ impl Plan {
         let start_container = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
         launch.oci_config = OciConfig { process: plan, start_container: hooks::operations(start_container) };
         launch.starter = Starter {
-            new_user_namespace: namespaces.makes(libc::CLONE_NEWUSER),
+            is_mapped_by_user: namespaces.maps_as_user(),
             oom_score_adj: process.oom_score_adj(),
             preserve_fds: launch.options.preserve_fds,
             listen_fds: launch.options.listen_fds,

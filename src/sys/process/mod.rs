@@ -28,6 +28,30 @@ pub fn set_dumpable(dumpable: bool) -> nix::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, dumpable.into())
 }
 
+/// This process is not dumpable until this is dropped.
+pub struct Undumpable {
+    was_dumpable: bool,
+}
+
+impl Undumpable {
+    /// # Errors
+    /// The kernel's.
+    pub fn new() -> nix::Result<Self> {
+        // SAFETY: the call takes only integers.
+        let dumpable = check(libc::c_long::from(unsafe { libc::prctl(libc::PR_GET_DUMPABLE) }))?;
+        set_dumpable(false)?;
+        Ok(Self { was_dumpable: dumpable == 1 })
+    }
+}
+
+impl Drop for Undumpable {
+    fn drop(&mut self) {
+        if self.was_dumpable {
+            let _ = set_dumpable(true);
+        }
+    }
+}
+
 /// The name of this process that others see, 15 bytes at most (`PR_SET_NAME`).
 ///
 /// # Errors

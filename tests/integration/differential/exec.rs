@@ -42,16 +42,22 @@ fn command(runtime: &Runtime, build: impl Fn(&mut Bundle), flags: &[&str], words
 
 /// Runs exec with a `--process` file.
 fn process_file(runtime: &Runtime, process: Value) -> Value {
-    inside(
-        runtime,
-        |_| {},
-        |container, report| {
-            let path = container.bundle.make_file("process.json", &process.to_string());
-            let output = container.exec(&["--process", &path.display().to_string()], &[]);
-            report.step("exec", &output);
-            report.add("seen", payload_report(&output.stdout));
-        },
-    )
+    process_file_in(runtime, nothing, process)
+}
+
+fn process_file_in(runtime: &Runtime, build: impl Fn(&mut Bundle), process: Value) -> Value {
+    inside(runtime, build, |container, report| {
+        let path = container.bundle.make_file("process.json", &process.to_string());
+        let output = container.exec(&["--process", &path.display().to_string()], &[]);
+        report.step("exec", &output);
+        report.add("seen", payload_report(&output.stdout));
+    })
+}
+
+/// Runs a program of the working directory by its name, with this PATH.
+fn program_of_directory(runtime: &Runtime, path: &str) -> Value {
+    let build = |b: &mut Bundle| drop(b.make_script("rootfs/home/planted", "echo planted"));
+    command(runtime, build, &["--cwd", "/home", "--env", &format!("PATH={path}")], &["planted"])
 }
 
 /// Waits for a process of `exec --detach`: a zombie would keep the container's init from ending.
@@ -134,6 +140,20 @@ cases! {
         "capabilities": { "bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"], "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"] },
         "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": 60, "hard": 60 }],
     }));
+    flow process_file_with_scores_and_limits_of_container => |r| process_file_in(r, |b| {
+        b.set("/process/oomScoreAdj", json!(321)).set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 99 }]));
+    }, json!({ "args": ["/bin/probe"], "cwd": "/", "user": { "uid": 0, "gid": 0 } }));
+    flow path_is_empty => |r| program_of_directory(r, "");
+    flow path_with_empty_element => |r| program_of_directory(r, "/bin:");
+    flow path_with_dot => |r| program_of_directory(r, ".:/bin");
+    flow path_with_dot_of_no_use => |r| command(r, nothing, &["--cwd", "/home", "--env", "PATH=.:/bin"], &["true"]);
+    flow listen_fds_of_caller => |r| inside(r, nothing, |container, report| {
+        let words = ["/bin/sh", "-c", "env | grep LISTEN; ls /proc/self/fd/3 2>&1 | grep -c passwd; true"];
+        let call = container.exec_call(&[], &words);
+        let output = call.through_shell("exec 3</etc/passwd; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"").run();
+        report.step("exec", &output);
+        report.add("seen", json!(output.stdout));
+    });
     flow process_file_without_args => |r| process_file(r, json!({ "cwd": "/" }));
     flow process_file_relative_cwd => |r| process_file(r, json!({ "args": ["true"], "cwd": "x" }));
     flow preserve_fds => |r| inside(r, nothing, |container, report| {

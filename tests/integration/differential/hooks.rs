@@ -20,7 +20,7 @@ fn noting_script(bundle: &Bundle, directory: &str) -> String {
     let mut script = format!(
         "name=$1; log={directory}/log-$name; echo $name >> {directory}/order; cat > $log.state; pwd > $log.cwd\n"
     );
-    script += "env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort > $log.env; ls /proc/self/fd | wc -w > $log.fds; echo \"$0 $@\" > $log.args\n";
+    script += "env | grep -v -e ^PWD= -e ^SHLVL= -e ^_= | sort > $log.env; ls /proc/self/fd | wc -w > $log.fds; umask > $log.umask; echo \"$0 $@\" > $log.args\n";
     for name in ["mnt", "net", "pid", "uts", "ipc"] {
         script += &format!(
             "[ \"$(readlink /proc/self/ns/{name})\" = '{}' ] && echo {name} host >> $log.ns || echo {name} new >> $log.ns\n",
@@ -156,8 +156,41 @@ fn failing(runtime: &Runtime, point: &str) -> Value {
     one(runtime, point, "echo oh no >&2; exit 7", &json!({}))
 }
 
+/// A container that `build` has changed, with a hook of `point` that is a script of the host, which finds init's pid in $pid.
+fn prepared_by(runtime: &Runtime, point: &str, script: &str, build: impl Fn(&mut Bundle)) -> Value {
+    let mut bundle = Bundle::new();
+    let script = format!("pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')\ncd '{}'\n{script}", bundle.path().display());
+    let hook = bundle.make_script("hook", &script);
+    bundle.set("/hooks", json!({ point: [{ "path": hook, "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }] }));
+    build(&mut bundle);
+    lifecycle(runtime, &bundle)
+}
+
+/// Kernel parameters of an interface that the hook makes.
+fn parameter_of_interface(runtime: &Runtime, point: &str) -> Value {
+    let busybox = "rootfs/bin/busybox ip link set lo";
+    let script = format!("nsenter -t $pid -n {busybox} down && nsenter -t $pid -n {busybox} name eth0");
+    prepared_by(runtime, point, &script, |b| {
+        b.set("/linux/sysctl", json!({ "net.ipv4.conf.eth0.forwarding": "1" }));
+        b.shell_payload("cat /proc/sys/net/ipv4/conf/eth0/forwarding");
+    })
+}
+
+/// A working directory on what the hook mounts.
+fn directory_on_mount(runtime: &Runtime, point: &str) -> Value {
+    let script = "nsenter -t $pid -m mount -t tmpfs none \"$PWD/rootfs/mnt\"";
+    prepared_by(runtime, point, script, |b| {
+        b.make_dir("rootfs/mnt");
+        b.set("/process/cwd", json!("/mnt/sub")).shell_payload("pwd; stat -c %a .; stat -f -c %T .");
+    })
+}
+
 cases! {
     "hooks";
+    flow parameter_of_interface_of_prestart => |r| parameter_of_interface(r, "prestart");
+    flow parameter_of_interface_of_create_runtime => |r| parameter_of_interface(r, "createRuntime");
+    flow directory_on_mount_of_prestart => |r| directory_on_mount(r, "prestart");
+    flow directory_on_mount_of_create_runtime => |r| directory_on_mount(r, "createRuntime");
     flow all => |r| noted(r, json!(["A=b", "PATH=/bin:/usr/bin"]), |_| {});
     flow all_without_env => |r| noted(r, json!([]), |_| {});
     flow all_with_the_env_around_them => |r| noted(r, json!([]), |b| {

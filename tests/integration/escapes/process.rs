@@ -4,10 +4,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Runtime, needs_root, own_engine};
+use crate::support::children::poll_until;
+use crate::support::runtime::{find_program, read_lossy};
+use crate::support::{Bundle, Container, Runtime, needs_root, own_engine, skip};
 
 /// Looks for processes that run rtx and writes to what they run: at once, and when they have ended.
 const ATTACK: &str = r#"
@@ -186,4 +190,97 @@ fn kernel_parameters_are_not_written_elsewhere() {
     let container = Container::new(&runtime, &bundle);
     let output = container.run(&[]);
     assert!(output.code == 1 || output.stdout == "own-name\n", "{output:?}");
+}
+
+/// What root without any capability may look at of the process in $pid: its root directory, and its memory.
+const LOOK: &str = r#"
+    exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all sh -c \
+        "ls /proc/$pid/root/ && echo root; ( exec 9<>/proc/$pid/mem ) && echo memory; true""#;
+
+/// stage2 belongs to root as long as it makes a user namespace, where every process of root's, of another container too, has
+/// the capability to trace, if what it traces has executed in there.
+#[test]
+fn stage2_of_a_user_namespace_is_closed_to_root_without_capabilities() {
+    let runtime = own_engine!();
+    for program in ["setpriv", "unshare"] {
+        if find_program(program).is_none() {
+            skip!("needs {program}");
+        }
+    }
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65_536 }]);
+    for joins in [false, true] {
+        for point in ["prestart", "createRuntime"] {
+            let mut bundle = Bundle::shell("true");
+            let script = format!(
+                "pid=$(sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/')\nexec > {}/seen 2>&1\n{LOOK}",
+                bundle.path().display()
+            );
+            let hook = bundle.make_script("hook", &script);
+            bundle.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone());
+            if joins {
+                let pid = bundle.helper(&["--uts"], "");
+                bundle.namespace("uts", &format!("/proc/{pid}/ns/uts")).remove("/hostname");
+            }
+            bundle.set("/hooks", json!({ point: [{ "path": hook, "env": ["PATH=/usr/bin:/bin"] }] }));
+            Container::new(&runtime, &bundle).run(&[]).ok();
+            let seen = read_lossy(&bundle.host("seen"));
+            assert_eq!(seen.to_lowercase().matches("permission denied").count(), 2, "{point}, joins {joins}: {seen}");
+        }
+    }
+}
+
+/// The process that holds the user namespace of an idmapped mount is a copy of the command, with root's files.
+#[test]
+fn the_holder_of_an_idmap_is_closed_to_root_without_capabilities() {
+    let runtime = own_engine!();
+    for program in ["setpriv", "strace"] {
+        if find_program(program).is_none() {
+            skip!("needs {program}");
+        }
+    }
+    let mut bundle = Bundle::shell("true");
+    bundle.make_dir("source");
+    let ids = json!([{ "containerID": 0, "hostID": 100_000, "size": 10 }]);
+    bundle.bind("source", "/tmp", &["bind"]);
+    let mount = bundle.spec["mounts"].as_array().map_or(0, Vec::len) - 1;
+    bundle.set(&format!("/mounts/{mount}/uidMappings"), ids.clone());
+    bundle.set(&format!("/mounts/{mount}/gidMappings"), ids);
+    let container = Container::new(&runtime, &bundle);
+    // It waits for the end of a pipe while the maps are about to be written.
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=openat:delay_enter=50000"];
+    let run = container.background("run", &[]).through(&slow).start();
+    let is_holder = |pid: &i32| read_lossy(format!("/proc/{pid}/syscall").as_ref()).starts_with("0 ");
+    let holder = poll_until(Duration::from_secs(30), || {
+        let of = |pid: i32| read_lossy(format!("/proc/{pid}/task/{pid}/children").as_ref());
+        let children = |pid: i32| of(pid).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
+        children(run.pid()).into_iter().flat_map(children).find(is_holder)
+    });
+    if let Some(pid) = holder {
+        let look = format!("pid={pid}; {LOOK} 2>&1");
+        let seen = Command::new("sh").args(["-c", &look]).output().expect("look at it");
+        let seen = String::from_utf8_lossy(&seen.stdout).into_owned();
+        assert!(!seen.contains("root\n") && !seen.contains("memory"), "{seen}");
+    }
+    run.wait().ok();
+    assert!(holder.is_some(), "the holder was not seen");
+}
+
+/// A container that waits to be started has init wait as well, and who joins it then may be able to look into that.
+#[test]
+fn nothing_of_the_hosts_is_open_while_a_container_waits() {
+    let runtime = own_engine!();
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65_536 }]);
+    for user in [false, true] {
+        let mut bundle = Bundle::shell("true");
+        bundle.capabilities(&["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]);
+        if user {
+            bundle.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone());
+        }
+        let container = Container::new(&runtime, &bundle);
+        container.create().ok();
+        // Of the descriptors above the standard streams.
+        let look = "for n in 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do readlink /proc/1/fd/$n; done; true";
+        let seen = container.exec(&[], &["sh", "-c", look]).ok().stdout;
+        assert!(seen.lines().all(|line| line.starts_with("socket:")), "user {user}: {seen}");
+    }
 }

@@ -112,11 +112,14 @@ impl Created {
                 self.placement.places.push(place.clone());
                 Ok(())
             }
-            Err(error) if self.lenient && is_missing_privilege(&error) => Ok(()),
+            Err(error) if self.lenient && !planned.insists_on(place) && is_missing_privilege(&error) => Ok(()),
             Err(error) => Err(match &planned.first_limit {
                 Some(pointer) if planned.rootless && is_missing_privilege(&error) => {
                     error.context(format!("{pointer}: a limit needs a cgroup that may be written to"))
                 }
+                None if planned.rootless && planned.insists_on(place) && is_missing_privilege(&error) => error.context(
+                    "/linux/cgroupsPath: this user may not make that cgroup: leave the path out to go without",
+                ),
                 _ => error,
             }),
         }

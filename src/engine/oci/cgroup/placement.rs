@@ -105,6 +105,9 @@ pub struct Placement {
     /// The first limit that was asked for, by JSON pointer: what an unprivileged create fails for.
     #[serde(skip)]
     pub(super) first_limit: Option<String>,
+    /// The path is the bundle's.
+    #[serde(skip)]
+    pub(super) is_named: bool,
     #[serde(skip)]
     pub(super) warnings: Vec<String>,
 }
@@ -130,6 +133,7 @@ pub fn plan(request: &Request) -> Result<Placement> {
     let mut placement = Placement {
         places: places(&hierarchies, &wanted),
         rootless: request.rootless,
+        is_named: !request.systemd && request.cgroups_path.is_some_and(|path| !path.as_os_str().is_empty()),
         shared: unit.is_none() && may_be_shared(request),
         unit,
         ..Placement::default()
@@ -310,6 +314,17 @@ impl Placement {
     /// True where missing privileges may leave the container without cgroups of its own.
     pub(super) fn is_lenient(&self) -> bool {
         self.rootless && self.first_limit.is_none()
+    }
+
+    /// True where the bundle has asked for this cgroup. On a host with both versions that is said of the controllers', which
+    /// are version 1's.
+    pub(super) fn insists_on(&self, place: &Place) -> bool {
+        self.is_named && (!place.is_unified() || self.is_pure_v2())
+    }
+
+    /// True where a cgroup that was planned need never have been made.
+    pub fn may_lack_some(&self) -> bool {
+        self.rootless
     }
 
     /// The controllers of this host.

@@ -48,8 +48,9 @@ fn copy_entry(from: &OwnedFd, to: impl AsFd, name: &CStr) -> Result<()> {
             copy_up(inner, target)?;
         }
         SFlag::S_IFREG => {
-            let mut source: File =
-                openat(from, name, nofollow | OFlag::O_RDONLY, Mode::empty()).on("open", &shown)?.into();
+            // What has taken the file's place meanwhile could be a pipe that nobody writes to.
+            let source = nofollow | OFlag::O_RDONLY | OFlag::O_NONBLOCK;
+            let mut source: File = openat(from, name, source, Mode::empty()).on("open", &shown)?.into();
             let flags = nofollow | OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
             let mut target: File = openat(to.as_fd(), name, flags, mode).on("create", &shown)?.into();
             std::io::copy(&mut source, &mut target).map_err(|error| crate::sys::errno_of(&error)).on("copy", &shown)?;

@@ -7,7 +7,8 @@ use crate::engine::oci::{file_system, idmap};
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource};
 use crate::rpc::server::Context;
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{Errno, On, path::resolve};
+use crate::sys::path::{mount_id, resolve};
+use crate::sys::{Errno, On};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{AT_FDCWD, OFlag, readlinkat};
 use nix::mount::MsFlags;
@@ -153,9 +154,14 @@ fn mount_at(
     data: &[(String, Option<String>)],
 ) -> Result<OwnedFd> {
     if mount2::is_needed(data) {
-        mount2::mount(target, file_system, data, 0)?;
-        // What is at the destination now is the new mount.
+        let proc = super::sysctl::open_proc()?;
+        let covered = mount_id(&proc, target).ok();
+        mount2::mount(target, file_system, data, operation.attributes.set)?;
+        // What is at the destination now is the new mount, unless somebody else has put a link in its place.
         let tree = root.target(&operation.destination, Target::Directory)?;
+        if covered.is_some() && mount_id(&proc, &tree).ok() == covered {
+            bail!("/{}: something else has taken the place of the mount", operation.destination);
+        }
         dress(&tree, operation)?;
         return Ok(tree);
     }

@@ -16,6 +16,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -39,14 +40,17 @@ pub struct Payload {
     filter: Vec<u8>,
     preserve_fds: u32,
     listen_fds: u32,
+    /// What smaster had: hooks have it too.
+    umask: Mode,
 }
 
 impl Payload {
     /// # Errors
     /// Where /proc is not usable.
     pub fn new(request: PayloadRequest) -> Result<Self> {
-        nix::sys::stat::umask(Mode::empty());
+        let umask = nix::sys::stat::umask(Mode::empty());
         Ok(Self {
+            umask,
             common: request.common,
             config: request.oci_config,
             root: None,
@@ -116,7 +120,10 @@ impl Perform for Payload {
             Operation::OpenConsole(operation) => self.open_console(operation, context),
             Operation::RunHooks { point, hooks, state } => {
                 self.root()?.forget();
-                hooks::run(&point, &hooks, &state, self.root_path.as_deref().filter(|path| path.is_dir()))
+                nix::sys::stat::umask(self.umask);
+                let done = hooks::run(&point, &hooks, &state, self.root_path.as_deref().filter(|path| path.is_dir()));
+                nix::sys::stat::umask(Mode::empty());
+                done
             }
             Operation::EnterRoot { how, propagation } => {
                 self.root()?.enter(how)?;
@@ -246,18 +253,15 @@ impl Payload {
     /// All others are closed and not only marked: execve(2) looks the program up first, and through a directory of the
     /// host, by way of /proc/self/fd, a link in the image could name a program of the host (CVE-2024-21626).
     fn pass_descriptors(&mut self, caller: BorrowedFd) -> Result<()> {
-        // All together, and not each by its owner.
-        let own = [self.root.take().map(Root::into_fd), self.terminal.take()];
-        for fd in own.into_iter().flatten() {
-            let _ = fd.into_raw_fd();
-        }
-        let inherited = 3..3 + (self.listen_fds + self.preserve_fds) as i32;
-        let keep: Vec<i32> = inherited.clone().chain([caller.as_raw_fd()]).collect();
-        fd::close_all_but(&keep).on("close_range", "")?;
-        for number in inherited {
+        self.close_all_but(caller)?;
+        for number in self.inherited() {
             fd::keep_number_on_exec(number);
         }
         Ok(())
+    }
+
+    fn inherited(&self) -> Range<i32> {
+        3..3 + (self.listen_fds + self.preserve_fds) as i32
     }
 }
 
@@ -308,6 +312,17 @@ impl PayloadOperations for Payload {
             bail!("smaster is gone");
         }
         Ok(())
+    }
+
+    fn close_all_but(&mut self, kept: BorrowedFd<'_>) -> Result<()> {
+        // All together, and not each by its owner.
+        let own = [self.root.take().map(Root::into_fd), self.terminal.take()];
+        for fd in own.into_iter().flatten() {
+            let _ = fd.into_raw_fd();
+        }
+        std::mem::forget(self.proc.clone());
+        let keep: Vec<i32> = self.inherited().chain([kept.as_raw_fd()]).collect();
+        Ok(fd::close_all_but(&keep).on("close_range", "")?)
     }
 
     fn start_process(&mut self, caller: Caller<'_>) -> Result<Infallible> {

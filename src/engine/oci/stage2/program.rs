@@ -17,6 +17,7 @@ pub struct ProgramError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
     NotInPath,
+    InWorkingDirectory,
     IsDirectory,
     Stat(Errno),
     Denied(Errno),
@@ -27,6 +28,12 @@ impl fmt::Display for ProgramError {
         let program = &self.program;
         match self.why {
             Why::NotInPath => write!(f, "exec: {program:?}: executable file not found in $PATH"),
+            Why::InWorkingDirectory => {
+                write!(
+                    f,
+                    "exec: {program:?}: cannot run executable found relative to current directory: write ./{program}"
+                )
+            }
             // execve(2) says EACCES, and those who know no other word for 126 (Docker before 25) look for it.
             Why::IsDirectory => write!(f, "exec: {program:?}: is a directory: {}", describe(Errno::EACCES)),
             Why::Stat(errno) => write!(f, "exec: {program:?}: stat {program}: {}", describe(errno)),
@@ -38,7 +45,7 @@ impl fmt::Display for ProgramError {
 impl std::error::Error for ProgramError {}
 
 /// The file that `program` means with this environment: a path is taken as it is, relative to the working directory,
-/// a name is looked for in `PATH` (execvp(3)).
+/// a name is looked for in `PATH` (execvp(3)), but not in its relative or empty elements.
 ///
 /// # Errors
 /// Why there is none.
@@ -49,9 +56,11 @@ pub fn find_program(program: &str, env: &[String]) -> Result<PathBuf, ProgramErr
     }
     let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
     let mut denied = None;
-    for directory in path.split(':') {
+    for directory in path.split(':').filter(|_| !path.is_empty()) {
         let candidate = if directory.is_empty() { Path::new(".") } else { Path::new(directory) }.join(program);
         match check(&candidate) {
+            // What lies in the working directory is seldom meant, and may be anybody's.
+            Ok(()) if !candidate.is_absolute() => return Err(error(Why::InWorkingDirectory)),
             Ok(()) => return Ok(candidate),
             Err(Why::Denied(errno)) => denied = Some(errno),
             Err(_) => {}
