@@ -182,6 +182,7 @@ impl Scope<'_> {
         if !takes_value(arg) {
             match inline.map(|value| value.to_str().and_then(go_bool)) {
                 None | Some(Some(true)) => out.push(flag),
+                Some(Some(false)) if arg.is_require_equals_set() => out.push(joined(&[flag.as_bytes(), b"=false"])),
                 Some(Some(false)) => {}
                 Some(None) => out.push(word),
             }
@@ -204,8 +205,9 @@ impl Scope<'_> {
     }
 }
 
+/// A switch that can be turned off takes its value after an equals sign alone.
 fn takes_value(arg: &Arg) -> bool {
-    arg.get_action().takes_values()
+    arg.get_action().takes_values() && !arg.is_require_equals_set()
 }
 
 fn joined(parts: &[&[u8]]) -> OsString {

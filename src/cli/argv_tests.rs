@@ -33,6 +33,9 @@ fn single_dash_long_flags_get_the_second_dash() {
         ("rtx exec -env A=1 -cap CAP_KILL c sh", "rtx exec --env A=1 --cap CAP_KILL c -- sh"),
         ("rtx -help", "rtx --help"),
         ("rtx help --help", "rtx help"),
+        ("rtx exec -no-new-privs=0 c true", "rtx exec --no-new-privs=false c -- true"),
+        ("rtx exec --no-new-privs=T c true", "rtx exec --no-new-privs c -- true"),
+        ("rtx exec --no-new-privs c true", "rtx exec --no-new-privs c -- true"),
         ("rtx help run -h", "rtx help run"),
         ("rtx -version", "rtx --version"),
     ] {

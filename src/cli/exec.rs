@@ -68,8 +68,7 @@ pub fn exec(context: &Context, args: ExecArgs) -> Result<i32> {
     Ok(status.map_or(0, |status| status.code()))
 }
 
-/// `--process`: the process object of a config.json. Flags that would contradict it are ignored by runc; `--tty` and
-/// `--no-new-privs` are taken.
+/// `--process`: the process object of a config.json. Flags that would contradict it are ignored, as by runc, but for `--tty`.
 fn read_process(path: &Path, live: &Live, args: &ExecArgs) -> Result<Process> {
     // Shells have pipes for files: `--process <(…)`.
     let raw = json::read_stream(path)?;
@@ -135,8 +134,8 @@ fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
     if let Some(label) = &args.process_label {
         process.set_selinux_label(Some(label.clone()));
     }
-    if args.no_new_privs {
-        process.set_no_new_privileges(Some(true));
+    if args.no_new_privs.is_some() {
+        process.set_no_new_privileges(args.no_new_privs);
     }
     set_user(&mut process, args)?;
     add_capabilities(&mut process, &args.cap)?;

@@ -137,13 +137,13 @@ pub struct ExecArgs {
     /// AppArmor profile of the process
     #[arg(long, value_name = "PROFILE")]
     pub apparmor: Option<String>,
-    /// Set no_new_privs
-    #[arg(long)]
-    pub no_new_privs: bool,
+    /// Set no_new_privs; with `=false`, do without the container's
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub no_new_privs: Option<bool>,
     /// Add a capability (repeatable)
     #[arg(long, short, value_name = "CAP")]
     pub cap: Vec<String>,
-    /// Pass N file descriptors on, after stdio and those of LISTEN_FDS
+    /// Pass N file descriptors on, after stdio
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
     /// Write where the time went, step by step and call by call: a Chrome trace, or a picture if FILE ends in .svg

@@ -106,6 +106,7 @@ cases! {
     flow two_capabilities_for_user => |r| probe_with(r, nothing, &["-c", "CAP_NET_RAW", "-c", "CAP_CHOWN", "-u", "1000"]);
     flow capability_unknown => |r| probe_with(r, nothing, &["--cap", "CAP_NOSUCH"]);
     flow no_new_privs => |r| probe_with(r, |b| { b.set("/process/noNewPrivileges", json!(false)); }, &["--no-new-privs"]);
+    flow no_new_privs_taken_back => |r| probe_with(r, |b| { b.set("/process/noNewPrivileges", json!(true)); }, &["--no-new-privs=false"]);
     flow no_new_privs_of_container => |r| probe_with(r, |b| { b.set("/process/noNewPrivileges", json!(false)); }, &[]);
     flow umask_of_container => |r| probe_with(r, |b| { b.set("/process/user/umask", json!(0o077)); }, &[]);
     flow rlimits_of_container => |r| probe_with(r, |b| { b.set("/process/rlimits/0/soft", json!(77)); }, &[]);
