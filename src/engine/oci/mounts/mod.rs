@@ -68,9 +68,9 @@ pub fn plan(mounts: &[Mount], places: Places<'_>, linux: &Linux, privileged: boo
             source.inside = mounted_before(source, places.rootfs, &plans);
         }
         for earlier in &mut plans {
-            let is_below = Path::new(&plan.destination).starts_with(&earlier.destination);
+            // Only of those is it asked: each mount with each earlier one would be many.
             if let Kind::Cgroup { holds_mounts, .. } = &mut earlier.kind {
-                *holds_mounts |= is_below;
+                *holds_mounts |= Path::new(&plan.destination).starts_with(&earlier.destination);
             }
         }
         plans.push(plan);
