@@ -143,7 +143,7 @@ cases! {
     }));
     flow process_file_with_scores_and_limits_of_container => |r| process_file_in(r, |b| {
         b.set("/process/oomScoreAdj", json!(321)).set("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 77, "hard": 99 }]));
-    }, json!({ "args": ["/bin/probe"], "cwd": "/", "user": { "uid": 0, "gid": 0 } }));
+    }, json!({ "args": ["/bin/probe"], "cwd": "/", "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } }));
     flow path_is_empty => |r| program_of_directory(r, "");
     flow path_with_empty_element => |r| program_of_directory(r, "/bin:");
     flow path_with_dot => |r| program_of_directory(r, ".:/bin");
