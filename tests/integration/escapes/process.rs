@@ -246,8 +246,8 @@ fn the_holder_of_an_idmap_is_closed_to_root_without_capabilities() {
     bundle.set(&format!("/mounts/{mount}/uidMappings"), ids.clone());
     bundle.set(&format!("/mounts/{mount}/gidMappings"), ids);
     let container = Container::new(&runtime, &bundle);
-    // It waits for the end of a pipe while the maps are about to be written.
-    let slow = ["strace", "-o", "/dev/null", "-e", "inject=openat:delay_enter=50000"];
+    // It waits for the end of a pipe while the maps are about to be written. C libraries open by the one call or the other.
+    let slow = ["strace", "-o", "/dev/null", "-e", "inject=?open,openat:delay_enter=50000"];
     let run = container.background("run", &[]).through(&slow).start();
     let is_holder = |pid: &i32| read_lossy(format!("/proc/{pid}/syscall").as_ref()).starts_with("0 ");
     let holder = poll_until(Duration::from_secs(30), || {
