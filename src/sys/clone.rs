@@ -129,13 +129,11 @@ pub fn spawn(command: Command<'_>) -> nix::Result<Child> {
         }
         result => result?,
     };
-    match if pidfd >= 0 { own(libc::c_long::from(pidfd)) } else { process::pidfd_open(pid) } {
-        Ok(pidfd) => Ok(Child { pid, pidfd, arena }),
-        Err(errno) => {
-            end(pid);
-            Err(errno)
-        }
+    let pidfd = if pidfd >= 0 { own(libc::c_long::from(pidfd)) } else { process::pidfd_open(pid) };
+    if pidfd.is_err() {
+        end(pid);
     }
+    Ok(Child { pid, pidfd: pidfd?, arena })
 }
 
 /// clone3(2) came with Linux 5.3, its flags later, and what old seccomp profiles answer is EPERM, which may be meant so:
