@@ -1,10 +1,14 @@
 /*
- * The floor: runs /bin/true in a container of the default bundle with the system calls that no runtime can do without, and
+ * The floor: runs /bin/true in a container of the default bundle with the system calls that no container can do without, and
  * with nothing else: no configuration, no state, no errors told, no libc. What a runtime takes beyond it is the runtime's.
  *
- * floor [+KIND NUMBER] ROOTFS PROGRAM CGROUP...: CGROUP is the directory to make, one for each hierarchy, the version 2
- * one last or absent. So many more of a KIND are had besides: a `mount` (a tmpfs in /dev), a `device`, an `env` entry, or a
- * `limit` of cgroup version 1, of which there are four.
+ * floor [+KIND NUMBER | --state DIRECTORY CONFIG] ROOTFS PROGRAM CGROUP...: CGROUP is the directory to make, one for each
+ * hierarchy, the version 2 one last or absent. So many more of a KIND are had besides: a `mount` (a tmpfs in /dev), a
+ * `device`, an `env` entry, or a `limit` of cgroup version 1, of which there are four.
+ *
+ * With --state it makes those calls as well without which no *runtime* runs a bundle: it reads CONFIG, and where the cgroups
+ * are, and while the program runs DIRECTORY has what another command needs, the configuration and the process. What is read
+ * is not looked at.
  */
 #include <asm/unistd.h>
 #include <linux/capability.h>
@@ -20,7 +24,7 @@
 #endif
 
 enum { AT_CWD = -100, RDWR = 2, WRITE = 1, CLOEXEC = 02000000, DIRECTORY = 0200000, OPATH = 010000000, EMPTY = 0x1000 };
-enum { REMOVE_DIRECTORY = 0x200, RECURSIVE = 0x8000, NODEV = 4, NOEXEC = 8, NOSUID = 2, RDONLY = 1 };
+enum { CREATE = 0100, REMOVE_DIRECTORY = 0x200, RECURSIVE = 0x8000, NODEV = 4, NOEXEC = 8, NOSUID = 2, RDONLY = 1 };
 enum { BIND = 4096, REC = 16384, SLAVE = 1 << 19, REMOUNT = 32, DETACH = 2, SIGNAL_CHILD = 17, CHARACTER = 0020000 };
 
 static long call(long number, long a, long b, long c, long d, long e)
@@ -271,9 +275,65 @@ static void limits(long directory, const char *name, int number)
 			set(directory, all[i].file, all[i].value);
 }
 
+static char text[1 << 16];
+
+/* Puts the beginning of a file into `text`. */
+static long take(const char *path)
+{
+	long file = need(CALL(open, path, CLOEXEC, 0, 0, 0), path);
+	long length = need(CALL(read, file, text, sizeof(text), 0, 0), path);
+	CALL(close, file, 0, 0, 0, 0);
+	return length;
+}
+
+/* Puts the beginning of `text` into a new file. */
+static void keep(long directory, const char *name, long length)
+{
+	long file = need(CALL(openat, directory, name, WRITE | CREATE | CLOEXEC, 0600, 0), name);
+	need(CALL(write, file, text, length, 0, 0), name);
+	CALL(close, file, 0, 0, 0, 0);
+}
+
+static long begin_state(const char *path, const char *config)
+{
+	long length = take(config);
+	need(CALL(mkdir, path, 0700, 0, 0, 0), path);
+	long directory = need(CALL(open, path, DIRECTORY | CLOEXEC, 0, 0, 0), path);
+	keep(directory, "config.json", length);
+	take("/proc/self/cgroup");
+	take("/proc/self/mountinfo");
+	return directory;
+}
+
+/* A process is told from a later one of its number by the time at which it began. */
+static void note_process(long directory, long pid)
+{
+	char path[32] = "/proc/";
+	append(path, pid);
+	char *end = path;
+	while (*end)
+		end++;
+	for (const char *c = "/stat"; *c; c++)
+		*end++ = *c;
+	keep(directory, "state.json", take(path));
+}
+
+static void end_state(const char *path, long directory)
+{
+	CALL(unlinkat, directory, "config.json", 0, 0, 0);
+	CALL(unlinkat, directory, "state.json", 0, 0, 0);
+	CALL(rmdir, path, 0, 0, 0, 0);
+}
+
 int run(int argc, char **argv)
 {
-	if (argc > 3 && argv[1][0] == '+') {
+	const char *state = 0;
+	long state_directory = -1;
+	if (argc > 3 && argv[1][0] == '-') {
+		state = argv[2];
+		state_directory = begin_state(state, argv[3]);
+		argv += 3, argc -= 3;
+	} else if (argc > 3 && argv[1][0] == '+') {
 		extra.kind = argv[1][1];
 		for (const char *c = argv[2]; *c; c++)
 			extra.number = extra.number * 10 + *c - '0';
@@ -314,10 +374,14 @@ int run(int argc, char **argv)
 	long pid = need(CALL(clone3, &clone, sizeof(clone), 0, 0, 0), "clone3\n");
 	if (pid == 0)
 		child(argv, tasks, trees);
+	if (state)
+		note_process(state_directory, pid);
 	int status = 1;
 	CALL(wait4, pid, &status, 0, 0, 0);
 	for (int i = 0; argv[3 + i]; i++)
 		CALL(rmdir, argv[3 + i], 0, 0, 0, 0);
+	if (state)
+		end_state(state, state_directory);
 	return status == 0 ? 0 : 1;
 }
 

@@ -1,5 +1,6 @@
 //! The floor of the bench (contrib/bench/floor.c) is one only while it makes the container that rtx makes.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -59,17 +60,24 @@ fn the_floor_makes_the_same_container() {
     let flags = ["-O2", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector", "-o"];
     let built = Command::new("gcc").args(flags).arg(&floor).arg(source).status().expect("run gcc");
     assert!(built.success());
-    let output = Command::new(&floor)
-        .arg(bundle.rootfs())
-        .arg(program)
-        .args(cgroups(&ours, &container.id))
-        .stdin(Stdio::null())
-        .output()
-        .expect("run the floor");
-    let floors = report(&String::from_utf8_lossy(&output.stdout));
     let names = |seen: &Value| -> Vec<String> { seen.as_object().expect("an object").keys().cloned().collect() };
-    assert_eq!(names(&ours), names(&floors));
-    for name in names(&ours).iter().filter(|name| *name != OF_THE_CALLER) {
-        assert_eq!(ours[name], floors[name], "{name}");
+    let state = bundle.host("state-of-the-floor");
+    let config = bundle.host("config.json");
+    let keeps_state = [OsStr::new("--state"), state.as_os_str(), config.as_os_str()];
+    for flags in [&[][..], &keeps_state] {
+        let output = Command::new(&floor)
+            .args(flags)
+            .arg(bundle.rootfs())
+            .arg(&program)
+            .args(cgroups(&ours, &container.id))
+            .stdin(Stdio::null())
+            .output()
+            .expect("run the floor");
+        let floors = report(&String::from_utf8_lossy(&output.stdout));
+        assert_eq!(names(&ours), names(&floors));
+        for name in names(&ours).iter().filter(|name| *name != OF_THE_CALLER) {
+            assert_eq!(ours[name], floors[name], "{name}");
+        }
+        assert!(!state.exists());
     }
 }
