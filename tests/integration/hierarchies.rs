@@ -20,14 +20,15 @@ const ID: &str = "c1";
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// A shell's functions for what is below. `$one` is where a hierarchy of v1 is mounted; `$dir` is a directory of this test's,
-/// and `$own` the name of its cgroups. After `alone` /proc/self/cgroup says that there is v2 and nothing else.
+/// and `$own` the name of its cgroups; the hierarchy of v2 keeps the options that the host gave it. After `alone` /proc/self/cgroup says that there is v2 and nothing else.
 const PRELUDE: &str = r#"
 set -e
 dir=$1 own=$2 layout=$3
 shift 3
 one=$(awk '{ for (i = 7; $i != "-"; i++); if ($(i + 1) == "cgroup") { print $5; exit } }' /proc/self/mountinfo)
+options=$(awk '{ for (i = 7; $i != "-"; i++); if ($(i + 1) == "cgroup2") { print $(i + 3); exit } }' /proc/self/mountinfo)
 nothing() { umount -l -R /sys/fs/cgroup; }
-version2() { mkdir -p "$1"; mount -t cgroup2 none "$1"; }
+version2() { mkdir -p "$1"; mount -t cgroup2 -o "${options:-rw}" none "$1"; }
 alone() { echo "0::${1-/}" > "$dir/membership"; mount --bind "$dir/membership" /proc/$$/cgroup; }
 eval "$layout"
 exec "$@"
@@ -259,5 +260,34 @@ fn cgroup_v2_alone_needs_no_table() {
         let (read, seen) = read_of_the_table(&runtime_without("statmount", errno), &bundle, ALONE[0]);
         assert!(read.is_some_and(|bytes| bytes > 0), "{read:?}");
         assert_eq!(seen, expected);
+    }
+}
+
+/// What the host has mounted cgroup v2 with, as far as it is the hierarchy's.
+fn options_of_version2() -> Option<String> {
+    let table = read_lossy(Path::new("/proc/self/mountinfo"));
+    let rest = table.lines().find_map(|line| line.split_once(" - cgroup2 "))?.1;
+    rest.split(' ').nth(1).map(str::to_owned)
+}
+
+/// A mount in the host's cgroup namespace would set them.
+#[test]
+fn the_options_of_cgroup_v2_are_left_to_the_host() {
+    let runtime = own_engine!();
+    needs_root!();
+    let Some(options) = options_of_version2().filter(|options| options.contains("nsdelegate")) else {
+        skip!("this host has no cgroup v2 with an option of its own");
+    };
+    for namespace in [None, Some("/proc/self/ns/cgroup"), Some("")] {
+        let mut bundle =
+            Bundle::shell("cat /tmp/cgroup.procs >/dev/null && grep -c ' /tmp .* cgroup2 ' /proc/self/mountinfo");
+        bundle.mount("/tmp", "cgroup2", "cgroup", &["nosuid", "noexec", "nodev", "ro"]);
+        match namespace {
+            Some(path) => bundle.namespace("cgroup", path),
+            None => bundle.without_namespace("cgroup"),
+        };
+        let container = Container::new(&runtime, &bundle);
+        assert_eq!(container.run(&[]).ok().stdout.trim(), "1", "{namespace:?}");
+        assert_eq!(options_of_version2().as_deref(), Some(options.as_str()), "{namespace:?}");
     }
 }

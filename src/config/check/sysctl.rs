@@ -1,11 +1,12 @@
 //! config-linux.md "Sysctl": only what belongs to a namespace that the container has for itself may be set.
 
-use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::document::keyed;
 use super::{Report, linux};
+use crate::sys::process::is_own_namespace;
 
 /// The System V IPC settings of an IPC namespace (ipc_namespaces(7)).
 #[rustfmt::skip]
@@ -65,8 +66,7 @@ fn needs(report: &mut Report, linux: &Value, key: &str, namespace: &str) {
 /// Whether what is joined at the path is the namespace that rtx itself is in: its settings are the host's.
 fn is_own(path: &str, namespace: &str) -> bool {
     let file = if namespace == "network" { "net" } else { namespace };
-    let inode = |path: &str| std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
-    !path.is_empty() && inode(path).is_some_and(|joined| inode(&format!("/proc/self/ns/{file}")) == Some(joined))
+    !path.is_empty() && is_own_namespace(Path::new(path), file)
 }
 
 /// Whether every part of a dotted name is the name of something.

@@ -15,7 +15,7 @@ use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
 use crate::state::{Record, Recording};
 use crate::sys::On;
 use crate::sys::mount::{Attributes, attr};
-use crate::sys::process::{pidfd_open, wait};
+use crate::sys::process::{is_own_namespace, pidfd_open, wait};
 use crate::trace;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
@@ -238,6 +238,8 @@ fn surroundings(plan: &Plan, launch: &LaunchConfig, init: i32) -> mounts::Surrou
         privileged: plan.privileged,
         clones: plan.clones(),
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
+        other_cgroup_namespace: plan.namespaces.makes(libc::CLONE_NEWCGROUP)
+            || plan.namespaces.path(libc::CLONE_NEWCGROUP).is_some_and(|path| !is_own_namespace(path, "cgroup")),
         mounts_unified: plan.namespaces.has(libc::CLONE_NEWCGROUP)
             || plan.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.

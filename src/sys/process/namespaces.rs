@@ -5,6 +5,7 @@ use crate::sys::{Errno, check, fd};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat, stat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// setns(2): joins the namespaces in `kinds` (`CLONE_NEW*`) of what `fd` refers to, a namespace file or a process. Before
 /// Linux 5.8 those of a process are joined one by one.
@@ -54,6 +55,12 @@ fn join_each(directory: &OwnedFd, kinds: i32) -> nix::Result<()> {
         check(libc::c_long::from(unsafe { libc::setns(file.as_raw_fd(), kind) }))?;
     }
     Ok(())
+}
+
+/// Whether the namespace at a path is the one that this process is in; `name` is that of its file in /proc/self/ns.
+pub fn is_own_namespace(path: &Path, name: &str) -> bool {
+    let identity = |path: &Path| stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    identity(path).is_some_and(|joined| identity(&Path::new("/proc/self/ns").join(name)) == Some(joined))
 }
 
 /// This process's own pid namespace, if it may enter another one for its children and come back. setns(2) wants CAP_SYS_ADMIN

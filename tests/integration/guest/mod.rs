@@ -24,6 +24,7 @@ const V2: &[&str] = &[
     "errors::apparmor_where_there_is_none",
     "errors::memory_limit_too_small",
     "hierarchies::layouts_of_cgroup_v2_alone",
+    "hierarchies::the_options_of_cgroup_v2",
     "supervised::life::smaster_has_a_cgroup_of_its_own",
     "verbs::events_tell_of_memory_that_ran_out",
     "verbs::the_outputs_have_the_form_of_the_peers",
@@ -45,6 +46,7 @@ const V1: &[&str] = &[
 /// Where systemd keeps track of processes by the v2 hierarchy, which has no controllers.
 const HYBRID: &[&str] = &[
     "cgroup_module::cgroup_life",
+    "hierarchies::the_options_of_cgroup_v2",
     "supervised::life::smaster_has_a_cgroup_of_its_own",
     "systemd::a_scope_on_cgroup_v1",
     "systemd::devices_are_ruled_through_a_reload",

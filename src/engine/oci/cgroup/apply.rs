@@ -94,7 +94,7 @@ fn check_usage(home: &OpenPlace, setting: &Setting) -> Result<()> {
 }
 
 fn number(home: &OpenPlace, name: &str) -> Option<u64> {
-    file::read(home.dir().ok()?, name).ok()?.trim().parse().ok()
+    file::read_line(home.dir().ok()?, name).ok()?.trim().parse().ok()
 }
 
 /// Says which property, file and value the kernel refused; for memory below its usage in the words that callers of runc

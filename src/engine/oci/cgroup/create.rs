@@ -287,9 +287,10 @@ impl Created {
         for open in self.open.iter().filter(|open| !self.has_made(&open.place.directory())) {
             let (place, dir) = (&open.place, open.dir()?);
             let frozen = if place.is_unified() {
-                file::read(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
+                file::read_line(dir, "cgroup.freeze").is_ok_and(|state| state.trim() == "1")
             } else {
-                place.has("freezer") && file::read(dir, "freezer.state").is_ok_and(|state| state.trim() != "THAWED")
+                place.has("freezer")
+                    && file::read_line(dir, "freezer.state").is_ok_and(|state| state.trim() != "THAWED")
             };
             if frozen {
                 bail!(
@@ -378,8 +379,8 @@ fn inherit_cpuset(dir: BorrowedFd, existed: bool) -> nix::Result<()> {
 /// controller that cannot be handed down matters only if a limit needs it, and is reported then.
 fn enable_all(place: &Place, dir: BorrowedFd) -> Result<()> {
     let root = file::open_dir(AT_FDCWD, &place.mount).with_context(|| format!("open {}", place.mount.display()))?;
-    let wanted = file::read(&root, "cgroup.controllers").context("read cgroup.controllers")?;
-    let present = file::read(dir, "cgroup.controllers").context("read cgroup.controllers")?;
+    let wanted = file::read_line(&root, "cgroup.controllers").context("read cgroup.controllers")?;
+    let present = file::read_line(dir, "cgroup.controllers").context("read cgroup.controllers")?;
     let missing: Vec<&str> =
         wanted.split_whitespace().filter(|name| !present.split_whitespace().any(|p| p == *name)).collect();
     if !missing.is_empty() {
@@ -408,7 +409,7 @@ pub(super) fn enable(place: &Place, controllers: &[&str]) -> Result<()> {
 
 /// Below a threaded cgroup no process can be put: the kernel says EOPNOTSUPP, which nobody would understand.
 fn refuse_if_threaded(dir: BorrowedFd, directory: &Path) -> Result<()> {
-    let kind = file::read(dir, "cgroup.type").unwrap_or_default();
+    let kind = file::read_line(dir, "cgroup.type").unwrap_or_default();
     if !kind.is_empty() && !kind.starts_with("domain\n") {
         bail!(
             "cgroup {} has type {:?} and takes no process; choose a /linux/cgroupsPath that is not below a threaded cgroup",

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use crate::sys::fd;
+use crate::sys::{fd, retry};
 
 /// Opens a cgroup directory for use with the `*at` calls. Relative to `base`; an absolute `path` ignores it.
 pub fn open_dir(base: impl AsFd, path: impl AsRef<Path>) -> Result<OwnedFd, Errno> {
@@ -36,7 +36,7 @@ pub fn read_bytes(dir: impl AsFd, name: &str) -> Result<Vec<u8>, Errno> {
 pub fn read_line(dir: impl AsFd, name: &str) -> Result<String, Errno> {
     let file = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut line = [0; 4096];
-    let length = nix::unistd::read(&file, &mut line)?;
+    let length = retry(|| nix::unistd::read(&file, &mut line))?;
     // A longer one is not whole.
     if length == line.len() {
         return fd::read_to_end(file).map(|rest| [&line[..], &rest].concat()).and_then(text);

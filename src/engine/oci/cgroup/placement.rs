@@ -335,7 +335,7 @@ impl Placement {
         let mut controllers = Controllers { v1: v1.collect(), v2: Vec::new() };
         if let Some(place) = self.unified() {
             let available = file::open_dir(AT_FDCWD, &place.mount)
-                .and_then(|root| file::read(root, "cgroup.controllers"))
+                .and_then(|root| file::read_line(root, "cgroup.controllers"))
                 .with_context(|| format!("read {}/cgroup.controllers", place.mount.display()))?;
             controllers.v2 = names(available.trim(), ' ');
         }

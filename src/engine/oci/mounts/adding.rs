@@ -13,9 +13,8 @@ use crate::rpc::operation::{
 use crate::sys::mount::{Attributes, attr};
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result};
-use std::path::Path;
 
-/// What is bound where cgroup v2 cannot be mounted.
+/// Where cgroup v2 is on a host that has nothing else.
 pub const UNIFIED: &str = "/sys/fs/cgroup";
 /// No program, device or set-id file belongs into a cgroup file system, whatever the options say.
 const CGROUP_ATTRIBUTES: u64 = attr::NOSUID | attr::NODEV | attr::NOEXEC;
@@ -27,6 +26,8 @@ pub struct Surroundings {
     /// And there are detached mounts to clone into.
     pub clones: bool,
     pub cgroup_namespace: bool,
+    /// And it is not the one that rtx is in.
+    pub other_cgroup_namespace: bool,
     /// stage2 may mount cgroup v2, which the owner of a cgroup namespace may (cgroup_namespaces(7)).
     pub mounts_unified: bool,
     /// Known when they are made, as is the next.
@@ -147,12 +148,8 @@ impl Plan {
                 batch.push(self.operation(source));
                 Ok(())
             }
-            Kind::Cgroup { .. } if around.pure_v2 => self.add_unified(batch, rpc, around),
-            Kind::Cgroup { version2: true, .. } => {
-                self.mount_unified(batch);
-                Ok(())
-            }
-            Kind::Cgroup { version2: false, .. } => self.add_hierarchies(batch, rpc, around),
+            Kind::Cgroup { version2, .. } if *version2 || around.pure_v2 => self.add_unified(batch, rpc, around),
+            Kind::Cgroup { .. } => self.add_hierarchies(batch, rpc, around),
         }
     }
 
@@ -191,13 +188,23 @@ impl Plan {
         Operation::Mount(Box::new(MountOperation { attributes: self.attributes(), ..self.mount_operation(source) }))
     }
 
+    /// In rtx's own cgroup namespace the hierarchy is bound from where the host has it, and so it is where it cannot be mounted.
+    /// A mount of it there sets the options of the host's, nsdelegate and its kin, to those that this one names, of which it has none
+    /// as a rule (`cgroup_get_tree` of the kernel); where it has some, they are what is wanted.
     fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
-        if around.mounts_unified {
-            self.mount_unified(batch);
-            return Ok(());
+        let on_host = around.cgroups.iter().find(|cgroup| cgroup.controllers.is_empty());
+        let on_host = match on_host {
+            Some(unified) => Some(unified.mount.clone()),
+            None => around.pure_v2.then(|| UNIFIED.into()),
+        };
+        let is_safe = around.other_cgroup_namespace || !self.options.data.is_empty();
+        match on_host {
+            Some(place) if !(around.mounts_unified && is_safe) => {
+                let source = source_of(batch, rpc, &Source::plain(&place), around)?;
+                batch.push(self.unified(source));
+            }
+            _ => self.mount_unified(batch),
         }
-        let source = source_of(batch, rpc, &Source::plain(Path::new(UNIFIED)), around)?;
-        batch.push(self.unified(source));
         Ok(())
     }
 
@@ -253,7 +260,7 @@ fn new_hierarchy(controllers: &str) -> FileSystem {
 #[cfg(test)]
 mod tests {
     use super::super::{Places, plan};
-    use super::*;
+    use std::path::Path;
 
     /// What linux.mountLabel makes of the data of one mount.
     fn data(kind: &str, options: &[&str]) -> (Vec<String>, Option<String>) {
