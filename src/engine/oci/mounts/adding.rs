@@ -198,13 +198,23 @@ impl Plan {
             None => around.pure_v2.then(|| UNIFIED.into()),
         };
         let is_safe = around.other_cgroup_namespace || !self.options.data.is_empty();
-        match on_host {
-            Some(place) if !(around.mounts_unified && is_safe) => {
-                let source = source_of(batch, rpc, &Source::plain(&place), around)?;
-                batch.push(self.unified(source));
+        let source = match on_host {
+            Some(place) if around.mounts_unified && !is_safe && around.clones => {
+                make_room(1, batch, rpc)?;
+                // As a new one has it: whatever is mounted in the host's is nothing to the container.
+                let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
+                let tree = clone_cgroup(&place, private).with_context(|| format!("{}: cgroup v2", self.pointer))?;
+                MountSource::Tree { fd: batch.fd(tree), directory: true }
             }
-            _ => self.mount_unified(batch),
-        }
+            Some(place) if !(around.mounts_unified && is_safe) => {
+                source_of(batch, rpc, &Source::plain(&place), around)?
+            }
+            _ => {
+                self.mount_unified(batch);
+                return Ok(());
+            }
+        };
+        batch.push(self.unified(source));
         Ok(())
     }
 
