@@ -116,7 +116,9 @@ fn limits(data: &[u8]) {
     for current in
         [value!({}), value!({ "memory": { "limit": 10_000_000 }, "cpu": { "quota": 5000, "period": 10_000 } })]
     {
-        let _ = update::plan(&current, &document);
+        for swap_is_apart in [false, true] {
+            let _ = update::plan(&current, &document, swap_is_apart);
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use serde_json::{Map, Value, json};
 const POINTER: &str = "/linux/resources";
 
 /// Values that mean "leave it as it is", which is how callers written in Go say that they give none.
-const ZERO_IS_ABSENT: [(&str, &[&str]); 3] = [
+const ZERO_IS_ABSENT: [(&str, &[&str]); 4] = [
     ("memory", &["limit", "reservation", "swap", "kernel", "kernelTCP"]),
     ("cpu", &["shares", "quota", "period", "realtimeRuntime", "realtimePeriod", "cpus", "mems"]),
     ("blockIO", &["weight", "leafWeight"]),
+    ("pids", &["limit"]),
 ];
 
 /// Values that mean something only beside others: where one of the first is given, the others are written with it, as
@@ -41,15 +42,20 @@ pub struct Update {
 /// Plans a change: `request` is the part of a `linux.resources` object that is to be different, `current` the one that
 /// the container has. Device rules are not changed, as in every runtime: callers pass the whole object.
 ///
+/// `swap_is_apart` on cgroup v2, where the limit of swap is one of its own and not, as here, of memory and swap.
+///
 /// # Errors
 /// Everything that is wrong with the outcome, by JSON pointers into `request`.
-pub fn plan(current: &Value, request: &Value) -> Result<Update> {
+pub fn plan(current: &Value, request: &Value, swap_is_apart: bool) -> Result<Update> {
     let Some(request) = request.as_object() else {
         bail!("the limits must be a JSON object like linux.resources of config.json: it is {request}");
     };
     let mut change = given(request);
     let mut resources = current.clone();
     lay_over(&mut resources, &Value::Object(change.clone()));
+    if swap_is_apart {
+        keep_swap(current, &change, &mut resources);
+    }
     let is_unlimited = change.get("memory").is_some_and(|memory| memory.get("limit") == Some(&json!(-1)));
     if is_unlimited && change["memory"].get("swap").is_none() {
         // The old limit of both together would still hold.
@@ -77,6 +83,17 @@ pub fn plan(current: &Value, request: &Value) -> Result<Update> {
     Ok(Update { resources, change: parse(Value::Object(change))?, undo: parse(undo)?, warnings })
 }
 
+/// Another limit of memory alone leaves that of swap as it is; the sum of both is another one then.
+fn keep_swap(current: &Value, change: &Map<String, Value>, resources: &mut Value) {
+    let of = |memory: Option<&Value>, name: &str| memory?.get(name)?.as_i64().filter(|bytes| *bytes > 0);
+    let (memory, asked) = (current.get("memory"), change.get("memory"));
+    if let (Some(limit), Some(swap), Some(next)) = (of(memory, "limit"), of(memory, "swap"), of(asked, "limit"))
+        && asked.is_some_and(|asked| asked.get("swap").is_none())
+    {
+        resources["memory"]["swap"] = next.saturating_add(swap.saturating_sub(limit)).into();
+    }
+}
+
 /// A request without what stands for nothing.
 fn given(request: &Map<String, Value>) -> Map<String, Value> {
     let mut given = request.clone();
@@ -90,12 +107,27 @@ fn given(request: &Map<String, Value>) -> Map<String, Value> {
             !(value.is_null() || is_zero && names.contains(&name.as_str()))
         });
     }
+    // `pids` without its limit would be one of none.
+    given.retain(|_, value| value.as_object().is_none_or(|limits| !limits.is_empty()));
     given
 }
 
-/// Objects by their members, anything else as a whole.
+/// What tells the elements of a list from each other: devices, sizes of huge pages, interfaces.
+const IDENTITY: [&str; 4] = ["major", "minor", "pageSize", "name"];
+
+/// Objects by their members and lists by what their elements are for, since limits that are not named stay; anything else as a
+/// whole.
 fn lay_over(base: &mut Value, top: &Value) {
     match (base, top) {
+        (Value::Array(base), Value::Array(top)) => {
+            for element in top {
+                let is_same = |known: &&mut Value| IDENTITY.iter().all(|name| known.get(name) == element.get(name));
+                match base.iter_mut().find(is_same) {
+                    Some(known) => lay_over(known, element),
+                    None => base.push(element.clone()),
+                }
+            }
+        }
         (Value::Object(base), Value::Object(top)) => {
             for (name, value) in top {
                 lay_over(base.entry(name.clone()).or_insert(Value::Null), value);
@@ -152,7 +184,7 @@ mod tests {
 
     #[track_caller]
     fn changed(current: Value, request: Value) -> (Value, Value) {
-        let update = plan(&current, &request).unwrap();
+        let update = plan(&current, &request, false).unwrap();
         (update.resources, serde_json::to_value(update.change).unwrap())
     }
 
@@ -182,16 +214,46 @@ mod tests {
     }
 
     #[test]
+    fn what_says_nothing_changes_nothing() {
+        let current = json!({ "pids": { "limit": 9 } });
+        for nothing in [json!({ "limit": 0 }), json!({ "limit": null }), json!({})] {
+            let (resources, change) = changed(current.clone(), json!({ "pids": nothing }));
+            assert_eq!((&resources, change.get("pids")), (&current, None));
+        }
+    }
+
+    #[test]
+    fn what_a_list_does_not_name_stays() {
+        let device = |minor: u32, rate: u32| json!({ "major": 8, "minor": minor, "rate": rate });
+        let current = json!({ "blockIO": { "throttleReadBpsDevice": [device(0, 5), device(16, 6)] } });
+        let of = |list: Value| changed(current.clone(), json!({ "blockIO": { "throttleReadBpsDevice": list } })).0;
+        assert_eq!(of(json!([])), current);
+        let expected = json!([device(0, 5), device(16, 7), device(32, 1)]);
+        assert_eq!(of(json!([device(16, 7), device(32, 1)]))["blockIO"]["throttleReadBpsDevice"], expected);
+    }
+
+    #[test]
+    fn swap_that_is_apart_stays() {
+        let current = json!({ "memory": { "limit": 10_000, "swap": 30_000 } });
+        let request = json!({ "memory": { "limit": 50_000 } });
+        assert!(plan(&current, &request, false).is_err());
+        let update = plan(&current, &request, true).unwrap();
+        assert_eq!(update.resources["memory"], json!({ "limit": 50_000, "swap": 70_000 }));
+        assert_eq!(update.change.memory().and_then(|memory| memory.swap()), None);
+    }
+
+    #[test]
     fn what_was_there_is_kept_for_the_way_back() {
         let current = json!({ "memory": { "limit": 10_000 }, "pids": { "limit": 9 } });
-        let undo = plan(&current, &json!({ "memory": { "limit": 20_000, "reservation": 5_000 } })).unwrap().undo;
+        let request = json!({ "memory": { "limit": 20_000, "reservation": 5_000 } });
+        let undo = plan(&current, &request, false).unwrap().undo;
         assert_eq!(serde_json::to_value(undo).unwrap(), json!({ "memory": { "limit": 10_000 } }));
     }
 
     #[test]
     fn mistakes_are_named_by_their_place_in_the_request() {
         let problem =
-            |request: Value| plan(&json!({ "memory": { "limit": 100_000 } }), &request).unwrap_err().to_string();
+            |request: Value| plan(&json!({ "memory": { "limit": 100_000 } }), &request, false).unwrap_err().to_string();
         assert!(problem(json!({ "memory": { "swap": 50_000 } })).contains("/memory/swap: memory+swap limit should be"));
         assert!(problem(json!({ "cpu": 7 })).starts_with("invalid limits: /cpu: "));
         assert!(problem(json!([])).contains("must be a JSON object"));

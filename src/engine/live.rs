@@ -228,6 +228,12 @@ pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
     cgroup(container)?.update(resources, devices)
 }
 
+/// Whether the container's swap has a limit of its own (cgroup v2), and not one together with its memory.
+pub fn swap_is_apart(container: &Container) -> bool {
+    let placement = engine_state(container).ok().and_then(|state| state.cgroup);
+    placement.is_some_and(|placement| placement.v1("memory").is_none())
+}
+
 /// Changes what of the caches and of the memory's bandwidth the container may use. One that had no class of its own gets
 /// one, which the record has before it is made.
 ///

@@ -3,6 +3,7 @@
 use super::lifecycle::Live;
 use super::supervisor::view::tell;
 use crate::config::update;
+use crate::engine::live;
 use crate::state::Status;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::LinuxIntelRdt;
@@ -24,7 +25,8 @@ pub fn update(root: &Path, id: &str, request: &Value, rdt: Option<&LinuxIntelRdt
     let damaged = || format!("the configuration of container {id:?} is damaged");
     let mut config: Value = serde_json::from_slice(&live.container.state.config()?).with_context(damaged)?;
     let current = config.pointer("/linux/resources").filter(|value| value.is_object()).cloned();
-    let update = update::plan(&current.unwrap_or_else(|| json!({})), request)?;
+    let swap_is_apart = live::swap_is_apart(&live.container);
+    let update = update::plan(&current.unwrap_or_else(|| json!({})), request, swap_is_apart)?;
     let changed = live.engine.update(&mut live.container, &update.change);
     let changed = changed.and_then(|()| match rdt {
         Some(rdt) => live.engine.update_schemata(&mut live.container, rdt),

@@ -1,7 +1,7 @@
 //! The commands on a container that is there: list, ps, update, pause, resume, events.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -98,6 +98,75 @@ fn update_reads_json_from_a_file_and_from_stdin() {
     if let Some(limit) = cgroup(&container, "memory.limit_in_bytes") {
         assert_eq!(limit, (64 * MIB).to_string(), "a zero is no limit");
     }
+}
+
+/// As callers write what they do not give: a limit of no processes, or an object without one.
+#[test]
+fn update_of_processes_that_are_not_given() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), limited());
+    let container = running(&runtime, &bundle);
+    for nothing in [r#"{"pids":{"limit":0}}"#, r#"{"pids":{},"cpu":{"shares":700}}"#] {
+        runtime.invoke(&["update", "--resources", "-", &container.id]).input(nothing).run().ok();
+        assert_eq!(cgroup(&container, "pids.max").as_deref(), Some("50"), "{nothing}");
+    }
+}
+
+/// Whatever of it the configuration knew nothing of.
+#[test]
+fn an_update_that_fails_takes_everything_back() {
+    let runtime = own_engine!();
+    needs_root!();
+    let bundle = Bundle::shell("echo up; exec sleep 600");
+    let container = running(&runtime, &bundle);
+    let files = ["pids.max", "cpu.shares", "cpu.weight", "memory.soft_limit_in_bytes", "memory.low", "cpuset.cpus"];
+    let seen = || files.map(|file| cgroup(&container, file));
+    let before = seen();
+    assert!(before[0].is_some(), "{before:?}");
+    let request = r#"{"pids":{"limit":10},"cpu":{"shares":700,"cpus":"4095"},"memory":{"reservation":16777216}}"#;
+    runtime.invoke(&["update", "--resources", "-", &container.id]).input(request).run().fails(1, "/cpu/cpus: ");
+    assert_eq!(seen(), before);
+    // And what is taken as such afterwards can be had.
+    runtime.run(&["update", "--pids-limit", "9", "--cpu-share", "700", &container.id]).ok();
+    assert_eq!(cgroup(&container, "pids.max").as_deref(), Some("9"));
+}
+
+#[test]
+fn update_gives_the_oom_killer_back() {
+    let runtime = own_engine!();
+    needs_root!();
+    let mut bundle = limited();
+    bundle.set("/linux/resources/memory/disableOOMKiller", json!(true));
+    if !Path::new("/sys/fs/cgroup/memory/memory.oom_control").exists() {
+        skip!("cgroup v2 has no way to disable the OOM killer");
+    }
+    let container = running(&runtime, &bundle);
+    let is_disabled =
+        || cgroup(&container, "memory.oom_control").is_some_and(|text| text.contains("oom_kill_disable 1"));
+    assert!(is_disabled());
+    let request = r#"{"memory":{"disableOOMKiller":false}}"#;
+    runtime.invoke(&["update", "--resources", "-", &container.id]).input(request).run().ok();
+    assert!(!is_disabled());
+}
+
+/// Of version 2, where swap has a limit of its own.
+#[test]
+fn an_update_of_memory_leaves_swap_as_it_is() {
+    let runtime = own_engine!();
+    needs_root!();
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        skip!("needs cgroup v2 alone");
+    }
+    let mut bundle = Bundle::shell("echo up; exec sleep 600");
+    bundle.set("/linux/resources/memory", json!({ "limit": 64 * MIB, "swap": 128 * MIB }));
+    let container = running(&runtime, &bundle);
+    runtime.run(&["update", "--memory", "256M", &container.id]).ok();
+    assert_eq!(cgroup(&container, "memory.max"), Some((256 * MIB).to_string()));
+    if let Some(swap) = cgroup(&container, "memory.swap.max") {
+        assert_eq!(swap, (64 * MIB).to_string());
+    }
+    runtime.run(&["update", "--memory-swap", "300M", &container.id]).ok();
+    assert_eq!(cgroup(&container, "memory.max"), Some((256 * MIB).to_string()));
 }
 
 #[test]

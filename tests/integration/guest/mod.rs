@@ -26,6 +26,7 @@ const V2: &[&str] = &[
     "hierarchies::layouts_of_cgroup_v2_alone",
     "hierarchies::the_options_of_cgroup_v2",
     "supervised::life::smaster_has_a_cgroup_of_its_own",
+    "verbs::an_update_",
     "verbs::events_tell_of_memory_that_ran_out",
     "verbs::the_outputs_have_the_form_of_the_peers",
 ];

@@ -18,9 +18,12 @@ pub fn limits(placement: &Placement, open: &[OpenPlace], resources: &LinuxResour
     if !limits::any_limit(resources) {
         return Ok(());
     }
-    let settings = limits::settings(resources, &placement.controllers()?)?;
+    write_all(open, &limits::settings(resources, &placement.controllers()?)?)
+}
+
+fn write_all(open: &[OpenPlace], settings: &[Setting]) -> Result<()> {
     let mut refused = Vec::new();
-    for setting in &settings {
+    for setting in settings {
         match write(open, setting)? {
             Ok(()) => {}
             // Two values of one controller can bound each other (limit and swap, period and quota): the kernel refuses
@@ -33,6 +36,27 @@ pub fn limits(placement: &Placement, open: &[OpenPlace], resources: &LinuxResour
         write(open, setting)?.map_err(|errno| explain(open, setting, errno))?;
     }
     Ok(())
+}
+
+/// Writes limits of a container that runs, either all of them or none. `back` gets what there was before each where one is
+/// refused.
+pub fn change(open: &[OpenPlace], settings: &[Setting], back: impl FnOnce(&[Setting])) -> Result<()> {
+    let before: Vec<Setting> = settings.iter().rev().filter_map(|setting| before(open, setting)).collect();
+    let written = write_all(open, settings);
+    if written.is_err() {
+        back(&before);
+        let _ = write_all(open, &before);
+    }
+    written
+}
+
+/// What is in a setting's file, as what has to be written for it to be there again.
+fn before(open: &[OpenPlace], setting: &Setting) -> Option<Setting> {
+    let home = home(open, setting).ok()?;
+    let read = |name: &str| file::read(home.dir().ok()?, name).ok().map(|text| (name.to_owned(), text));
+    let (name, text) = read(&setting.file).or_else(|| read(setting.otherwise.as_ref()?.0))?;
+    let value = limits::value_again(&name, &text, &setting.value)?;
+    Some(Setting { file: name.into(), value, otherwise: None, check_usage: false, ..setting.clone() })
 }
 
 /// A new container's init is already in its cgroup, and v2 ends it when the limit is below what it uses, now or at its
@@ -112,7 +136,12 @@ fn explain(open: &[OpenPlace], setting: &Setting, errno: Errno) -> anyhow::Error
         let value = &setting.value;
         what = format!("unable to set memory limit to {value} (current usage: {usage}, peak usage: {peak}): ").into();
     } else if errno == Errno::ENOENT {
-        what = "this host's kernel does not have this setting: ".into();
+        what = match not_handed_down(home, setting) {
+            Some(controller) => {
+                format!("the controller {controller} is not handed down to this cgroup by those above it: ").into()
+            }
+            None => "this host's kernel does not have this setting: ".into(),
+        };
     }
     let directory = home.place.directory();
     let (file, value) = match &setting.otherwise {
@@ -123,6 +152,13 @@ fn explain(open: &[OpenPlace], setting: &Setting, errno: Errno) -> anyhow::Error
     };
     let path = directory.join(file);
     anyhow::Error::new(errno).context(format!("{}: {what}write {value:?} to {}", setting.pointer, path.display()))
+}
+
+/// The controller of a v2 setting that the cgroup does not have: who runs rtx may not have been given it.
+fn not_handed_down<'a>(home: &OpenPlace, setting: &'a Setting) -> Option<&'a str> {
+    let controller = setting.file.split('.').next().filter(|_| home.place.is_unified())?;
+    let present = file::read_line(home.dir().ok()?, "cgroup.controllers").ok()?;
+    (!present.split_whitespace().any(|name| name == controller)).then_some(controller)
 }
 
 /// Writes the device rules: on v1 into the devices controller, on v2 as a program.

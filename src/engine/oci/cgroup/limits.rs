@@ -151,6 +151,33 @@ pub fn per_device(major: i64, minor: i64, value: impl std::fmt::Display) -> Stri
     format!("{major}:{minor} {value}")
 }
 
+/// What has to be written to a cgroup file so that it says again what it says now, where `value` is about to be written to it:
+/// of a file with a line for each device the line of that device.
+pub fn value_again(file: &str, text: &str, value: &str) -> Option<String> {
+    let key =
+        value.split(' ').next().filter(|key| key.contains(':') || matches!(file, "rdma.max" | "net_prio.ifpriomap"));
+    if let Some(key) = key {
+        let of_the_key = text.lines().find(|line| line.split(' ').next() == Some(key));
+        // A device without a line has no limit.
+        let none = || match file {
+            "io.max" => Some("rbps=max wbps=max riops=max wiops=max"),
+            "io.weight" | "io.bfq.weight" => Some("default"),
+            _ => file.starts_with("blkio.").then_some("0"),
+        };
+        return match of_the_key {
+            Some(line) => Some(line.trim_end().to_owned()),
+            None => none().map(|none| format!("{key} {none}")),
+        };
+    }
+    let line = text.lines().next().unwrap_or_default().trim_end();
+    Some(match file {
+        "memory.oom_control" => line.strip_prefix("oom_kill_disable ")?.to_owned(),
+        // What is empty is written as an empty line: a write of nothing does nothing.
+        _ if line.is_empty() => "\n".to_owned(),
+        _ => line.strip_prefix("default ").unwrap_or(line).to_owned(),
+    })
+}
+
 /// Checks a swappiness against the range that the kernel has.
 pub fn swappiness(value: u64) -> Result<u64> {
     if value > 100 {
@@ -224,6 +251,31 @@ mod tests {
     fn device_rules_and_empty_values_are_no_limit() {
         assert!(!any_limit(&resources(r#"{"devices":[{"allow":false}],"cpu":{"cpus":""},"memory":{"limit":0}}"#)));
         assert!(any_limit(&resources(r#"{"pids":{"limit":-1}}"#)));
+    }
+
+    #[test]
+    fn what_a_file_said_is_written_again() {
+        for (file, text, value, again) in [
+            ("pids.max", "max\n", "9", "max"),
+            ("cpu.max", "max 100000\n", "5000 10000", "max 100000"),
+            ("cpuset.cpus", "\n", "0-1", "\n"),
+            ("memory.oom_control", "oom_kill_disable 1\nunder_oom 0\n", "0", "1"),
+            ("io.weight", "default 100\n8:0 50\n", "70", "100"),
+            ("io.weight", "default 100\n8:0 50\n", "8:0 70", "8:0 50"),
+            ("io.bfq.weight", "100\n", "8:0 70", "8:0 default"),
+            (
+                "io.max",
+                "8:0 rbps=5 wbps=max riops=max wiops=max\n",
+                "8:0 wbps=7",
+                "8:0 rbps=5 wbps=max riops=max wiops=max",
+            ),
+            ("io.max", "", "8:0 wbps=7", "8:0 rbps=max wbps=max riops=max wiops=max"),
+            ("blkio.throttle.read_bps_device", "8:0 5\n8:16 6\n", "8:16 7", "8:16 6"),
+            ("blkio.throttle.read_bps_device", "8:0 5\n", "8:16 7", "8:16 0"),
+            ("net_prio.ifpriomap", "lo 0\neth0 3\n", "eth0 5", "eth0 3"),
+        ] {
+            assert_eq!(value_again(file, text, value).as_deref(), Some(again), "{file}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxResources, LinuxThrottleDevice};
 
 use super::limits::{Setting, page_size, per_device, swappiness};
+use super::placement::Placement;
 
 /// Where the kernel lists its huge page sizes.
 pub const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
@@ -52,6 +53,13 @@ pub fn memory(resources: &LinuxResources) -> Result<Vec<Setting>> {
         ));
     }
     Ok(settings)
+}
+
+/// That the OOM killer is enabled, of a container that may be one without: a new one is not.
+pub fn oom_killer_again(resources: &LinuxResources, placement: &Placement) -> Option<Setting> {
+    let is_wanted = resources.memory().as_ref().is_some_and(|memory| memory.disable_oom_killer() == Some(false));
+    (is_wanted && placement.v1("memory").is_some())
+        .then(|| Setting::new("memory", "/linux/resources/memory/disableOOMKiller", "memory.oom_control", 0))
 }
 
 /// CPU time. The order lets a new period that only fits the new quota be repeated after it.

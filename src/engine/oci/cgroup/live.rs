@@ -13,7 +13,7 @@ use oci_spec::runtime::LinuxResources;
 use super::create::OpenPlace;
 use super::limits::Setting;
 use super::placement::{Place, Placement};
-use super::{Unit, apply, file, frozen, limits};
+use super::{Unit, apply, file, frozen, limits, limits_v1};
 use crate::sys::{dir, process};
 
 /// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
@@ -119,7 +119,8 @@ impl Cgroup {
     /// Changes limits. Device rules are left as they are, as runc does: callers pass the whole of `linux.resources`. The
     /// rules that the container has are `devices`; they are asked for only where systemd writes them too.
     pub fn update(&self, resources: &LinuxResources, devices: impl FnOnce() -> Result<LinuxResources>) -> Result<()> {
-        if !limits::any_limit(resources) {
+        let oom_killer = limits_v1::oom_killer_again(resources, &self.placement);
+        if !limits::any_limit(resources) && oom_killer.is_none() {
             return Ok(());
         }
         let mut open = Vec::new();
@@ -130,14 +131,19 @@ impl Cgroup {
                 Err(errno) => return Err(errno).with_context(|| format!("open {}", place.directory().display())),
             }
         }
-        if let Some(unit) = &self.placement.unit {
-            let settings = limits::settings(resources, &self.placement.controllers()?)?;
-            match self.placement.is_ruled_by_systemd() {
-                true => self.update_ruled(unit, &settings, &open, &devices()?)?,
-                false => unit.update(&settings)?,
-            }
-        }
-        apply::limits(&self.placement, &open, resources)
+        let mut settings = limits::settings(resources, &self.placement.controllers()?)?;
+        settings.extend(oom_killer);
+        let devices = match &self.placement.unit {
+            Some(_) if self.placement.is_ruled_by_systemd() => Some(devices()?),
+            _ => None,
+        };
+        let tell = |settings: &[Setting]| match (&self.placement.unit, &devices) {
+            (Some(unit), Some(devices)) => self.update_ruled(unit, settings, &open, devices),
+            (Some(unit), None) => unit.update(settings),
+            (None, _) => Ok(()),
+        };
+        tell(&settings)?;
+        apply::change(&open, &settings, |before| drop(tell(before)))
     }
 
     /// With any property systemd writes the device rules anew: everything is forbidden for a moment, which nobody may
