@@ -153,6 +153,22 @@ fn with_a_user_namespace() {
     assert!(run(&runtime, &b).ok().stdout.contains("192.0.2.7/24"));
 }
 
+/// The namespace is made by the container's process, however long that takes.
+#[test]
+fn into_a_namespace_that_is_made_late() {
+    let runtime = only_own_engine!();
+    let device = device!();
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let mut b = bundle(&device, json!({ "name": "net0" }), "net0");
+    mapped(&mut b);
+    let slow = ["strace", "-f", "-o", "/dev/null", "-e", "inject=unshare:delay_enter=200000"];
+    let container = Container::new(&runtime, &b);
+    container.background("run", &[]).through(&slow).run().ok();
+    assert!(container.stdout().contains("net0"));
+}
+
 /// Where the creation fails later, the host gets its devices back with all that they had.
 #[test]
 fn back_after_a_failed_create() {
@@ -283,4 +299,19 @@ fn after_a_mount_that_fails() {
     let call = ["run", "--bundle", &b.path().display().to_string(), &b.name()];
     runtime.invoke(&call).through(&slow).run().fails(1, "error mounting /mounts/0");
     assert!(device.on_host().is_some());
+}
+
+/// In a user namespace.
+fn mapped(b: &mut Bundle) {
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    b.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+}
+
+/// The kernel decides whose these files are when it makes the namespace.
+#[test]
+fn root_of_a_user_namespace_owns_its_network() {
+    let runtime = only_own_engine!();
+    let mut b = Bundle::shell("stat -c %u:%g /proc/net/dev /sys/class/net/lo/mtu");
+    mapped(&mut b);
+    assert_eq!(run(&runtime, &b).ok().stdout, "0:0\n0:0\n");
 }

@@ -83,6 +83,11 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     // It shows what its maker is in.
     plan.namespaces.make_of_cgroups(&mut batch);
     if !plan.network.devices.is_empty() {
+        if plan.namespaces.makes_late(libc::CLONE_NEWNET) {
+            // stage2 makes it, and may not have come so far.
+            rpc.send(std::mem::take(&mut batch))?;
+            rpc.drain()?;
+        }
         engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
     }
     let mark = trace::span("ask for more mounts and devices");

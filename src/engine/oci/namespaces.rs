@@ -104,11 +104,16 @@ impl Plan {
         self.makes(libc::CLONE_NEWUSER) && !self.by_root
     }
 
-    /// What stage2 makes itself. In a new user namespace the IPC namespace too: the root of its message queues belongs
-    /// to whoever makes it, and that is nobody before the ids are mapped.
+    /// What stage2 makes itself. In a new user namespace the IPC and the network namespace too: the root of the message queues,
+    /// and what is in /proc/net and /sys/class/net, belong to its root as the ids are mapped when they are made.
     fn late(&self) -> i32 {
-        let ipc = if self.makes(libc::CLONE_NEWUSER) { libc::CLONE_NEWIPC } else { 0 };
-        self.new & (LATE | ipc)
+        let owned = if self.makes(libc::CLONE_NEWUSER) { libc::CLONE_NEWIPC | libc::CLONE_NEWNET } else { 0 };
+        self.new & (LATE | owned)
+    }
+
+    /// Whether a namespace is not there as soon as stage2 is.
+    pub fn makes_late(&self, flag: i32) -> bool {
+        self.late() & flag != 0
     }
 
     /// `CLONE_NEW*` of the clone itself.
