@@ -92,8 +92,9 @@ pub enum Operation {
         paths: Vec<String>,
         label: Option<String>,
     },
+    /// Of each whether nothing can be mounted below it.
     ReadonlyPaths {
-        paths: Vec<String>,
+        paths: Vec<(String, bool)>,
     },
     /// The compiled seccomp program, to be read from the descriptor and loaded last.
     SeccompProgram {

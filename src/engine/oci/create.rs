@@ -334,7 +334,11 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
     if let Some(linux) = spec.linux() {
         let paths = |list: &Option<Vec<String>>| list.clone().filter(|paths| !paths.is_empty());
         if let Some(paths) = paths(linux.readonly_paths()) {
-            batch.push(Operation::ReadonlyPaths { paths });
+            let with_what_is_below = |path: String| {
+                let is_lone = mounts::has_none_below(&plan.mounts, &path);
+                (path, is_lone)
+            };
+            batch.push(Operation::ReadonlyPaths { paths: paths.into_iter().map(with_what_is_below).collect() });
         }
         if let Some(paths) = paths(linux.masked_paths()) {
             let label = linux.mount_label().clone().filter(|label| !label.is_empty());

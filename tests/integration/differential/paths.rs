@@ -53,6 +53,18 @@ cases! {
         b.mount("/tmp/below", "tmpfs", "tmpfs", &[]);
         read_only(b, &["/tmp", "/tmp/below"]);
     };
+    probe read_only_above_a_mount => |b| {
+        b.make_dir("rootfs/tmp/below");
+        b.mount("/tmp/below", "tmpfs", "tmpfs", &["mode=755"]);
+        read_only(b, &["/tmp"]);
+        b.probe(&["--write", "/tmp/below"]);
+    };
+    probe read_only_above_a_mount_in_a_mount => |b| {
+        b.mount("/tmp", "tmpfs", "tmpfs", &[]).mount("/tmp/below", "tmpfs", "tmpfs", &[]);
+        read_only(b, &["/tmp"]);
+        b.probe(&["--write", "/tmp/below"]);
+    };
+    probe read_only_dev => |b| { read_only(b, &["/dev"]); b.probe(&["--write", "/dev/shm"]); };
     probe read_only_none => |b| read_only(b, &[]);
     probe masked_and_read_only => |b| { b.set("/linux/readonlyPaths", json!(["/etc"])); masked(b, &["/etc"]); };
 

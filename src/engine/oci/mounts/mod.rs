@@ -88,6 +88,16 @@ fn mounted_before(source: &Source, rootfs: &Path, earlier: &[Plan]) -> Option<St
     earlier.iter().any(changes).then(|| inside.to_string_lossy().into_owned())
 }
 
+/// Whether it can be told that nothing is mounted below a path: in a new proc or sysfs, where the container mounts nothing.
+pub fn has_none_below(plans: &[Plan], path: &str) -> bool {
+    let path = Path::new(path.trim_start_matches('/'));
+    let is_new = |plan: &Plan| matches!(&plan.kind, Kind::New { kind, .. } if kind == "proc" || kind == "sysfs");
+    let above = plans.iter().rfind(|plan| path.starts_with(&plan.destination));
+    above.is_some_and(is_new)
+        && path.components().all(|part| matches!(part, std::path::Component::Normal(_)))
+        && !plans.iter().any(|plan| Path::new(&plan.destination).starts_with(path))
+}
+
 /// Where a container finds its socket for sd_notify(3), as runc has it.
 pub const NOTIFY: &str = "run/notify";
 
@@ -150,8 +160,8 @@ fn idmap(mount: &Mount, options: &MountOptions, linux: &Linux) -> Result<Option<
     Ok(Some(IdMap { maps, recursive }))
 }
 
-/// A path of the container, relative to its root and without `.` and empty components. `..` is left to the kernel,
-/// which does not let it leave the root.
+/// A path of the container, relative to its root and without `.`, empty components and `..`, which takes away what
+/// is before it.
 pub fn relative(path: &Path) -> String {
     let path = path.to_string_lossy();
     let mut parts: Vec<&str> = Vec::new();

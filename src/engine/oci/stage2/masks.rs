@@ -98,16 +98,16 @@ fn is_root(root: &Root, target: &OwnedFd, known: &mut Option<FileStat>) -> nix::
     Ok((target.st_dev, target.st_ino) == (whole.st_dev, whole.st_ino))
 }
 
-/// Makes what is at each path, and the mounts below it, read-only; of the root, which has the container's other mounts below
-/// it, the mount alone, as `root.readonly` does.
+/// Makes what is at each path read-only. Mounts below stay what they are: they are asked for by themselves. `true` beside a path
+/// says that there are none.
 ///
 /// # Errors
 /// The kernel's, with the path.
-pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
+pub fn make_readonly(root: &Root, paths: &[(String, bool)]) -> Result<()> {
     let attributes = Attributes { set: attr::RDONLY, ..Attributes::default() };
     let mut done = Vec::with_capacity(2 * paths.len());
     let mut whole = None;
-    for path in paths {
+    for (path, is_lone) in paths {
         let relative = within(path);
         let Some(target) = root.find(relative)? else { continue };
         // A mount on the root would lie beneath those who are in the root already.
@@ -116,7 +116,12 @@ pub fn make_readonly(root: &Root, paths: &[String]) -> Result<()> {
             done.push(target);
             continue;
         }
-        let tree = mount::clone_tree_with(&target, c"", true, attributes).on("make read-only", path)?;
+        let tree = match is_lone {
+            true => mount::clone_tree_with(&target, c"", false, attributes),
+            false => mount::clone_tree(&target, c"", true)
+                .and_then(|tree| mount::set_attributes(&tree, attributes, false).map(|()| tree)),
+        };
+        let tree = tree.on("make read-only", path)?;
         mount::attach(&tree, &target).on("make read-only", path)?;
         done.extend([target, tree]);
     }
