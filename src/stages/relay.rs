@@ -79,6 +79,8 @@ pub struct Relay {
     /// Typed and not yet taken by the container's terminal.
     pending: Vec<u8>,
     stdin_open: bool,
+    /// Somebody reads what is written to standard output. Where nobody does any more, the program goes on all the same.
+    stdout_open: bool,
 }
 
 impl Relay {
@@ -88,7 +90,7 @@ impl Relay {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).on("fcntl", "the terminal")?;
         terminal.copy_size(&master);
         terminal.make_raw()?;
-        Ok(Self { master, terminal, pending: Vec::new(), stdin_open: true })
+        Ok(Self { master, terminal, pending: Vec::new(), stdin_open: true, stdout_open: true })
     }
 
     /// The window has another size.
@@ -110,7 +112,7 @@ impl Relay {
     /// Moves what can be moved. `false` when the container's side is closed.
     ///
     /// # Errors
-    /// Where standard output cannot be written.
+    /// Where the container's terminal cannot be read.
     pub fn pump(&mut self, master: PollFlags, stdin: PollFlags) -> Result<bool> {
         if self.stdin_open && self.pending.is_empty() && !stdin.is_empty() {
             self.read_input()?;
@@ -144,7 +146,7 @@ impl Relay {
         match nix::unistd::read(&self.master, &mut buffer) {
             Ok(0) | Err(Errno::EIO) => Ok(false),
             Ok(length) => {
-                fd::print(&buffer[..length]).on("write", "standard output")?;
+                self.stdout_open = self.stdout_open && fd::print(&buffer[..length]).is_ok();
                 Ok(true)
             }
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(true),

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{Hook, Spec};
 use std::collections::BTreeMap;
@@ -151,8 +151,9 @@ fn run_one(hook: &HookOperation, state: &str, setting: Setting<'_>) -> Result<()
     let pid = program.start().on("exec", &hook.path)?;
     let outcome = converse(pid, &mut ends, hook, state.as_bytes());
     if !matches!(outcome, Ok(Some(_))) {
-        // A hook that times out is killed with all that it started.
+        // A hook that times out is killed with all that it started, and itself where it has left its group.
         let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     let status = process::wait(pid).on("wait", &hook.path)?;
     let Some([stdout, stderr]) = outcome? else {

@@ -229,6 +229,8 @@ cases! {
     flow poststop_after_failed_bind => |r| poststop_after(r, "create", |b| { b.bind("not-there", "/mnt", &["bind"]); });
     flow failing_poststop => |r| failing(r, "poststop");
     flow timeout => |r| one(r, "createRuntime", "exec sleep 20", &json!({ "timeout": 1 }));
+    // It leaves the group that it leads.
+    flow timeout_of_one_in_another_group => |r| one(r, "createRuntime", "exec perl -e 'setpgrp(0, getpgrp(getppid)); sleep 600'", &json!({ "timeout": 1 }));
     flow timeout_of_prestart => |r| one(r, "prestart", "exec sleep 20", &json!({ "timeout": 1 }));
     flow timeout_of_create_container => |r| one(r, "createContainer", "exec sleep 20", &json!({ "timeout": 1 }));
     flow timeout_of_poststop => |r| one(r, "poststop", "exec sleep 20", &json!({ "timeout": 1 }));

@@ -51,8 +51,23 @@ fn foreground(runtime: &Runtime, script: &str, act: impl Fn(&Terminal)) -> Value
     report.finish(&container)
 }
 
+/// A foreground run whose output nobody reads any more.
+fn unread(runtime: &Runtime, script: &str) -> Value {
+    let bundle = bundle(script);
+    let terminal = Terminal::open(24, 80);
+    let container = Container::new(runtime, &bundle);
+    let call = container.background("run", &[]).through(&["setsid", "--ctty"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let running = call.stdin(terminal.slave()).stdout(writer).stderr(terminal.slave()).start();
+    let mut report = Report::default();
+    report.step("run", &running.wait());
+    report.finish(&container)
+}
+
 cases! {
     "terminal";
+    flow foreground_without_a_reader => |r| unread(r, "echo a; sleep 0.3; echo b; sleep 0.1; exit 7");
     flow socket => |r| by_socket(r, |_| {});
     flow socket_with_size => |r| by_socket(r, |b| { b.set("/process/consoleSize", json!({ "height": 40, "width": 100 })); });
     flow socket_as_user => |r| by_socket(r, |b| { b.set("/process/user", json!({ "uid": 1000, "gid": 1000 })); });
