@@ -248,7 +248,12 @@ pub fn usage_error(err: clap::Error, argv: &[OsString]) -> (i32, String) {
         ErrorKind::TooManyValues => {
             format!("invalid value for {}: '{value}': it takes no value, or true or false", flag_name(&argument))
         }
-        ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".into(),
+        ErrorKind::InvalidUtf8 => {
+            let argument = argv.iter().rfind(|argument| argument.to_str().is_none());
+            let named =
+                argument.map_or_else(|| "an argument".to_owned(), |argument| format!("the argument {argument:?}"));
+            format!("{named} is not valid UTF-8, as everything in a configuration has to be: write it otherwise")
+        }
         _ => err.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let hint = nearest(&err, ContextKind::SuggestedArg).unwrap_or_else(|| match command.as_str() {

@@ -113,7 +113,7 @@ fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
     process.set_args(Some(args.args.clone()));
     process.set_terminal(Some(args.tty));
     process.set_console_size(None);
-    if let Some(cwd) = &args.cwd {
+    if let Some(cwd) = args.cwd.as_ref().filter(|cwd| !cwd.is_empty()) {
         if !cwd.starts_with('/') {
             bail!("--cwd {cwd}: Cwd must be an absolute path");
         }
@@ -144,7 +144,7 @@ fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
 
 fn set_user(process: &mut Process, args: &ExecArgs) -> Result<()> {
     let mut user = process.user().clone();
-    if let Some(text) = &args.user {
+    if let Some(text) = args.user.as_ref().filter(|user| !user.is_empty()) {
         let (uid, gid) = match text.split_once(':') {
             Some((uid, gid)) => (uid, Some(gid)),
             None => (text.as_str(), None),

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 #[inline(never)]
 pub fn kill(context: &Context, args: KillArgs) -> Result<i32> {
-    let signal = parse(&args.signal)?;
+    // Scripts pass an empty word where they have none.
+    let signal = parse(if args.signal.is_empty() { "TERM" } else { &args.signal })?;
     match args.timeout {
         None => lifecycle::kill(&context.root, &args.id, signal, args.all)?,
         Some(patience) => ending::kill_within(&context.root, &args.id, signal, args.all, patience)?,

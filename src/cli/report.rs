@@ -4,6 +4,7 @@
 use super::args::LogFormat;
 use crate::sys::{Errno, On, describe, errno_of};
 use anyhow::Result;
+use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -50,7 +51,7 @@ impl Report {
 
     /// Tells of a failure and returns the exit code that goes with it.
     pub fn fail(&self, message: &str, code: i32) -> i32 {
-        let message = message.trim_end().replace('\n', "\\n");
+        let message = plain(message.trim_end());
         if let Some((file, form)) = &self.log {
             let time = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Nanos, true);
             let line = match form {
@@ -95,10 +96,24 @@ fn link(error: &(dyn Error + 'static)) -> String {
     }
 }
 
+/// A message as one line that is what it looks like: names in it are others' words, and could end the line, or move what is
+/// written by control characters and those that turn the direction.
+fn plain(message: &str) -> Cow<'_, str> {
+    let is_other = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if !message.contains(is_other) {
+        return message.into();
+    }
+    let mut plain = String::new();
+    for c in message.chars() {
+        if is_other(c) { plain.extend(c.escape_default()) } else { plain.push(c) }
+    }
+    plain.into()
+}
+
 /// Tells what failed without changing the outcome of the command.
 pub fn warn(what: &str, failed: &[String]) {
     for failure in failed {
-        let _ = writeln!(std::io::stderr(), "{what}: warning: {failure}");
+        let _ = writeln!(std::io::stderr(), "{what}: warning: {}", plain(failure));
     }
 }
 

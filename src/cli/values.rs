@@ -50,6 +50,9 @@ pub fn parse_optional_bytes(text: &str) -> Result<Optional<i64>, String> {
     if text.is_empty() { Ok(Optional(None)) } else { parse_bytes(text).map(|bytes| Optional(Some(bytes))) }
 }
 
+/// As good as for ever, and no clock runs over by it.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A duration in Go's notation (`5s`, `1m30s`, `1.5h`, `300ms`), greater than zero.
 pub fn parse_interval(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration '{text}'; give a number and a unit, such as 5s or 500ms");
@@ -75,13 +78,13 @@ pub fn parse_interval(text: &str) -> Result<Duration, String> {
     if duration.is_zero() {
         return Err(format!("duration interval must be greater than 0, not '{text}'"));
     }
-    Ok(duration)
+    Ok(duration.min(LONGEST))
 }
 
 /// A duration as [`parse_interval`] has it, or a number of seconds; it may be zero.
 pub fn parse_patience(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Ok(seconds) => Ok(Duration::from_secs(seconds).min(LONGEST)),
         Err(_) if text == "0s" => Ok(Duration::ZERO),
         Err(_) => parse_interval(text),
     }
@@ -162,6 +165,8 @@ mod tests {
         assert_eq!(parse_patience("3"), Ok(Duration::from_secs(3)));
         assert_eq!(parse_patience("0"), Ok(Duration::ZERO));
         assert!(parse_patience("-1").is_err());
+        assert_eq!(parse_patience(&u64::MAX.to_string()), Ok(LONGEST));
+        assert_eq!(parse_interval("5000000000000000h"), Ok(LONGEST));
     }
 
     #[test]

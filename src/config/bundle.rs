@@ -1,7 +1,7 @@
 //! A bundle: a directory with a `config.json` and a root file system (runtime-spec bundle.md).
 
 use super::json;
-use crate::sys::path::canonical;
+use crate::sys::path::{canonical, clean};
 use crate::sys::{self, Errno, describe};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
@@ -51,12 +51,16 @@ impl Bundle {
         let spec: Arc<Spec> = serde_json::from_value(value)
             .map(Arc::new)
             .with_context(|| format!("{}/config.json is not a configuration", directory.display()))?;
-        let rootfs = spec.root().as_ref().map_or_else(|| directory.clone(), |root| directory.join(root.path()));
+        let rootfs = spec.root().as_ref().map_or_else(|| directory.clone(), |root| clean(&directory.join(root.path())));
         Ok(Self { directory, raw, spec, rootfs, warnings })
     }
 }
 
 fn absolute(directory: &Path) -> Result<PathBuf> {
-    canonical(directory)
-        .map_err(|errno| anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno)))
+    let directory = canonical(directory)
+        .map_err(|errno| anyhow::anyhow!("open the bundle: chdir {}: {}", directory.display(), describe(errno)))?;
+    if directory.to_str().is_none() {
+        bail!("open the bundle: {directory:?} is not valid UTF-8, as a container's state has to be: move it elsewhere");
+    }
+    Ok(directory)
 }

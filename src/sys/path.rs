@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `RESOLVE_*` of openat2(2).
@@ -45,6 +45,19 @@ pub fn canonical(path: &Path) -> nix::Result<PathBuf> {
     }
     let found = CStr::from_bytes_until_nul(&buffer).map_err(|_| Errno::ENAMETOOLONG)?;
     Ok(PathBuf::from(OsStr::from_bytes(found.to_bytes())))
+}
+
+/// An absolute path without `.`, `..` and double slashes, by its letters alone, as programs in Go write theirs.
+pub fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            part => clean.push(part),
+        }
+    }
+    clean
 }
 
 static MISSING: AtomicBool = AtomicBool::new(false);

@@ -223,6 +223,16 @@ situations! {
     namespace_twice: 1, "pid", |r| run(r, |b| { b.spec["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "pid" })); });
     namespace_path_missing: 1, "/nope: no such file or directory", |r| run(r, |b| { b.namespace("network", "/nope"); });
     hostname_without_uts: 1, "unable to set hostname without a private UTS namespace", |r| run(r, |b| { b.without_namespace("uts"); });
+    mount_on_the_root_by_dots: 1, "/mounts/7/destination: the destination is the container's root", |r| run(r, |b| {
+        b.mount("/mnt/../..", "tmpfs", "tmpfs", &[]);
+    });
+    control_characters_in_a_name: 1, "type a\\u{202e}b\\nc", |r| run(r, |b| { b.mount("/tmp", "a\u{202e}b\nc", "x", &[]); });
+    sysctl_that_the_kernel_refuses: 1, "/linux/sysctl/net.ipv4.ip_forward: write", |r| run(r, |b| {
+        b.set("/linux/sysctl", json!({ "net.ipv4.ip_forward": "x" }));
+    });
+    device_number_out_of_range: 1, "/linux/resources/blockIO/throttleReadBpsDevice/0/minor: 4294967296 is no minor", |r| run(r, |b| {
+        b.set("/linux/resources/blockIO", json!({ "throttleReadBpsDevice": [{ "major": 8, "minor": 1u64 << 32, "rate": 1 }] }));
+    });
     user_namespace_without_maps: 1, "no uid mappings found", |r| run(r, |b| { b.namespace("user", ""); });
     rlimit_unknown: 1, "RLIMIT_NOSUCH", |r| run(r, |b| rlimit(b, "RLIMIT_NOSUCH", 1, 1));
     rlimit_soft_over_hard: 1, "rlimit", |r| run(r, |b| rlimit(b, "RLIMIT_NOFILE", 20, 10));

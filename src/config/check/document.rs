@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Report, escape, present, text};
 use crate::config::supervision::{HEALTH_ANNOTATION, HealthCheck};
+use crate::sys::path::clean;
 
 /// sethostname(2), setdomainname(2): __NEW_UTS_LEN.
 const UTS_NAME_MAX: usize = 64;
@@ -89,7 +90,7 @@ fn check_root(report: &mut Report, config: &Value, bundle: Option<&Path>) {
         );
     }
     let Some(bundle) = bundle.filter(|_| !path.contains('\0')) else { return };
-    let rootfs = bundle.join(path);
+    let rootfs = clean(&bundle.join(path));
     match std::fs::metadata(&rootfs) {
         Ok(found) if found.is_dir() => {}
         Ok(_) => report.error(

@@ -112,6 +112,16 @@ fn check_links(report: &mut Report, options: &MountOptions, at: At) {
     }
 }
 
+/// Whether nothing is left of a path when each `..` has taken a part away.
+fn leads_to_root(path: &str) -> bool {
+    let depth = |depth: usize, part| match part {
+        "" | "." => depth,
+        ".." => depth.saturating_sub(1),
+        _ => depth + 1,
+    };
+    path.split('/').fold(0, depth) == 0
+}
+
 fn check_destination(report: &mut Report, mount: &Value, at: At) {
     match text(mount, "destination") {
         Some("") => report.error(
@@ -119,7 +129,7 @@ fn check_destination(report: &mut Report, mount: &Value, at: At) {
             "mount destination must not be empty",
             "name an absolute path in the container",
         ),
-        Some(destination) if destination.split('/').all(|part| matches!(part, "" | ".")) => report.error(
+        Some(destination) if leads_to_root(destination) => report.error(
             format!("{at}/destination"),
             "the destination is the container's root, which root.path gives",
             "name a path below /",

@@ -143,6 +143,32 @@ fn check_block_io(report: &mut Report, block_io: &Value) {
     for (index, device) in list(block_io, "weightDevice").iter().enumerate() {
         check_weights(report, device, &format!("{AT}/weightDevice/{index}"));
     }
+    for name in PER_DEVICE {
+        for (index, device) in list(block_io, name).iter().enumerate() {
+            check_numbers(report, device, &format!("{AT}/{name}/{index}"));
+        }
+    }
+}
+
+const PER_DEVICE: [&str; 5] = [
+    "weightDevice",
+    "throttleReadBpsDevice",
+    "throttleWriteBpsDevice",
+    "throttleReadIOPSDevice",
+    "throttleWriteIOPSDevice",
+];
+
+/// The kernel would take what is left of a larger number for another device.
+fn check_numbers(report: &mut Report, device: &Value, at: &str) {
+    for (name, most) in [("major", (1 << 12) - 1), ("minor", (1 << 20) - 1)] {
+        if let Some(number) = integer(device, name).filter(|number| !(0..=most).contains(number)) {
+            report.error(
+                format!("{at}/{name}"),
+                format!("{number} is no {name} number of a device: invalid argument"),
+                format!("use a number from 0 to {most}"),
+            );
+        }
+    }
 }
 
 fn check_weights(report: &mut Report, object: &Value, at: &str) {

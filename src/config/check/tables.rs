@@ -150,7 +150,7 @@ const LINUX: Kind = Object(&[
     optional("namespaces", List(&NAMESPACE)),
     optional("resources", RESOURCES),
     optional("cgroupsPath", Text),
-    optional("rootfsPropagation", names!(names::PROPAGATIONS, "rootfsPropagation={} is not supported")),
+    optional("rootfsPropagation", names!(names::PROPAGATIONS, "rootfsPropagation={} is not supported", or_empty)),
     optional("seccomp", SECCOMP),
     optional("sysctl", Map(&Text)),
     optional("maskedPaths", TEXTS),

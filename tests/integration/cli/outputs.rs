@@ -32,6 +32,15 @@ fn state_has_the_fields_that_callers_read() {
 }
 
 #[test]
+fn the_root_in_the_state_is_a_plain_path() {
+    needs_root!();
+    let (runtime, mut bundle) = (Runtime::under_test(), waiting());
+    bundle.set("/root/path", json!("rootfs/./../rootfs//."));
+    let container = running(&runtime, &bundle);
+    assert_eq!(container.state().expect("a state")["rootfs"], json!(bundle.rootfs()));
+}
+
+#[test]
 fn state_is_indented_json() {
     needs_root!();
     let (runtime, bundle) = (Runtime::under_test(), waiting());

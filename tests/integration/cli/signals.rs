@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{running, waiting};
 use crate::support::children::{is_alive, poll_until, wait_orphan};
 use crate::support::runtime::read_lossy;
-use crate::support::{Bundle, Container, Runtime, needs_root};
+use crate::support::{Bundle, Container, Runtime, needs_root, own_engine};
 
 /// A payload that says which signal it got.
 fn trapping() -> Bundle {
@@ -133,4 +133,41 @@ fn containers_do_not_mix() {
     first.kill("KILL").ok();
     assert_eq!(first.wait_exit(), Some(137));
     assert_eq!((first.status(), second.status()), ("stopped".to_owned(), "running".to_owned()));
+}
+
+/// As scripts pass what they have none of.
+#[test]
+fn empty_words_are_none() {
+    needs_root!();
+    let (runtime, bundle) = (Runtime::under_test(), trapping());
+    let container = running(&runtime, &bundle);
+    let seen = container.exec(&["--user", "", "--cwd", ""], &["/bin/sh", "-c", "id -u; pwd"]).ok().stdout;
+    assert_eq!(seen, "0\n/\n");
+    container.kill("").ok();
+    container.wait_stdout("TERM\n");
+}
+
+/// However long somebody is ready to wait.
+#[test]
+fn no_duration_is_too_long() {
+    let runtime = own_engine!();
+    needs_root!();
+    let bundle = trapping();
+    let container = running(&runtime, &bundle);
+    let long = "5000000000000000h";
+    for words in [
+        &["kill", "--timeout", &u64::MAX.to_string(), &container.id, "0"][..],
+        &["stop", "--timeout", long, "--signal", "KILL", &container.id],
+    ] {
+        let output = runtime.run(words);
+        assert!(output.code != 134 && !output.stderr.contains("panicked"), "{words:?}: {}", output.stderr);
+    }
+    for words in [
+        &["events", "--interval", long, &container.id][..],
+        &["events", "--since", long, &container.id],
+        &["logs", "--since", long, &container.id],
+    ] {
+        let output = runtime.run(words);
+        assert!(output.code != 134 && !output.stderr.contains("panicked"), "{words:?}: {}", output.stderr);
+    }
 }

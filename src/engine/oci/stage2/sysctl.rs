@@ -2,7 +2,7 @@
 
 use crate::sys::path::{openat2, resolve};
 use crate::sys::{On, errno_of, fd};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::fs::File;
@@ -49,7 +49,7 @@ pub fn set(entries: &[(String, String)]) -> Result<()> {
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
             bail!("sysctl {name:?} is not a name");
         }
-        write_proc(&proc, &format!("sys/{path}"), value)?;
+        write_proc(&proc, &format!("sys/{path}"), value).with_context(|| format!("/linux/sysctl/{name}"))?;
     }
     Ok(())
 }

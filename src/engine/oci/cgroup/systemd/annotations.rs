@@ -48,12 +48,14 @@ fn microseconds(seconds: &Value) -> Result<Value> {
 /// `true`, `5`, `uint64 5`, `@t 5`, `1.5`, `'text'`, `['a', 'b']`.
 fn parse(text: &str) -> Result<Value> {
     let mut rest = text.trim();
-    let value = value(&mut rest, None)?;
+    let value = value(&mut rest)?;
     if !rest.trim_start().is_empty() {
         bail!("{:?} follows the value", rest.trim());
     }
     Ok(value)
 }
+
+const NO_LIST: &str = "expected a list of texts, numbers or truth values, all of one type";
 
 /// Keywords before a value, and the types that they mean.
 const TYPES: [(&str, &str); 9] = [
@@ -68,26 +70,39 @@ const TYPES: [(&str, &str); 9] = [
     ("double", "d"),
 ];
 
-fn value(rest: &mut &str, wanted: Option<&str>) -> Result<Value> {
+fn value(rest: &mut &str) -> Result<Value> {
+    let wanted = begin(rest, None)?;
+    match rest.starts_with('[') {
+        true => array(rest, wanted.and_then(|kind| kind.strip_prefix('a'))),
+        false => single(rest, wanted),
+    }
+}
+
+/// Goes to where a value begins. What it is to be by the types before it, or else as wanted.
+fn begin<'a>(rest: &mut &'a str, mut wanted: Option<&'a str>) -> Result<Option<&'a str>> {
     *rest = rest.trim_start();
-    if let Some(typed) = rest.strip_prefix('@') {
-        let (kind, after) = typed.split_once(char::is_whitespace).context("a type and no value")?;
-        *rest = after;
-        return value(rest, Some(kind));
+    while let Some((kind, after)) = kind_before(rest)? {
+        wanted = Some(kind);
+        *rest = after.trim_start();
     }
-    if let Some((_, kind)) = TYPES
-        .iter()
-        .find(|(word, _)| rest.strip_prefix(word).is_some_and(|after| after.starts_with(char::is_whitespace)))
-    {
-        *rest = rest.trim_start_matches(|c: char| !c.is_whitespace());
-        return value(rest, Some(kind));
-    }
+    Ok(wanted)
+}
+
+fn single(rest: &mut &str, wanted: Option<&str>) -> Result<Value> {
     match rest.chars().next() {
         Some(quote @ ('\'' | '"')) => text(rest, quote),
-        Some('[') => array(rest, wanted.and_then(|kind| kind.strip_prefix('a'))),
         Some(_) => scalar(rest, wanted),
         None => bail!("the value is empty; write it as in GVariant's text format: 'text', true, 5 or uint64 5"),
     }
+}
+
+/// The type that stands before a value, and what follows it.
+fn kind_before(text: &str) -> Result<Option<(&str, &str)>> {
+    if let Some(typed) = text.strip_prefix('@') {
+        return typed.split_once(char::is_whitespace).context("a type and no value").map(Some);
+    }
+    let is_next = |word: &str| text.strip_prefix(word).filter(|after| after.starts_with(char::is_whitespace));
+    Ok(TYPES.iter().find_map(|(word, kind)| Some((*kind, is_next(word)?))))
 }
 
 fn text(rest: &mut &str, quote: char) -> Result<Value> {
@@ -111,7 +126,7 @@ fn text(rest: &mut &str, quote: char) -> Result<Value> {
     bail!("a text that does not end");
 }
 
-fn array(rest: &mut &str, element: Option<&str>) -> Result<Value> {
+fn array<'a>(rest: &mut &'a str, element: Option<&'a str>) -> Result<Value> {
     *rest = &rest[1..];
     let mut values: Vec<Value> = Vec::new();
     loop {
@@ -125,7 +140,12 @@ fn array(rest: &mut &str, element: Option<&str>) -> Result<Value> {
         }
         // The first value decides the type of all.
         let kind = values.first().map(Value::scalar_signature).or(element);
-        values.push(value(rest, kind)?);
+        let kind = begin(rest, kind)?;
+        // Lists of lists would be taken as deep as the text is long.
+        if rest.starts_with('[') {
+            bail!(NO_LIST);
+        }
+        values.push(single(rest, kind)?);
     }
     let signature = match (values.first(), element) {
         (Some(first), _) => first.scalar_signature(),
@@ -136,7 +156,7 @@ fn array(rest: &mut &str, element: Option<&str>) -> Result<Value> {
         (None, None) => bail!("an empty list needs its type before it, as in @as []"),
     };
     if signature == "a" || values.iter().any(|value| value.scalar_signature() != signature) {
-        bail!("expected a list of texts, numbers or truth values, all of one type");
+        bail!(NO_LIST);
     }
     Ok(Value::Array(signature, values))
 }
@@ -193,6 +213,9 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text).unwrap(), expected, "{text}");
+        }
+        for deep in ["[", "@ai [", "@t ", "uint64 "] {
+            assert!(parse(&deep.repeat(1 << 20)).is_err(), "{deep}");
         }
         for bad in ["", "x", "'x", "5 5", "[", "[]", "['a', 1]", "uint32 -1", "[[1]]", "99999999999"] {
             assert!(parse(bad).is_err() || bad == "99999999999", "{bad}");
