@@ -2,6 +2,7 @@
 
 use super::args::SpecArgs;
 use crate::config::spec_template;
+use crate::engine::oci::cgroup;
 use crate::sys::{On, errno_of};
 use anyhow::{Result, bail};
 use std::fs::File;
@@ -17,7 +18,7 @@ pub fn spec(args: SpecArgs) -> Result<i32> {
         }
         other => other.map_err(|error| errno_of(&error)).on("create", path.display())?,
     };
-    file.write_all(spec_template::spec(rootless).as_bytes())
+    file.write_all(spec_template::spec(rootless, cgroup::is_unified_host()).as_bytes())
         .map_err(|error| errno_of(&error))
         .on("write", path.display())?;
     Ok(0)

@@ -24,10 +24,16 @@ const USER: &str = r#",
 				"type": "user"
 			}"#;
 
-/// The default config.json; with the caller's uid and gid, the one for a container of an ordinary user.
-/// No newline at the end, as runc has it.
-pub fn spec(rootless: Option<(u32, u32)>) -> String {
+const CGROUP: &str = r#",
+			{
+				"type": "cgroup"
+			}"#;
+
+/// The default config.json; with the caller's uid and gid, the one for a container of an ordinary user. `unified` is for a
+/// host that has cgroup v2 alone. No newline at the end, as runc has it.
+pub fn spec(rootless: Option<(u32, u32)>, unified: bool) -> String {
     let text = TEMPLATE.replace("@VERSION@", crate::OCI_VERSION);
+    let text = text.replace("@CGROUP@", if unified { CGROUP } else { "" });
     let marks: [(&str, String); 7] = match rootless {
         None => [
             ("@GID5@", ",\n\t\t\t\t\"gid=5\"".into()),
@@ -71,13 +77,13 @@ mod tests {
     /// The sums are those of the files that `runc spec` and `runc spec --rootless` (run as root) of runc 1.5.1 write.
     #[test]
     fn byte_for_byte_as_runc() {
-        assert_eq!(sum(spec(None)), "fae353a9c6447ab67d306c25bf2d6c8e93df5a8504bebb0b08738068f5e55330");
-        assert_eq!(sum(spec(Some((0, 0)))), "cb410bbe4aaae5b2b0109e5912c3f01fda753a3c51beee9861604197f7da5677");
+        assert_eq!(sum(spec(None, false)), "fae353a9c6447ab67d306c25bf2d6c8e93df5a8504bebb0b08738068f5e55330");
+        assert_eq!(sum(spec(Some((0, 0)), false)), "cb410bbe4aaae5b2b0109e5912c3f01fda753a3c51beee9861604197f7da5677");
     }
 
     #[test]
     fn both_forms_are_without_findings() {
-        for text in [spec(None), spec(Some((1000, 100)))] {
+        for text in [spec(None, false), spec(Some((1000, 100)), true)] {
             let value = serde_json::from_str(&text).unwrap();
             assert_eq!(crate::config::check::check(&value, None), []);
             serde_json::from_value::<oci_spec::runtime::Spec>(value).unwrap();
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn rootless_maps_the_caller() {
-        let value: serde_json::Value = serde_json::from_str(&spec(Some((1000, 100)))).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&spec(Some((1000, 100)), true)).unwrap();
         assert_eq!(value["linux"]["uidMappings"][0]["hostID"], 1000);
         assert_eq!(value["linux"]["gidMappings"][0]["hostID"], 100);
     }

@@ -155,6 +155,9 @@ fn a_create_killed_at_its_cgroups_does_no_harm_to_others() {
     assert_eq!(container.status(), "running");
     // Alone it leaves the cgroups that it has made, which have to go.
     container.delete(&["--force"]).ok();
+    if cgroups.len() == 1 {
+        return;
+    }
     words[4] = "inject=mkdir,mkdirat:signal=KILL:when=2";
     assert_ne!(other.background("create", &[]).through(&words).run().code, 0);
     assert_ne!(leftover::cgroups(&bundle.name()), Vec::<std::path::PathBuf>::new());

@@ -254,6 +254,23 @@ fn spec_rootless_maps_the_caller() {
     assert!(spec["linux"]["resources"].is_null());
 }
 
+/// Which depends on the host: with cgroup v2 alone a cgroup namespace is among them.
+#[test]
+fn spec_has_the_namespaces_of_runcs() {
+    let runtime = own_engine!();
+    let Some(peer) = Runtime::peer() else { skip!("no runc to compare with") };
+    for flags in [&[][..], &["--rootless"]] {
+        let namespaces = |runtime: &Runtime| {
+            runtime.invoke(&[&["spec"], flags].concat()).cwd(runtime.scratch()).run().ok();
+            let file = runtime.scratch().join("config.json");
+            let spec = parse(&fs::read_to_string(&file).expect("config.json was written"));
+            fs::remove_file(file).expect("remove config.json");
+            spec["linux"]["namespaces"].clone()
+        };
+        assert_eq!(namespaces(&runtime), namespaces(&peer), "{flags:?}");
+    }
+}
+
 /// The default bundle runs as it is, once its payload needs no terminal.
 #[test]
 fn spec_can_be_run() {

@@ -157,22 +157,9 @@ fn exec_has_the_user_that_was_given() {
         let output = container.exec(&["--user", user], &["sh", "-c", "echo $(id -u) $(id -g)"]).ok();
         assert_eq!(output.stdout.trim(), ids, "--user {user}");
     }
-    for user in [
-        "",
-        ":",
-        "1:",
-        ":1",
-        "1:2:3",
-        "-1",
-        " 1",
-        "1 ",
-        "0x1",
-        "1e1",
-        "root",
-        "4294967296",
-        "18446744073709551617",
-        "1\n",
-    ] {
+    for user in
+        [":", "1:", ":1", "1:2:3", "-1", " 1", "1 ", "0x1", "1e1", "root", "4294967296", "18446744073709551617", "1\n"]
+    {
         let output = container.exec(&["--user", user], &["id", "-u"]);
         assert!(output.code != 0, "--user {user:?} is user {}", output.stdout.trim());
     }

@@ -11,6 +11,8 @@ use crate::support::{Runtime, needs_root, skip};
 /// What depends on the kind of host, and a choice of what is compared with runc. A guest is a slow machine with one
 /// processor, which takes a second or two for a container.
 const V2: &[&str] = &[
+    "bundles::limits",
+    "cli::outputs::spec_",
     "systemd::",
     "cgroup_module::",
     "delegation::",

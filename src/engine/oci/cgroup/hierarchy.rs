@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
-use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::mountinfo;
 use crate::sys::fd;
@@ -62,6 +62,11 @@ pub fn discover() -> Result<Vec<Hierarchy>> {
     let mut found: Vec<Hierarchy> = membership.into_iter().zip(mounts).filter_map(mounted).collect();
     found.sort_by_key(Hierarchy::is_unified);
     Ok(found)
+}
+
+/// Whether this host has cgroup v2 alone, by what is at /sys/fs/cgroup: systemd and every runtime go by that.
+pub fn is_unified_host() -> bool {
+    statfs("/sys/fs/cgroup").is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// The v2 hierarchy at /sys/fs/cgroup, on a host that has no other: two calls, where the table of mounts takes three, and the

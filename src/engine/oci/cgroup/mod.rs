@@ -33,6 +33,7 @@ mod systemd;
 pub use create::Created;
 pub use delegation::owner;
 pub use frozen::Freezer;
+pub use hierarchy::is_unified_host;
 pub use live::Cgroup;
 pub use oom::OomWatch;
 pub use placement::{Place, Placement, Request, StartUnit, plan};
