@@ -1,7 +1,7 @@
 //! The devices of a container (runtime-spec config-linux.md, Devices and Default Devices), as smaster sees them.
 
 use super::mounts::relative;
-use super::sources::{clone_path, make_room};
+use super::sources::{clone_device, make_room};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{DeviceOperation, Operation};
@@ -80,7 +80,7 @@ pub fn add(devices: &[DeviceOperation], batch: &mut Batch, rpc: &mut RpcClient, 
         let mut device = device.clone();
         if binds_clones && device.mode & libc::S_IFMT != libc::S_IFIFO {
             let path = device.host_path.clone().unwrap_or_default();
-            let tree = clone_path(Path::new(&path), false).with_context(|| format!("{}: device", device.pointer))?;
+            let tree = clone_device(Path::new(&path)).with_context(|| format!("{}: device", device.pointer))?;
             if batch.is_full(1) {
                 batch.push(Operation::Devices { devices: std::mem::take(&mut operations) });
                 make_room(1, batch, rpc)?;

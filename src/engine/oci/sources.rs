@@ -106,6 +106,16 @@ pub fn clone_root(path: &Path, propagation: u64) -> Result<OwnedFd> {
     Ok(clone_tree_with(AT_FDCWD, &c_string(path)?, true, attributes).on("open", path.display())?)
 }
 
+/// A detached clone of a device of the host's. Among the peers of the host's mount it would hand on to the host what the
+/// container mounts on it.
+///
+/// # Errors
+/// The kernel's, as `open PATH: …`.
+pub fn clone_device(path: &Path) -> Result<OwnedFd> {
+    let attributes = Attributes { propagation: libc::MS_SLAVE, ..Attributes::default() };
+    Ok(clone_tree_with(AT_FDCWD, &c_string(path)?, false, attributes).on("open", path.display())?)
+}
+
 /// A detached clone of a cgroup's directory, which has no mounts in it, with all that the mount is to have.
 ///
 /// # Errors

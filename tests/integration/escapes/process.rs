@@ -271,3 +271,22 @@ fn nothing_of_the_hosts_is_open_while_a_container_waits() {
         assert!(seen.lines().all(|line| line.starts_with("socket:")), "user {user}: {seen}");
     }
 }
+
+/// On a host that hands its mounts on, as systemd has it: what root of a user namespace mounts on a device is the container's.
+#[test]
+fn devices_of_the_host_are_not_mounted_on() {
+    let _ = own_engine!();
+    needs_root!();
+    let runtime = Runtime::under_test();
+    let mut bundle = Bundle::shell(
+        "grep -c shared: /proc/self/mountinfo; echo own > /tmp/own && mount --bind /tmp/own /dev/null && cat /dev/null",
+    );
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65_536 }]);
+    bundle.namespace("user", "").set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    bundle.mount("/tmp", "tmpfs", "tmpfs", &[]).capabilities(&["CAP_SYS_ADMIN"]);
+    let container = Container::new(&runtime, &bundle);
+    let script = "mount --make-rshared / && \"$@\" && ! grep ' /dev/null ' /proc/self/mountinfo >&2";
+    let call = container.background("run", &[]).through(&["unshare", "--mount", "sh", "-c", script, "sh"]);
+    call.run().ok();
+    assert_eq!(container.stdout(), "0\nown\n");
+}
