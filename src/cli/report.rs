@@ -99,7 +99,8 @@ fn link(error: &(dyn Error + 'static)) -> String {
 /// A message as one line that is what it looks like: names in it are others' words, and could end the line, or move what is
 /// written by control characters and those that turn the direction.
 fn plain(message: &str) -> Cow<'_, str> {
-    let is_other = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_other =
+        |c: char| c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     if !message.contains(is_other) {
         return message.into();
     }

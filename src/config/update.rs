@@ -33,8 +33,6 @@ pub struct Update {
     pub resources: Value,
     /// What has to be written.
     pub change: LinuxResources,
-    /// What it replaces, as far as the configuration says.
-    pub undo: LinuxResources,
     /// What was asked for and changes nothing.
     pub warnings: Vec<String>,
 }
@@ -79,8 +77,7 @@ pub fn plan(current: &Value, request: &Value, swap_is_apart: bool) -> Result<Upd
             }
         }
     }
-    let undo = only(current, &change);
-    Ok(Update { resources, change: parse(Value::Object(change))?, undo: parse(undo)?, warnings })
+    Ok(Update { resources, change: parse(Value::Object(change))?, warnings })
 }
 
 /// Another limit of memory alone leaves that of swap as it is; the sum of both is another one then.
@@ -135,19 +132,6 @@ fn lay_over(base: &mut Value, top: &Value) {
         }
         (base, top) => *base = top.clone(),
     }
-}
-
-/// The members of `all` that `pattern` has too.
-fn only(all: &Value, pattern: &Map<String, Value>) -> Value {
-    let member = |(name, part): (&String, &Value)| {
-        let value = all.get(name)?;
-        let value = match part.as_object() {
-            Some(part) => only(value, part),
-            None => value.clone(),
-        };
-        Some((name.clone(), value))
-    };
-    Value::Object(pattern.iter().filter_map(member).collect())
 }
 
 fn document(resources: Value) -> Value {
@@ -240,14 +224,6 @@ mod tests {
         let update = plan(&current, &request, true).unwrap();
         assert_eq!(update.resources["memory"], json!({ "limit": 50_000, "swap": 70_000 }));
         assert_eq!(update.change.memory().and_then(|memory| memory.swap()), None);
-    }
-
-    #[test]
-    fn what_was_there_is_kept_for_the_way_back() {
-        let current = json!({ "memory": { "limit": 10_000 }, "pids": { "limit": 9 } });
-        let request = json!({ "memory": { "limit": 20_000, "reservation": 5_000 } });
-        let undo = plan(&current, &request, false).unwrap().undo;
-        assert_eq!(serde_json::to_value(undo).unwrap(), json!({ "memory": { "limit": 10_000 } }));
     }
 
     #[test]

@@ -218,9 +218,11 @@ pub fn out_of_memory_events(container: &Container) -> Result<OomWatch> {
 
 /// Changes limits.
 ///
+/// What is returned takes it back.
+///
 /// # Errors
-/// What the kernel refused, by file and value.
-pub fn update(container: &Container, resources: &LinuxResources) -> Result<()> {
+/// What the kernel refused, by file and value; nothing has changed then.
+pub fn update(container: &Container, resources: &LinuxResources) -> Result<Box<dyn FnOnce()>> {
     let devices = || {
         let spec = container.spec()?;
         Ok(spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default())

@@ -183,9 +183,15 @@ pub trait EngineOperations {
 
     /// `update`.
     ///
+    /// What is returned takes it back, for something that fails later.
+    ///
     /// # Errors
-    /// What the kernel refused, by file and value.
-    fn update(&mut self, _container: &mut Container, _resources: &oci_spec::runtime::LinuxResources) -> Result<()> {
+    /// What the kernel refused, by file and value; nothing has changed then.
+    fn update(
+        &mut self,
+        _container: &mut Container,
+        _resources: &oci_spec::runtime::LinuxResources,
+    ) -> Result<Box<dyn FnOnce()>> {
         Err(self.unsupported("update"))
     }
 

@@ -27,30 +27,30 @@ pub fn update(root: &Path, id: &str, request: &Value, rdt: Option<&LinuxIntelRdt
     let current = config.pointer("/linux/resources").filter(|value| value.is_object()).cloned();
     let swap_is_apart = live::swap_is_apart(&live.container);
     let update = update::plan(&current.unwrap_or_else(|| json!({})), request, swap_is_apart)?;
-    let changed = live.engine.update(&mut live.container, &update.change);
-    let changed = changed.and_then(|()| match rdt {
-        Some(rdt) => live.engine.update_schemata(&mut live.container, rdt),
-        None => Ok(()),
-    });
-    if let Err(error) = changed {
-        // The values before the one that was refused are written already.
-        let _ = live.engine.update(&mut live.container, &update.undo);
+    let take_back = live.engine.update(&mut live.container, &update.change)?;
+    let rest = || -> Result<()> {
+        if let Some(rdt) = rdt {
+            live.engine.update_schemata(&mut live.container, rdt)?;
+        }
+        let config_object = config.as_object_mut().with_context(damaged)?;
+        let linux = config_object.entry("linux").or_insert(Value::Null);
+        if linux.is_null() {
+            *linux = json!({});
+        }
+        let linux = linux.as_object_mut().with_context(damaged)?;
+        linux.insert("resources".into(), update.resources);
+        if let Some(rdt) = rdt {
+            let known = linux.entry("intelRdt").or_insert_with(|| json!({}));
+            if let (Some(known), Value::Object(given)) = (known.as_object_mut(), serde_json::to_value(rdt)?) {
+                known.extend(given);
+            }
+        }
+        live.container.state.replace_config(&serde_json::to_vec(&config)?)
+    };
+    if let Err(error) = { rest }() {
+        take_back();
         return Err(error);
     }
-    let config_object = config.as_object_mut().with_context(damaged)?;
-    let linux = config_object.entry("linux").or_insert(Value::Null);
-    if linux.is_null() {
-        *linux = json!({});
-    }
-    let linux = linux.as_object_mut().with_context(damaged)?;
-    linux.insert("resources".into(), update.resources);
-    if let Some(rdt) = rdt {
-        let known = linux.entry("intelRdt").or_insert_with(|| json!({}));
-        if let (Some(known), Value::Object(given)) = (known.as_object_mut(), serde_json::to_value(rdt)?) {
-            known.extend(given);
-        }
-    }
-    live.container.state.replace_config(&serde_json::to_vec(&config)?)?;
     tell(&live.container, "updated", request);
     Ok(update.warnings)
 }

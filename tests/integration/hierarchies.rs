@@ -284,14 +284,25 @@ fn the_options_of_cgroup_v2_are_left_to_the_host() {
     let Some(before) = version2().filter(|(_, options)| options.contains("nsdelegate")) else {
         skip!("this host has no cgroup v2 with an option of its own");
     };
-    for namespace in [None, Some("/proc/self/ns/cgroup"), Some("")] {
-        let mut bundle =
-            Bundle::shell("cat /tmp/cgroup.procs >/dev/null && grep -c ' /tmp .* cgroup2 ' /proc/self/mountinfo");
+    for (namespace, words) in [
+        (None, &[][..]),
+        (Some("/proc/self/ns/cgroup"), &[]),
+        (Some(""), &[]),
+        // Back into the first one.
+        (Some("/proc/1/ns/cgroup"), &["unshare", "--cgroup"]),
+    ] {
+        // As it is asked for, and as a mount of its own: no peer of the host's, and nothing of it.
+        let mut bundle = Bundle::shell(
+            "cat /tmp/cgroup.procs >/dev/null && grep ' /tmp ' /proc/self/mountinfo | grep -c ' ro,[a-z,]* - cgroup2 '",
+        );
         bundle.mount("/tmp", "cgroup2", "cgroup", &["nosuid", "noexec", "nodev", "ro"]);
         match namespace {
             Some(path) => bundle.namespace("cgroup", path),
             None => bundle.without_namespace("cgroup"),
         };
+        let runtime = runtime.copy().wrapped(words);
+        // In a cgroup namespace of its own rtx does not find its own cgroup in the mount.
+        let runtime = if words.is_empty() { runtime } else { runtime.with_flags(&["--cgroup-manager", "disabled"]) };
         let container = Container::new(&runtime, &bundle);
         assert_eq!(container.run(&[]).ok().stdout.trim(), "1", "{namespace:?}");
         assert_eq!(version2().as_ref(), Some(&before), "{namespace:?}");

@@ -126,6 +126,13 @@ fn an_update_that_fails_takes_everything_back() {
     let request = r#"{"pids":{"limit":10},"cpu":{"shares":700,"cpus":"4095"},"memory":{"reservation":16777216}}"#;
     runtime.invoke(&["update", "--resources", "-", &container.id]).input(request).run().fails(1, "/cpu/cpus: ");
     assert_eq!(seen(), before);
+    // What somebody else has written since is what was there.
+    let pids =
+        leftover::cgroups(&container.id).into_iter().map(|place| place.join("pids.max")).find(|file| file.exists());
+    fs::write(pids.expect("a cgroup with pids.max"), "33").expect("write pids.max");
+    let request = r#"{"pids":{"limit":10},"cpu":{"cpus":"4095"}}"#;
+    runtime.invoke(&["update", "--resources", "-", &container.id]).input(request).run().fails(1, "/cpu/cpus: ");
+    assert_eq!(cgroup(&container, "pids.max").as_deref(), Some("33"));
     // And what is taken as such afterwards can be had.
     runtime.run(&["update", "--pids-limit", "9", "--cpu-share", "700", &container.id]).ok();
     assert_eq!(cgroup(&container, "pids.max").as_deref(), Some("9"));

@@ -138,8 +138,9 @@ impl EngineOperations for MockEngine {
         Ok(serde_json::to_value(Stats::default())?)
     }
 
-    fn update(&mut self, container: &mut Container, _resources: &LinuxResources) -> Result<()> {
-        script(&container.record)?.may("update")
+    fn update(&mut self, container: &mut Container, _resources: &LinuxResources) -> Result<Box<dyn FnOnce()>> {
+        script(&container.record)?.may("update")?;
+        Ok(Box::new(|| {}))
     }
 }
 

@@ -149,7 +149,7 @@ impl EngineOperations for NativeEngine {
         live::out_of_memory_events(container)
     }
 
-    fn update(&mut self, container: &mut Container, resources: &LinuxResources) -> Result<()> {
+    fn update(&mut self, container: &mut Container, resources: &LinuxResources) -> Result<Box<dyn FnOnce()>> {
         live::update(container, resources)
     }
 

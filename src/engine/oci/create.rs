@@ -15,7 +15,7 @@ use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
 use crate::state::{Record, Recording};
 use crate::sys::On;
 use crate::sys::mount::{Attributes, attr};
-use crate::sys::process::{is_own_namespace, pidfd_open, wait};
+use crate::sys::process::{pidfd_open, wait};
 use crate::trace;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::Spec;
@@ -243,10 +243,7 @@ fn surroundings(plan: &Plan, launch: &LaunchConfig, init: i32) -> mounts::Surrou
         privileged: plan.privileged,
         clones: plan.clones(),
         cgroup_namespace: plan.namespaces.has(libc::CLONE_NEWCGROUP),
-        other_cgroup_namespace: plan.namespaces.makes(libc::CLONE_NEWCGROUP)
-            || plan.namespaces.path(libc::CLONE_NEWCGROUP).is_some_and(|path| !is_own_namespace(path, "cgroup")),
-        mounts_unified: plan.namespaces.has(libc::CLONE_NEWCGROUP)
-            || plan.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER),
+        unified: mounts::Unified::new(&plan.namespaces, plan.privileged),
         // With a shared root the container's mounts are meant to reach the host where the host's are shared.
         propagation: match own_propagation(&launch.bundle.spec) {
             None => libc::MS_SLAVE,
@@ -335,7 +332,8 @@ fn enter_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, state: &str
         let paths = |list: &Option<Vec<String>>| list.clone().filter(|paths| !paths.is_empty());
         if let Some(paths) = paths(linux.readonly_paths()) {
             let with_what_is_below = |path: String| {
-                let is_lone = mounts::has_none_below(&plan.mounts, &path);
+                // A hook may mount whatever it likes.
+                let is_lone = !plan.hooks.has_any() && mounts::has_none_below(&plan.mounts, &path);
                 (path, is_lone)
             };
             batch.push(Operation::ReadonlyPaths { paths: paths.into_iter().map(with_what_is_below).collect() });

@@ -1,8 +1,8 @@
 //! Which namespaces are made, which are joined, and in what order (runtime-spec config-linux.md, Namespaces).
 //!
-//! As a rule one clone3(2) makes all of them. Two kinds stage2 makes itself: a cgroup namespace shows the cgroup that its
-//! maker is in, so that comes when it has joined its own; and a time namespace has its offsets before it is entered. And
-//! where a user namespace is joined, or one is made while others are joined, order decides over privileges: stage2 then
+//! As a rule one clone3(2) makes all of them. Some stage2 makes itself: a cgroup namespace shows the cgroup that its maker is
+//! in, so that comes when it has joined its own; a time namespace has its offsets before it is entered; and beside a new user
+//! namespace those of IPC and of the network, what is in which is root's as the ids are mapped by then. And where a user namespace is joined, or one is made while others are joined, order decides over privileges: stage2 then
 //! starts in the host's namespaces, joins, and goes on as a new process in the new ones. So it does where a pid namespace
 //! is joined: a process that is there already could look into what is born there before it has executed, and find this
 //! program's file. And so it does where root makes a user namespace: of what has executed in one, prctl(2)'s

@@ -57,6 +57,13 @@ fn join_each(directory: &OwnedFd, kinds: i32) -> nix::Result<()> {
     Ok(())
 }
 
+/// Whether the cgroup namespace at a path is the host's first: PROC_CGROUP_INIT_INO of the kernel, and part of its interface as
+/// lsns(8) and others show it. What is not there is taken for it.
+pub fn is_initial_cgroup_namespace(path: &Path) -> bool {
+    const INITIAL: u64 = 0xeffffffb;
+    stat(path).map_or(true, |stat| stat.st_ino == INITIAL)
+}
+
 /// Whether the namespace at a path is the one that this process is in; `name` is that of its file in /proc/self/ns.
 pub fn is_own_namespace(path: &Path, name: &str) -> bool {
     let identity = |path: &Path| stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();

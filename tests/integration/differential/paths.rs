@@ -64,6 +64,18 @@ cases! {
         read_only(b, &["/tmp"]);
         b.probe(&["--write", "/tmp/below"]);
     };
+    probe read_only_above_a_mount_by_a_link => |b| {
+        b.make_link("rootfs/link", "/sys/kernel/mm");
+        b.mount("/link", "tmpfs", "tmpfs", &["mode=755"]);
+        read_only(b, &["/sys/kernel"]);
+        b.probe(&["--write", "/sys/kernel/mm", "--list", "/sys/kernel/mm"]);
+    };
+    probe read_only_above_a_mount_in_sysfs => |b| {
+        b.mount("/sys/kernel/mm", "tmpfs", "tmpfs", &["mode=755"]);
+        read_only(b, &["/sys/kernel"]);
+        b.probe(&["--write", "/sys/kernel/mm", "--list", "/sys/kernel/mm"]);
+    };
+    probe read_only_link_in_sysfs => |b| { read_only(b, &["/sys/class/net/lo"]); };
     probe read_only_dev => |b| { read_only(b, &["/dev"]); b.probe(&["--write", "/dev/shm"]); };
     probe read_only_none => |b| read_only(b, &[]);
     probe masked_and_read_only => |b| { b.set("/linux/readonlyPaths", json!(["/etc"])); masked(b, &["/etc"]); };

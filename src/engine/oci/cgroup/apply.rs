@@ -21,7 +21,8 @@ pub fn limits(placement: &Placement, open: &[OpenPlace], resources: &LinuxResour
     write_all(open, &limits::settings(resources, &placement.controllers()?)?)
 }
 
-fn write_all(open: &[OpenPlace], settings: &[Setting]) -> Result<()> {
+/// Writes them in order, and those once more that the kernel refuses at first.
+pub fn write_all(open: &[OpenPlace], settings: &[Setting]) -> Result<()> {
     let mut refused = Vec::new();
     for setting in settings {
         match write(open, setting)? {
@@ -38,25 +39,40 @@ fn write_all(open: &[OpenPlace], settings: &[Setting]) -> Result<()> {
     Ok(())
 }
 
-/// Writes limits of a container that runs, either all of them or none. `back` gets what there was before each where one is
-/// refused.
-pub fn change(open: &[OpenPlace], settings: &[Setting], back: impl FnOnce(&[Setting])) -> Result<()> {
-    let before: Vec<Setting> = settings.iter().rev().filter_map(|setting| before(open, setting)).collect();
-    let written = write_all(open, settings);
-    if written.is_err() {
-        back(&before);
-        let _ = write_all(open, &before);
-    }
-    written
+/// What is in the files of settings, as what has to be written for it to be there again, the last first.
+pub fn before(open: &[OpenPlace], settings: &[Setting]) -> Vec<Setting> {
+    settings.iter().rev().flat_map(|setting| before_one(open, setting)).collect()
 }
 
-/// What is in a setting's file, as what has to be written for it to be there again.
-fn before(open: &[OpenPlace], setting: &Setting) -> Option<Setting> {
-    let home = home(open, setting).ok()?;
-    let read = |name: &str| file::read(home.dir().ok()?, name).ok().map(|text| (name.to_owned(), text));
-    let (name, text) = read(&setting.file).or_else(|| read(setting.otherwise.as_ref()?.0))?;
-    let value = limits::value_again(&name, &text, &setting.value)?;
-    Some(Setting { file: name.into(), value, otherwise: None, check_usage: false, ..setting.clone() })
+fn before_one(open: &[OpenPlace], setting: &Setting) -> Vec<Setting> {
+    let Ok(home) = home(open, setting) else { return Vec::new() };
+    let again = |name: &str, value: &str| {
+        let text = file::read(home.dir().ok()?, name).ok()?;
+        limits::value_again(name, &text, value)
+    };
+    let plain =
+        |file: &str, value: String| Setting::new(setting.controller, setting.pointer.clone(), file.to_owned(), value);
+    let other = setting.otherwise.as_ref().and_then(|(name, value)| Some((*name, again(name, value)?)));
+    let first = again(&setting.file, &setting.value).map(|value| plain(&setting.file, value));
+    let first = match (first, other) {
+        // systemd knows the second by a property, whatever is in the first.
+        (Some(first), Some((name, value))) => Some(first.or(name, value)),
+        (None, Some((name, value))) => Some(plain(name, value)),
+        (first, None) => first,
+    };
+    // A group that is no longer idle has lost its weight.
+    let weight = match &*setting.file {
+        "cpu.idle" => ["cpu.weight", "cpu.shares"].into_iter().find_map(|file| Some(plain(file, again(file, "")?))),
+        _ => None,
+    };
+    first.into_iter().chain(weight).collect()
+}
+
+/// Writes what [`before`] has found, each whatever becomes of the others.
+pub fn write_again(open: &[OpenPlace], mut settings: Vec<Setting>) {
+    for _ in 0..2 {
+        settings.retain(|setting| !matches!(write(open, setting), Ok(Ok(()))));
+    }
 }
 
 /// A new container's init is already in its cgroup, and v2 ends it when the limit is below what it uses, now or at its
@@ -156,7 +172,7 @@ fn explain(open: &[OpenPlace], setting: &Setting, errno: Errno) -> anyhow::Error
 
 /// The controller of a v2 setting that the cgroup does not have: who runs rtx may not have been given it.
 fn not_handed_down<'a>(home: &OpenPlace, setting: &'a Setting) -> Option<&'a str> {
-    let controller = setting.file.split('.').next().filter(|_| home.place.is_unified())?;
+    let controller = setting.v2_controller().filter(|_| home.place.is_unified())?;
     let present = file::read_line(home.dir().ok()?, "cgroup.controllers").ok()?;
     (!present.split_whitespace().any(|name| name == controller)).then_some(controller)
 }

@@ -39,6 +39,12 @@ impl Setting {
         Self { controller, pointer, file, value, otherwise: None, optional: false, check_usage: false }
     }
 
+    /// The controller that a file of cgroup v2 belongs to; cgroup.* and those of pressure are there without any.
+    pub fn v2_controller(&self) -> Option<&str> {
+        let controller = self.file.split('.').next()?;
+        (controller != "cgroup" && !self.file.ends_with(".pressure")).then_some(controller)
+    }
+
     /// Skips the write where the kernel has no such file.
     pub fn optional(mut self) -> Self {
         self.optional = true;
@@ -124,10 +130,9 @@ pub fn settings(resources: &LinuxResources, controllers: &Controllers) -> Result
         }
         let settings = limits_v2::unified(unified)?;
         for setting in &settings {
-            let controller = setting.file.split('.').next().unwrap_or_default();
-            // cgroup.* and the pressure files are there without any controller.
-            let core = controller == "cgroup" || setting.file.ends_with(".pressure");
-            if !core && !controllers.v2.iter().any(|name| name == controller) {
+            if let Some(controller) = setting.v2_controller()
+                && !controllers.v2.iter().any(|name| name == controller)
+            {
                 bail!("{}: this host has no {controller} controller", setting.pointer);
             }
         }
@@ -161,7 +166,7 @@ pub fn value_again(file: &str, text: &str, value: &str) -> Option<String> {
         // A device without a line has no limit.
         let none = || match file {
             "io.max" => Some("rbps=max wbps=max riops=max wiops=max"),
-            "io.weight" | "io.bfq.weight" => Some("default"),
+            "io.weight" | "io.bfq.weight" | "blkio.bfq.weight_device" => Some("default"),
             _ => file.starts_with("blkio.").then_some("0"),
         };
         return match of_the_key {

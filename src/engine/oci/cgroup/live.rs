@@ -116,12 +116,17 @@ impl Cgroup {
         frozen::read(&place.directory().join(file))
     }
 
-    /// Changes limits. Device rules are left as they are, as runc does: callers pass the whole of `linux.resources`. The
-    /// rules that the container has are `devices`; they are asked for only where systemd writes them too.
-    pub fn update(&self, resources: &LinuxResources, devices: impl FnOnce() -> Result<LinuxResources>) -> Result<()> {
+    /// Changes limits, either all of them or none; what is returned takes it back. Device rules are left as they are, as runc
+    /// does: callers pass the whole of `linux.resources`. The rules that the container has are `devices`; they are asked for only
+    /// where systemd writes them too.
+    pub fn update(
+        self,
+        resources: &LinuxResources,
+        devices: impl FnOnce() -> Result<LinuxResources>,
+    ) -> Result<Box<dyn FnOnce()>> {
         let oom_killer = limits_v1::oom_killer_again(resources, &self.placement);
         if !limits::any_limit(resources) && oom_killer.is_none() {
-            return Ok(());
+            return Ok(Box::new(|| {}));
         }
         let mut open = Vec::new();
         for place in &self.placement.places {
@@ -137,13 +142,29 @@ impl Cgroup {
             Some(_) if self.placement.is_ruled_by_systemd() => Some(devices()?),
             _ => None,
         };
-        let tell = |settings: &[Setting]| match (&self.placement.unit, &devices) {
-            (Some(unit), Some(devices)) => self.update_ruled(unit, settings, &open, devices),
+        // systemd writes to the files as well.
+        let before = apply::before(&open, &settings);
+        let changed = self.tell(&settings, &open, devices.as_ref()).and_then(|()| apply::write_all(&open, &settings));
+        let take_back = move || {
+            let _ = self.tell(&before, &open, devices.as_ref());
+            apply::write_again(&open, before);
+        };
+        match changed {
+            Ok(()) => Ok(Box::new(take_back)),
+            Err(error) => {
+                take_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells systemd, where it has made the cgroups. `devices` where it rules those, too.
+    fn tell(&self, settings: &[Setting], open: &[OpenPlace], devices: Option<&LinuxResources>) -> Result<()> {
+        match (&self.placement.unit, devices) {
+            (Some(unit), Some(devices)) => self.update_ruled(unit, settings, open, devices),
             (Some(unit), None) => unit.update(settings),
             (None, _) => Ok(()),
-        };
-        tell(&settings)?;
-        apply::change(&open, &settings, |before| drop(tell(before)))
+        }
     }
 
     /// With any property systemd writes the device rules anew: everything is forbidden for a moment, which nobody may

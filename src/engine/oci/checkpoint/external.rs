@@ -4,7 +4,7 @@
 use crate::engine::oci::cgroup::Placement;
 use crate::engine::oci::no_linux;
 use crate::engine::oci::stage2::root::{Root, Target};
-use crate::engine::oci::{devices, mounts};
+use crate::engine::oci::{devices, mounts, namespaces};
 use crate::rpc::operation::RootOperation;
 use anyhow::Result;
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
@@ -27,8 +27,7 @@ pub struct Mount {
 /// All of them: binds, what a cgroup mount shows where that is not a mount of the container's own, and devices, which are
 /// binds in a user namespace.
 pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, membership: &Placement) -> Result<Vec<Mount>> {
-    let linux = spec.linux().as_ref();
-    let cgroups = cgroups(linux, membership);
+    let linux = spec.linux().clone().unwrap_or_else(no_linux);
     let mut list = Vec::new();
     for mount in plans(spec, bundle, rootfs)? {
         if let Some(source) = mount.bind_source() {
@@ -36,14 +35,11 @@ pub fn list(spec: &Spec, bundle: &Path, rootfs: &Path, membership: &Placement) -
             list.push(Mount { destination, source: source.to_owned() });
         } else if mount.is_cgroup() {
             let top = mount_point(rootfs, &mount.destination);
-            list.extend(
-                cgroups
-                    .iter()
-                    .map(|(name, source)| Mount { destination: format!("{top}{name}"), source: source.clone() }),
-            );
+            let cgroups = cgroups(&mount, &linux, membership).into_iter();
+            list.extend(cgroups.map(|(name, source)| Mount { destination: format!("{top}{name}"), source }));
         }
     }
-    let configured = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+    let configured = linux.devices().as_deref().unwrap_or_default();
     list.extend(devices::plan(configured).into_iter().map(|device| Mount {
         destination: format!("/{}", device.path),
         source: device.host_path.map_or_else(|| Path::new("/").join(&device.path), PathBuf::from),
@@ -56,21 +52,25 @@ fn plans(spec: &Spec, bundle: &Path, rootfs: &Path) -> Result<Vec<mounts::Plan>>
     mounts::plan(spec.mounts().as_deref().unwrap_or_default(), mounts::Places { bundle, rootfs }, &linux, true)
 }
 
-/// What of a cgroup mount is a bind: the hierarchies of v1, each below the mount, and v2 in a user namespace, as a whole.
-/// In a cgroup namespace all are mounts of the container's own, which are in the images.
-fn cgroups(linux: Option<&Linux>, membership: &Placement) -> Vec<(String, PathBuf)> {
-    let has = |kind| linux.is_some_and(|linux| has_namespace(linux, kind));
-    if has(LinuxNamespaceType::Cgroup) {
+/// What of a cgroup mount is a bind of the host's: the hierarchies of v1 without a cgroup namespace, each below the mount, and v2 as
+/// [`mounts::Plan::binds_unified`] has it, as a whole. Others are mounts of the container's own, which are in the images.
+fn cgroups(mount: &mounts::Plan, linux: &Linux, membership: &Placement) -> Vec<(String, PathBuf)> {
+    let shown = membership.container_mounts();
+    if membership.is_pure_v2() || mount.is_version2() {
+        let unified = mounts::Unified::new(&namespaces::Plan::new(linux), true);
+        let place = shown.into_iter().find(|cgroup| cgroup.controllers.is_empty()).map(|cgroup| cgroup.mount);
+        let place = place.or_else(|| membership.is_pure_v2().then(|| mounts::UNIFIED.into()));
+        return place
+            .filter(|_| mount.binds_unified(unified))
+            .map(|place| (String::new(), place))
+            .into_iter()
+            .collect();
+    }
+    if has_namespace(linux, LinuxNamespaceType::Cgroup) {
         return Vec::new();
     }
-    if !membership.is_pure_v2() {
-        let mounts = membership.container_mounts().into_iter();
-        return mounts.map(|cgroup| (format!("/{}", cgroup.name), cgroup.mount.join(&cgroup.path))).collect();
-    }
-    match has(LinuxNamespaceType::User) {
-        true => vec![(String::new(), PathBuf::from(mounts::UNIFIED))],
-        false => Vec::new(),
-    }
+    let hierarchies = shown.into_iter().filter(|cgroup| !cgroup.controllers.is_empty());
+    hierarchies.map(|cgroup| (format!("/{}", cgroup.name), cgroup.mount.join(&cgroup.path))).collect()
 }
 
 /// Whether the container's root is not the host's.

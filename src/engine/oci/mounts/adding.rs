@@ -4,6 +4,7 @@ use super::{Kind, Plan};
 use crate::engine::oci::cgroup::{ContainerMount, Placement};
 use crate::engine::oci::file_system;
 use crate::engine::oci::idmap::UserNamespaces;
+use crate::engine::oci::namespaces;
 use crate::engine::oci::sources::{Source, clone_cgroup, is_block_device, make_room, source_of};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
@@ -11,6 +12,7 @@ use crate::rpc::operation::{
     FileSystem, HierarchiesOperation, HierarchyOperation, MountOperation, MountSource, Operation,
 };
 use crate::sys::mount::{Attributes, attr};
+use crate::sys::process::is_initial_cgroup_namespace;
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result};
 
@@ -26,10 +28,7 @@ pub struct Surroundings {
     /// And there are detached mounts to clone into.
     pub clones: bool,
     pub cgroup_namespace: bool,
-    /// And it is not the one that rtx is in.
-    pub other_cgroup_namespace: bool,
-    /// stage2 may mount cgroup v2, which the owner of a cgroup namespace may (cgroup_namespaces(7)).
-    pub mounts_unified: bool,
+    pub unified: Unified,
     /// Known when they are made, as is the next.
     pub cgroups: Vec<ContainerMount>,
     /// Propagation that a clone of a host's mount gets (`MS_*`), 0 to leave it in the host's peer group.
@@ -38,6 +37,27 @@ pub struct Surroundings {
     pub pure_v2: bool,
     /// Where idmapped mounts take their maps from.
     pub user_namespaces: UserNamespaces,
+}
+
+/// How a container gets cgroup v2.
+#[derive(Debug, Clone, Copy)]
+pub struct Unified {
+    /// stage2 may mount it, which the owner of a cgroup namespace may (cgroup_namespaces(7)).
+    may_mount: bool,
+    /// A mount may set the options of the host's, nsdelegate and its kin, to those that it names: so it is in the host's first
+    /// cgroup namespace (`apply_cgroup_root_flags` of the kernel).
+    sets_options: bool,
+}
+
+impl Unified {
+    pub fn new(namespaces: &namespaces::Plan, privileged: bool) -> Self {
+        let cgroup = libc::CLONE_NEWCGROUP;
+        Self {
+            may_mount: namespaces.has(cgroup) || privileged && !namespaces.has(libc::CLONE_NEWUSER),
+            sets_options: !namespaces.makes(cgroup)
+                && namespaces.path(cgroup).is_none_or(|path| is_initial_cgroup_namespace(path)),
+        }
+    }
 }
 
 impl Surroundings {
@@ -188,31 +208,34 @@ impl Plan {
         Operation::Mount(Box::new(MountOperation { attributes: self.attributes(), ..self.mount_operation(source) }))
     }
 
-    /// In rtx's own cgroup namespace the hierarchy is bound from where the host has it, and so it is where it cannot be mounted.
-    /// A mount of it there sets the options of the host's, nsdelegate and its kin, to those that this one names, of which it has none
-    /// as a rule (`cgroup_get_tree` of the kernel); where it has some, they are what is wanted.
+    /// Whether cgroup v2 is bound from where the host has it: where it cannot be mounted, and where that would take options from the
+    /// host's. Where the mount names some, they are what is wanted.
+    pub fn binds_unified(&self, unified: Unified) -> bool {
+        !unified.may_mount || unified.sets_options && self.options.data.is_empty()
+    }
+
     fn add_unified(&self, batch: &mut Batch, rpc: &mut RpcClient, around: &mut Surroundings) -> Result<()> {
         let on_host = around.cgroups.iter().find(|cgroup| cgroup.controllers.is_empty());
         let on_host = match on_host {
             Some(unified) => Some(unified.mount.clone()),
             None => around.pure_v2.then(|| UNIFIED.into()),
         };
-        let is_safe = around.other_cgroup_namespace || !self.options.data.is_empty();
-        let source = match on_host {
-            Some(place) if around.mounts_unified && !is_safe && around.clones => {
+        let Some(place) = on_host.filter(|_| self.binds_unified(around.unified)) else {
+            self.mount_unified(batch);
+            return Ok(());
+        };
+        // As a new mount would be: alone, and nothing to whatever is mounted in the host's.
+        let source = match (around.unified.may_mount, around.clones) {
+            (true, true) => {
                 make_room(1, batch, rpc)?;
-                // As a new one has it: whatever is mounted in the host's is nothing to the container.
                 let private = Attributes { propagation: libc::MS_PRIVATE, ..Attributes::default() };
                 let tree = clone_cgroup(&place, private).with_context(|| format!("{}: cgroup v2", self.pointer))?;
                 MountSource::Tree { fd: batch.fd(tree), directory: true }
             }
-            Some(place) if !(around.mounts_unified && is_safe) => {
-                source_of(batch, rpc, &Source::plain(&place), around)?
+            (true, false) => {
+                MountSource::HostPath { path: place.display().to_string(), recursive: false, nofollow: false }
             }
-            _ => {
-                self.mount_unified(batch);
-                return Ok(());
-            }
+            (false, _) => source_of(batch, rpc, &Source::plain(&place), around)?,
         };
         batch.push(self.unified(source));
         Ok(())

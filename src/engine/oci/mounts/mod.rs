@@ -4,7 +4,7 @@
 
 mod adding;
 
-pub use adding::{Surroundings, UNIFIED};
+pub use adding::{Surroundings, UNIFIED, Unified};
 
 use super::cgroup::Place;
 use super::idmap::{IdMap, Maps};
@@ -201,6 +201,11 @@ impl Plan {
     /// Whether this mount shows the container its cgroups.
     pub fn is_cgroup(&self) -> bool {
         matches!(self.kind, Kind::Cgroup { .. })
+    }
+
+    /// Whether this is cgroup v2, whatever the host has beside it.
+    pub fn is_version2(&self) -> bool {
+        matches!(self.kind, Kind::Cgroup { version2: true, .. })
     }
 
     /// Whether this mount may be made before its process is in the container's cgroups, and these are there: it does not show

@@ -10,11 +10,12 @@ mod rtnetlink;
 use super::namespaces;
 use crate::engine::LaunchOptions;
 use crate::sys::net::Netlink;
+use crate::sys::process::is_own_namespace;
 use crate::sys::{Errno, On};
 use anyhow::{Context, Result, bail};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, stat};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::Linux;
 use rtnetlink::{Devices, Link};
 use serde::{Deserialize, Serialize};
@@ -92,9 +93,8 @@ fn check_namespace(namespaces: &namespaces::Plan) -> Result<()> {
     if namespaces.makes(libc::CLONE_NEWNET) {
         return Ok(());
     }
-    let identity = |path: &Path| stat(path).map(|stat| (stat.st_dev, stat.st_ino)).on("stat", path.display());
     match namespaces.path(libc::CLONE_NEWNET) {
-        Some(path) if identity(path)? != identity(Path::new(OWN_NAMESPACE))? => Ok(()),
+        Some(path) if !is_own_namespace(path, "net") => Ok(()),
         _ => bail!("/linux/netDevices: unable to move network devices without a private NET namespace"),
     }
 }

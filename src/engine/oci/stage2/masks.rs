@@ -99,7 +99,7 @@ fn is_root(root: &Root, target: &OwnedFd, known: &mut Option<FileStat>) -> nix::
 }
 
 /// Makes what is at each path read-only. Mounts below stay what they are: they are asked for by themselves. `true` beside a path
-/// says that there are none.
+/// says that by their paths there are none.
 ///
 /// # Errors
 /// The kernel's, with the path.
@@ -109,7 +109,8 @@ pub fn make_readonly(root: &Root, paths: &[(String, bool)]) -> Result<()> {
     let mut whole = None;
     for (path, is_lone) in paths {
         let relative = within(path);
-        let Some(target) = root.find(relative)? else { continue };
+        let (found, is_lone) = find_lone(root, relative, *is_lone)?;
+        let Some(target) = found else { continue };
         // A mount on the root would lie beneath those who are in the root already.
         if may_be_root(relative) && is_root(root, &target, &mut whole).on("stat", path)? {
             mount::set_attributes(root, attributes, false).on("make read-only", path)?;
@@ -127,6 +128,19 @@ pub fn make_readonly(root: &Root, paths: &[(String, bool)]) -> Result<()> {
     }
     close_together(done);
     Ok(())
+}
+
+/// What is at a path, and whether nothing is mounted below it, if that is said of its path: no link leads there, or to a mount.
+fn find_lone(root: &Root, path: &str, is_said: bool) -> Result<(Option<OwnedFd>, bool)> {
+    if !is_said || root.is_linked() {
+        return Ok((root.find(path)?, false));
+    }
+    match root.open_with(path, OFlag::O_PATH, resolve::NO_SYMLINKS) {
+        Ok(found) => Ok((Some(found), true)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok((None, true)),
+        // A link, or an error that is told there.
+        Err(_) => Ok((root.find(path)?, false)),
+    }
 }
 
 /// Changes the attributes of mounts that had to be writable while the container was built. The empty path is the root.

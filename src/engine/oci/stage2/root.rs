@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -33,11 +33,13 @@ pub struct Root {
     fd: OwnedFd,
     /// The directory in which the last place was made, with its path: most are all in /dev.
     last: RefCell<Option<(String, Rc<OwnedFd>)>>,
+    /// A place may be elsewhere than its path says.
+    linked: Cell<bool>,
 }
 
 impl From<OwnedFd> for Root {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, last: RefCell::new(None) }
+        Self { fd, last: RefCell::new(None), linked: Cell::new(false) }
     }
 }
 
@@ -163,6 +165,22 @@ impl Root {
         path::openat2(&self.fd, &c_path, flags.bits(), 0, SAFE | extra)
     }
 
+    /// Whether some place was reached by a symbolic link.
+    pub fn is_linked(&self) -> bool {
+        self.linked.get()
+    }
+
+    /// As [`Self::open_with`], and takes note of symbolic links.
+    fn open_noting(&self, path: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        match self.open_with(path, flags, path::resolve::NO_SYMLINKS) {
+            Err(Errno::ELOOP) => {
+                self.linked.set(true);
+                self.open_with(path, flags, 0)
+            }
+            other => other,
+        }
+    }
+
     /// Opens the place for a mount and makes it where it is missing: a directory with mode 0755, or an empty file.
     ///
     /// # Errors
@@ -181,7 +199,7 @@ impl Root {
             return Ok((made, true));
         }
         let flags = if nofollow { OFlag::O_PATH | OFlag::O_NOFOLLOW } else { OFlag::O_PATH };
-        match self.open_with(path, flags, 0) {
+        match self.open_noting(path, flags) {
             Ok(fd) => {
                 // What is mounted on it may cover what was kept. Only what has just been made is sure not to.
                 self.forget();
@@ -246,7 +264,7 @@ impl Root {
         // Most often only the last component is missing.
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         if !matches!(name, "" | "." | "..")
-            && let Ok(parent) = self.open_with(above, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)
+            && let Ok(parent) = self.open_noting(above, OFlag::O_PATH | OFlag::O_DIRECTORY)
             && let Ok(made) = create_entry(&parent, Path::new(name), kind, mode)
         {
             *self.last.borrow_mut() = Some((above.to_owned(), Rc::new(parent)));
@@ -256,6 +274,7 @@ impl Root {
     }
 
     fn make_all(&self, path: &str, kind: Target, mode: u32) -> Result<OwnedFd> {
+        self.linked.set(true);
         let mut pending: Vec<PathBuf> = components(Path::new(path));
         let mut done = PathBuf::new();
         let mut links = 0;
