@@ -132,6 +132,9 @@ fn process_from_flags(live: &Live, args: &ExecArgs) -> Result<Process> {
         process.set_apparmor_profile(Some(profile.clone()));
     }
     if let Some(label) = &args.process_label {
+        if !label.is_empty() && !check::selinux_is_enabled() {
+            bail!("--process-label {label}: {}: leave it out, or boot with SELinux", check::NO_SELINUX);
+        }
         process.set_selinux_label(Some(label.clone()));
     }
     if args.no_new_privs.is_some() {

@@ -33,7 +33,7 @@ mod tables;
 mod unsupported;
 
 pub use normalise::{normalise, normalise_process};
-pub use process::{NO_ID, apparmor_is_enabled};
+pub use process::{NO_ID, NO_SELINUX, apparmor_is_enabled, selinux_is_enabled};
 pub use schema::properties;
 pub use unsupported::{UNSUPPORTED, is_unsupported};
 

@@ -197,6 +197,15 @@ pub fn apparmor_is_enabled() -> bool {
     std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
 }
 
+/// Whether SELinux is there with a policy. Without one there are its file system and one label for all, by which every
+/// runtime knows that.
+pub fn selinux_is_enabled() -> bool {
+    let has_policy = || std::fs::read("/proc/self/attr/current").is_ok_and(|own| !own.starts_with(b"kernel\0"));
+    Path::new("/sys/fs/selinux").exists() && has_policy()
+}
+
+pub const NO_SELINUX: &str = "selinux label is specified in config, but selinux is disabled or not supported";
+
 /// Labels that no security module of this host would understand. The host is looked at only if there is a label.
 fn check_labels(report: &mut Report, process: &Value, at: &str) {
     if let Some(profile) = text(process, "apparmorProfile")
@@ -214,11 +223,7 @@ fn check_labels(report: &mut Report, process: &Value, at: &str) {
 
 /// Also for `linux.mountLabel`.
 pub(super) fn check_selinux(report: &mut Report, label: Option<&str>, at: impl Fn() -> String) {
-    if label.is_some_and(|label| !label.is_empty()) && !Path::new("/sys/fs/selinux").exists() {
-        report.error(
-            at(),
-            "selinux label is specified in config, but selinux is disabled or not supported",
-            "remove it, or boot with SELinux",
-        );
+    if label.is_some_and(|label| !label.is_empty()) && !selinux_is_enabled() {
+        report.error(at(), NO_SELINUX, "remove it, or boot with SELinux");
     }
 }

@@ -23,6 +23,8 @@ const V2: &[&str] = &[
     "differential::cgroups::memory_limit",
     "differential::cgroups::path_nested",
     "differential::cgroups::pids",
+    "differential::exec::process_label",
+    "differential::idmaps::identity",
     "errors::apparmor_where_there_is_none",
     "errors::memory_limit_too_small",
     "hierarchies::layouts_of_cgroup_v2_alone",
