@@ -237,7 +237,6 @@ cases! {
     flow timeout_of_start_container_in_run => |r| spoiled_run(r, "startContainer");
     flow timeout_of_poststart_in_run => |r| spoiled_run(r, "poststart");
     flow timeout_not_reached => |r| one(r, "createRuntime", "sleep 0.1", &json!({ "timeout": 5 }));
-    flow timeout_zero => |r| one(r, "createRuntime", "true", &json!({ "timeout": 0 }));
     flow missing => |r| one(r, "prestart", "true", &json!({ "path": "/nope" }));
     flow relative_path => |r| one(r, "prestart", "true", &json!({ "path": "hook" }));
     flow changes_root_file_system => |r| {
