@@ -192,6 +192,30 @@ fn update_tells_systemd() {
     assert_eq!(file(&format!("{directory}/{name}")), "33554432");
 }
 
+/// Who writes to the files by itself, and again when it is told to.
+#[test]
+fn update_that_fails_is_taken_back() {
+    needs_systemd!();
+    if !is_v2() {
+        skip!("cgroup v1 has no file that could be named to fail");
+    }
+    let runtime = runtime();
+    let (bundle, unit) = waiting();
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    let directory = cgroup("pids", &format!("/rtx.slice/rtx-tests.slice/{unit}"));
+    let seen = || {
+        let properties = ["MemoryHigh", "TasksMax"].map(|name| property(&unit, name));
+        (properties, ["memory.high", "pids.max", "cpu.weight"].map(|name| file(&format!("{directory}/{name}"))))
+    };
+    let before = seen();
+    let request = r#"{"unified":{"memory.high":"100000000","memory.oom.group":"7"},"pids":{"limit":7}}"#;
+    runtime.invoke(&["update", "--resources", "-", &container.id]).input(request).run().fails(1, "memory.oom.group");
+    assert_eq!(seen(), before);
+    reload();
+    assert_eq!(seen(), before);
+}
+
 /// What became of opening a block device, and of writing to /dev/null.
 fn devices_in(container: &Container) -> (bool, bool) {
     let script = "rm -f /dev/x; mknod /dev/x b 98 0; head -c 1 /dev/x | wc -c; echo >/dev/null && echo null";
