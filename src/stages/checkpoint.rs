@@ -98,7 +98,7 @@ fn announced(running: Running, announce: &mut dyn FnMut(&Restored) -> Result<()>
 fn restore(prepared: Prepared, request: &RestoreRequest) -> Result<Running> {
     let Prepared { launch, mut engine } = prepared;
     deletion::remove_abandoned(&launch.root, &launch.id)?;
-    let state = StateDir::create(&launch.root, &launch.id)?;
+    let state = StateDir::create(&launch.root, &launch.id, &launch.bundle.raw)?;
     let mut undo = Undo { engine: &mut *engine, state: Some(state), restored: None };
     let record = build(&mut undo, &launch, request)?;
     undo.engine.commit_container();
@@ -132,8 +132,6 @@ impl Drop for Undo<'_> {
 fn build(undo: &mut Undo<'_>, launch: &LaunchConfig, request: &RestoreRequest) -> Result<Record> {
     let Undo { engine, state: Some(state), restored } = undo else { bail!("there is no state directory") };
     let mut record = new_record(launch, engine.name(), state.owner());
-    // Written before anything is made: whoever finds it knows what to look for.
-    state.write_config(&launch.bundle.raw)?;
     let mut recording = state.begin_record(&record)?;
     let mut creation =
         Creation { launch, record: &mut record, recording: &mut recording, state, stage2: None, warnings: Vec::new() };

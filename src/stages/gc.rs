@@ -206,7 +206,7 @@ fn orphaned_scopes(root: &Path, dry_run: bool, found: &mut Vec<Found>) {
         let things: Vec<Thing> = placement.unit().map(|unit| Thing::Unit(unit.name.clone())).into_iter().collect();
         remove(things, of(&id, "whose state is gone"), dry_run, found, || {
             // Keeps a create of this id away, whose scope would be of the same name.
-            let state = StateDir::create(root, &id)?;
+            let state = StateDir::create(root, &id, &[])?;
             let removed = placement.open().remove(|_| true);
             state.remove()?;
             removed.map(|()| Vec::new())

@@ -35,13 +35,13 @@ pub fn create(prepared: Prepared) -> Result<Created> {
     let _mark = trace::span("smaster: create");
     let Prepared { launch, .. } = &prepared;
     heap::reserve().on("reserve", "memory to make a container with")?;
-    let state = match StateDir::create(&launch.root, &launch.id) {
+    let state = match StateDir::create(&launch.root, &launch.id, &launch.bundle.raw) {
         Err(error) if error.is::<AlreadyExists>() => {
             if !crate::state::is_abandoned(&launch.root, &launch.id) {
                 return Err(error);
             }
             super::deletion::remove_abandoned(&launch.root, &launch.id)?;
-            StateDir::create(&launch.root, &launch.id)?
+            StateDir::create(&launch.root, &launch.id, &launch.bundle.raw)?
         }
         other => other?,
     };
@@ -108,9 +108,8 @@ type Built = (Record, Option<OwnedFd>, Vec<String>);
 
 fn build(undo: &mut Undo<'_>, launch: &mut LaunchConfig) -> Result<Built> {
     let Undo { engine, state: Some(state), stage2, .. } = undo else { anyhow::bail!("there is no state directory") };
-    // Written before anything is made: whoever finds it knows what to look for. The record follows when that is there and
-    // found to be nobody else's, and before there is a process: without a record nothing is to be killed.
-    state.write_config(&launch.bundle.raw)?;
+    // The record follows when what the engine makes first is there and found to be nobody else's, and before there is a
+    // process: without a record nothing is to be killed.
     let mark = trace::span("prepare_spawn: cgroups");
     let request = engine.prepare_spawn(launch)?;
     drop(mark);

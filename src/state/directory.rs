@@ -6,8 +6,8 @@ use super::{AlreadyExists, Busy, NotFound};
 use crate::sys::dir::{self, Entry};
 use crate::sys::{Errno, On, errno_of, fd};
 use anyhow::{Result, bail};
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat, mkdirat};
+use nix::fcntl::{OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write};
@@ -36,11 +36,12 @@ impl Drop for StateDir {
 }
 
 impl StateDir {
-    /// Makes the directory of a new container and locks it.
+    /// Makes the directory of a new container, locks it and keeps the configuration, before anything else is made: whoever
+    /// finds it knows what to look for.
     ///
     /// # Errors
     /// [`AlreadyExists`]; or the kernel's.
-    pub fn create(root: &Path, id: &str) -> Result<Self> {
+    pub fn create(root: &Path, id: &str, config: &[u8]) -> Result<Self> {
         let parent = match open_directory(root) {
             Err(Errno::ENOENT) => {
                 make_root(root)?;
@@ -55,7 +56,7 @@ impl StateDir {
                 Err(Errno::EEXIST) => return Err(AlreadyExists { id: id.to_owned() }.into()),
                 other => with_advice(other.on("mkdir", root.join(id).display()))?,
             }
-            match lock_new(&parent, root, id) {
+            match lock_new(&parent, root, id, config) {
                 Ok(Some((directory, owner))) => {
                     return Ok(Self { id: id.to_owned(), parent, directory, is_locked: true, owner });
                 }
@@ -230,14 +231,6 @@ impl StateDir {
         Ok(self.read(CONFIG).on("read the configuration of", &self.id)?)
     }
 
-    /// Keeps the configuration.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn write_config(&self, config: &[u8]) -> Result<()> {
-        self.write_new(CONFIG, config).map(drop)
-    }
-
     /// Replaces the configuration of a container that is there: whoever reads it meanwhile finds the old or the new one.
     ///
     /// # Errors
@@ -274,10 +267,7 @@ impl StateDir {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let opened = openat(self.file(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
         let fd = with_advice(opened.on("create", format_args!("{}/{name}", self.id)))?;
-        let mut file = File::from(fd);
-        let written = file.write_all(bytes).map_err(|error| errno_of(&error));
-        with_advice(written.on("write", format_args!("{}/{name}", self.id)))?;
-        Ok(file)
+        write_to(fd, &self.id, name, bytes)
     }
 
     /// Replaces a file. What is written to the returned one is added to it.
@@ -290,9 +280,9 @@ impl StateDir {
     }
 }
 
-/// Locks a directory that was just made. `None` where it was removed before; where another create's is in its place by now,
+/// Locks a directory that was just made and keeps the configuration in it. `None` where it was removed before; where another create's is in its place by now,
 /// the container is there. With the user that it belongs to.
-fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Option<(File, u32)>> {
+fn lock_new(parent: &OwnedFd, root: &Path, id: &str, config: &[u8]) -> Result<Option<(File, u32)>> {
     let path = root.join(id);
     let directory: File = match open_child_of(parent, id) {
         Err(Errno::ENOENT) => return Ok(None),
@@ -304,12 +294,26 @@ fn lock_new(parent: &OwnedFd, root: &Path, id: &str) -> Result<Option<(File, u32
         return Ok(None);
     }
     check_owner_by(&stat, &path)?;
-    // The configuration is the first thing that is kept of a container.
-    match fstatat(&directory, CONFIG, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Err(Errno::ENOENT) => Ok(Some((directory, stat.st_uid))),
-        Ok(_) => Err(AlreadyExists { id: id.to_owned() }.into()),
-        Err(errno) => Err(errno).on("look for", format_args!("{id}/{CONFIG}"))?,
+    // The configuration is the first thing that is kept of a container, by whoever has locked its directory first.
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    match openat(&directory, CONFIG, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Err(Errno::EEXIST) => return Err(AlreadyExists { id: id.to_owned() }.into()),
+        opened => {
+            let fd = with_advice(opened.on("create", format_args!("{id}/{CONFIG}")))?;
+            if let Err(error) = write_to(fd, id, CONFIG, config) {
+                let _ = unlinkat(&directory, CONFIG, UnlinkatFlags::NoRemoveDir);
+                return Err(error);
+            }
+        }
     }
+    Ok(Some((directory, stat.st_uid)))
+}
+
+fn write_to(fd: OwnedFd, id: &str, name: &str, bytes: &[u8]) -> Result<File> {
+    let mut file = File::from(fd);
+    let written = file.write_all(bytes).map_err(|error| errno_of(&error));
+    with_advice(written.on("write", format_args!("{id}/{name}")))?;
+    Ok(file)
 }
 
 fn remove_rest(directory: &impl AsFd) -> Result<()> {

@@ -71,6 +71,10 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     enter_namespaces(plan, launch, &mut batch)?;
     open_root(plan, launch, &mut batch, engine.root_tree.take())?;
     plan.mounts[..early].iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
+    let has_dev = plan.joins_late && plan.mounts() && !plan.has_mounts_before_devices(early);
+    if has_dev {
+        prepare_dev(plan, &mut batch, rpc)?;
+    }
     drop(mark);
     if plan.joins_late {
         // stage2 does that while the cgroups are made.
@@ -82,18 +86,25 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
     }
     // It shows what its maker is in.
     plan.namespaces.make_of_cgroups(&mut batch);
-    if !plan.network.devices.is_empty() {
-        if plan.namespaces.makes_late(libc::CLONE_NEWNET) {
-            // stage2 makes it, and may not have come so far.
-            rpc.send(std::mem::take(&mut batch))?;
-            rpc.drain()?;
-        }
-        engine.network = Some(network::Moved::new(&plan.network.devices, &plan.namespaces.network(init.pid))?);
+    let devices = &plan.network.devices;
+    if !devices.is_empty() && plan.namespaces.makes_late(libc::CLONE_NEWNET) {
+        // stage2 makes it, and may not have come so far.
+        rpc.send(std::mem::take(&mut batch))?;
+        rpc.drain()?;
+    } else if plan.joins_late {
+        // stage2 joins while the mounts that are left are prepared.
+        rpc.send_ahead(std::mem::take(&mut batch))?;
+    }
+    if !devices.is_empty() {
+        engine.network = Some(network::Moved::new(devices, &plan.namespaces.network(init.pid))?);
     }
     let mark = trace::span("ask for more mounts and devices");
     around.show(&shown_cgroups(plan, engine)?);
     plan.mounts[early..].iter().try_for_each(|mount| mount.add(&mut batch, rpc, &mut around))?;
-    complete_root(plan, launch, &mut batch, rpc)?;
+    if plan.mounts() && !has_dev {
+        prepare_dev(plan, &mut batch, rpc)?;
+    }
+    add_console(plan, launch, &mut batch);
     let apply_limits = || match &engine.cgroup {
         Some(created) => {
             let _mark = trace::span("limits");
@@ -225,17 +236,11 @@ fn open_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, host_tree: O
     Ok(())
 }
 
-/// What is in the root beside mounts, and what depends on them.
-fn complete_root(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch, rpc: &mut RpcClient) -> Result<()> {
-    let (spec, mount) = (&launch.bundle.spec, plan.mounts());
-    if mount {
-        prepare_dev(plan, batch, rpc)?;
-    }
+fn add_console(plan: &Plan, launch: &LaunchConfig, batch: &mut Batch) {
     if launch.oci_config.process.terminal {
-        let size = spec.process().as_ref().and_then(|process| process.console_size());
-        batch.push(process::open_console(size, mount, launch.options.relays()));
+        let size = launch.bundle.spec.process().as_ref().and_then(|process| process.console_size());
+        batch.push(process::open_console(size, plan.mounts(), launch.options.relays()));
     }
-    Ok(())
 }
 
 fn surroundings(plan: &Plan, launch: &LaunchConfig, init: i32) -> mounts::Surroundings {

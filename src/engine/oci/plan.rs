@@ -103,6 +103,11 @@ impl Plan {
         self.mounts.iter().take_while(|mount| mount.is_independent_of_cgroups(places)).count()
     }
 
+    /// Whether one of the mounts from `first` on has to be there before the devices are made.
+    pub(super) fn has_mounts_before_devices(&self, first: usize) -> bool {
+        !self.mounts[first..].iter().all(|mount| mount.is_apart_from(&self.devices))
+    }
+
     pub fn makes_pid_namespace(&self) -> bool {
         self.namespaces.makes(libc::CLONE_NEWPID)
     }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::only_own_engine;
+use crate::support::units::is_v2;
 use crate::support::{Bundle, Container};
 
 /// A tree of binds, parts of which are bound again by their paths on the host, and then all of it.
@@ -68,4 +69,18 @@ fn a_source_inside_stays_inside() {
     bundle.mount("/seen", "bind", &source, &["rbind"]);
     let output = Container::new(&runtime, &bundle).run(&[]).ok();
     assert!(output.stdout.contains("only-inside"), "{}", output.stdout);
+}
+
+/// Devices are made before what shows cgroups is mounted, unless they lie in it: there they would be hidden.
+#[test]
+fn a_device_in_what_shows_cgroups() {
+    let runtime = only_own_engine!();
+    if is_v2() {
+        crate::support::skip!("cgroup v2 holds no device");
+    }
+    let mut bundle = Bundle::shell("test -c /cg/zero && echo device; test -L /dev/fd && echo links");
+    bundle.unmount("/sys/fs/cgroup").mount("/cg", "cgroup", "cgroup", &["rw"]);
+    bundle.set("/linux/devices", json!([{ "path": "/cg/zero", "type": "c", "major": 1, "minor": 5 }]));
+    let output = Container::new(&runtime, &bundle).run(&[]).ok();
+    assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["device", "links"]);
 }

@@ -11,6 +11,7 @@ use super::idmap::{IdMap, Maps};
 use super::sources::Source;
 use crate::config::idmap_option;
 use crate::config::mount_options::{self, MountOptions};
+use crate::rpc::operation::DeviceOperation;
 use crate::sys::mount::attr;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Linux, Mount};
@@ -201,6 +202,15 @@ impl Plan {
     /// Whether this mount shows the container its cgroups.
     pub fn is_cgroup(&self) -> bool {
         matches!(self.kind, Kind::Cgroup { .. })
+    }
+
+    /// Whether this mount shows cgroups and no device lies in it, so that it does not matter which of the two is first.
+    pub fn is_apart_from(&self, devices: &[DeviceOperation]) -> bool {
+        let is_above = |path: &str| Path::new(path).starts_with(&self.destination);
+        self.is_cgroup()
+            && !is_above("dev")
+            && !Path::new(&self.destination).starts_with("dev")
+            && !devices.iter().any(|device| is_above(&device.path))
     }
 
     /// Whether this is cgroup v2, whatever the host has beside it.
