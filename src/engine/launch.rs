@@ -84,20 +84,11 @@ pub struct ExecConfig {
     pub warnings: Vec<String>,
 }
 
-/// A pid namespace to be born in.
-pub struct PidNamespace {
-    /// Itself, or a process in it.
-    pub of: OwnedFd,
-    /// smaster's own, to which it returns.
-    pub own: OwnedFd,
-}
-
 /// How smaster is to make stage2.
 #[derive(Default)]
 pub struct SpawnRequest {
     /// `CLONE_NEW*` of the clone itself.
     pub namespaces: u64,
-    pub pid_namespace: Option<PidNamespace>,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<Rc<OwnedFd>>,
     /// To be born in where that one has no room for processes.

@@ -18,7 +18,7 @@ pub use checkpoint::{CheckpointRequest, RestoreRequest, Restored};
 pub use error::FeatureNotSupported;
 pub use launch::{
     Container, Creation, ExecConfig, Execution, ExitStatus, InitProcess, LaunchConfig, LaunchOptions, Outcome,
-    PidNamespace, SpawnRequest,
+    SpawnRequest,
 };
 pub use table::{Capabilities, PROVIDERS, Provider, find};
 

@@ -2,7 +2,7 @@
 
 use super::sealed::{self, Executable};
 use crate::config::envelope::Sealed;
-use crate::engine::{ExitStatus, InitProcess, PidNamespace, SpawnRequest};
+use crate::engine::{ExitStatus, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::{Stage2Died, Stage2Ended};
 use crate::sys::clone::{self, Arena, Command};
@@ -67,28 +67,17 @@ impl Stage2 {
             }),
             (spawned, _) => anyhow::Ok(spawned),
         };
-        in_pid_namespace(request.pid_namespace.as_ref(), || {
-            let spawned = match &request.affinity {
-                Some(mask) => on_processors(mask, spawn)??,
-                None => spawn()?,
-            };
-            let lacks_privilege = matches!(spawned, Err(Errno::EPERM)) && !crate::sys::caps::has_sys_admin();
-            let spawned = spawned.on("clone", "a process in new namespaces");
-            let child = if lacks_privilege { spawned.context(NEEDS_USER_NAMESPACE)? } else { spawned? };
-            // From here on an error ends the child before the memory that it runs on is freed.
-            let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
-            let rpc = RpcClient::new(ours, child.pid);
-            Ok(Self {
-                init,
-                rpc,
-                sealed,
-                awaits_start: false,
-                has_begun: false,
-                tree,
-                arena: child.arena,
-                released: false,
-            })
-        })
+        let spawned = match &request.affinity {
+            Some(mask) => on_processors(mask, spawn)??,
+            None => spawn()?,
+        };
+        let lacks_privilege = matches!(spawned, Err(Errno::EPERM)) && !crate::sys::caps::has_sys_admin();
+        let spawned = spawned.on("clone", "a process in new namespaces");
+        let child = if lacks_privilege { spawned.context(NEEDS_USER_NAMESPACE)? } else { spawned? };
+        // From here on an error ends the child before the memory that it runs on is freed.
+        let init = InitProcess { pid: child.pid, pidfd: child.pidfd };
+        let rpc = RpcClient::new(ours, child.pid);
+        Ok(Self { init, rpc, sealed, awaits_start: false, has_begun: false, tree, arena: child.arena, released: false })
     }
 
     /// Explains an error by what became of stage2, where that says more: `who` it was to be. `memory_limit` is the container's,
@@ -168,14 +157,4 @@ fn on_processors<T>(mask: &[u64], spawn: impl FnOnce() -> T) -> Result<T> {
     // The child must not be lost over a processor that has been taken away meanwhile.
     let _ = sched::set_affinity(&own);
     Ok(spawned)
-}
-
-/// Runs `spawn` so that what it makes is born in a pid namespace. This process stays in its own, and so does every
-/// other child of it.
-fn in_pid_namespace<T>(namespace: Option<&PidNamespace>, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
-    let Some(PidNamespace { of, own }) = namespace else { return spawn() };
-    process::setns(of, libc::CLONE_NEWPID).on("join", "the pid namespace")?;
-    let result = spawn();
-    process::setns(own, libc::CLONE_NEWPID).on("return to", "the own pid namespace")?;
-    result
 }

@@ -20,7 +20,7 @@ const BUDGETS: [(&str, usize, usize, usize, usize); 7] = [
     ("state", 27, 0, 0, 4),
     ("list", 31, 0, 0, 8),
     ("start", 45, 0, 0, 8),
-    ("exec", 165, 3, 1, 8),
+    ("exec", 168, 3, 2, 8),
     ("delete", 31, 1, 0, 8),
 ];
 
@@ -30,9 +30,12 @@ const MOUNT: [&str; 6] = ["mount", "move_mount", "fsmount", "fsconfig", "open_tr
 
 /// What rtx itself did in one process: after the C library's start, and before the program or the start barrier.
 fn own_calls(text: &str) -> impl Iterator<Item = &str> {
+    // What is no program of its own before the container's has nothing to start.
+    let (own, program) = (text.find("set_tid_address("), text.find("\nexecve("));
+    let starts = own.is_some_and(|own| program.is_none_or(|program| own < program));
     text.lines()
         .filter(|line| !line.starts_with("+++") && !line.starts_with("---"))
-        .skip_while(|line| !line.starts_with("poll(") && !line.starts_with("close_range("))
+        .skip_while(move |line| starts && !line.starts_with("poll(") && !line.starts_with("close_range("))
         .take_while(|line| !line.starts_with("execve(") && !line.starts_with("accept"))
         // The second is what a debug build asks before it closes anything.
         .filter(|line| !MEMORY.contains(&name(line)) && !line.contains("F_GETFD"))

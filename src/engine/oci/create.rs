@@ -91,9 +91,6 @@ pub fn create(engine: &mut OciEngine, creation: &mut Creation<'_>) -> Result<()>
         // stage2 makes it, and may not have come so far.
         rpc.send(std::mem::take(&mut batch))?;
         rpc.drain()?;
-    } else if plan.joins_late {
-        // stage2 joins while the mounts that are left are prepared.
-        rpc.send_ahead(std::mem::take(&mut batch))?;
     }
     if !devices.is_empty() {
         engine.network = Some(network::Moved::new(devices, &plan.namespaces.network(init.pid))?);

@@ -6,14 +6,13 @@ use super::{process, resctrl, seccomp};
 use crate::config::envelope::{OciConfig, Starter};
 use crate::engine::join::{self, Entry};
 use crate::engine::live::engine_state;
-use crate::engine::{Container, ExecConfig, InitProcess, PidNamespace, SpawnRequest};
+use crate::engine::{Container, ExecConfig, InitProcess, SpawnRequest};
 use crate::rpc::RpcClient;
 use crate::rpc::client::Batch;
 use crate::rpc::operation::{EnterRoot, Operation, RootOperation};
-use crate::sys::process::pid_namespace_to_return_to;
-use crate::sys::{On, errno_of};
+use crate::sys::On;
 use anyhow::{Result, bail};
-use oci_spec::runtime::{Capability, Spec};
+use oci_spec::runtime::Spec;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -24,8 +23,6 @@ pub struct Plan {
     namespaces: i32,
     /// init's root, where no mount namespace leads there.
     root: Option<String>,
-    /// The pid namespace is among them, so that stage2 has to go on as a new process.
-    moves: bool,
     entry: Entry,
     /// For its seccomp profile, which is too large to be copied.
     spec: Arc<Spec>,
@@ -62,17 +59,6 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         ..Starter::default()
     };
     let flags = namespace_flags(spec);
-    let pid = libc::CLONE_NEWPID;
-    // Without privileges the right to join comes with the user namespace, which smaster never enters; and as root of
-    // one that kept its maker's pid namespace, as rootless podman's, smaster could join but not return.
-    // Nor may it where a process of the container could look into what is born there: until it has executed, that is this
-    // very program, and by /proc/PID/exe the host's file of it (CVE-2019-5736).
-    let is_seen = flags & libc::CLONE_NEWUSER == 0 && may_trace(spec);
-    let own = if flags & pid != 0 && !is_seen { pid_namespace_to_return_to() } else { None };
-    let moves = flags & pid != 0 && own.is_none();
-    // By the pidfd as well, and not by a path of /proc, which could be another process's by now.
-    let of = || init.try_clone().map_err(|error| errno_of(&error)).on("duplicate", "the pidfd of init");
-    let pid_namespace = own.map(|own| of().map(|of| PidNamespace { of, own })).transpose()?;
     let root = (flags & libc::CLONE_NEWNS == 0).then(|| format!("/proc/{}/root", identity.pid));
     let mut entry = match state.cgroup {
         Some(placement) => {
@@ -82,25 +68,16 @@ pub fn prepare(engine: &mut OciEngine, container: &Container, exec: &mut ExecCon
         None => Entry::default(),
     };
     let (cgroup, within) = (entry.unified.take().map(std::rc::Rc::new), entry.within.take());
-    let namespaces = if moves { flags } else { flags & !pid };
     engine.exec = Some(Plan {
         init,
-        namespaces,
+        namespaces: flags,
         root,
-        moves,
         entry,
         spec: Arc::clone(spec),
         resctrl: state.resctrl,
         keep_affinity: affinity.is_some(),
     });
-    Ok(SpawnRequest { namespaces: 0, pid_namespace, cgroup, within, affinity })
-}
-
-/// Whether a process of the container can have CAP_SYS_PTRACE, which opens even what is not dumpable.
-fn may_trace(spec: &Spec) -> bool {
-    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
-    bounding.is_some_and(|bounding| bounding.contains(&Capability::SysPtrace))
+    Ok(SpawnRequest { namespaces: 0, cgroup, within, affinity })
 }
 
 /// Asks stage2 to join.
@@ -129,7 +106,10 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
     if has_root {
         batch.push(Operation::EnterRoot { how: EnterRoot::Chroot, propagation: None });
     }
-    if plan.moves {
+    // What is born in the pid namespace before it has joined the others has the host's root, and whoever is there and has
+    // CAP_SYS_PTRACE could go in by /proc/PID/root. Of whom that can be the configuration says nothing: an earlier exec may have
+    // been given it, and a pid namespace may be shared.
+    if plan.namespaces & libc::CLONE_NEWPID != 0 {
         batch.push(Operation::MoveToNamespaces { kinds: 0 });
         follow_move(std::mem::take(&mut batch), init, rpc)?;
     }

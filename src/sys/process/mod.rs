@@ -8,7 +8,7 @@ mod program;
 
 pub use children::{Child, ended, has_child_ended, learn_of_ends, try_wait, wait, wait_and_leave};
 pub use ignored::{stop_ignoring, stop_ignoring_any};
-pub use namespaces::{is_initial_cgroup_namespace, is_own_namespace, pid_namespace_to_return_to, setns, unshare};
+pub use namespaces::{is_initial_cgroup_namespace, is_own_namespace, setns, unshare};
 pub use pidfd::{child_pidfd, end_events, end_timeout, has_ended, is_pidfd, pidfd_getfd, pidfd_open, pidfd_signal};
 pub use program::{Output, Program};
 

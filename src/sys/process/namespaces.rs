@@ -1,7 +1,7 @@
 //! Joining and leaving namespaces: setns(2) by number, unshare(2).
 
 use super::pidfd::{proc_directory, stat_of};
-use crate::sys::{Errno, check, fd};
+use crate::sys::{Errno, check};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat, stat};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -68,14 +68,6 @@ pub fn is_initial_cgroup_namespace(path: &Path) -> bool {
 pub fn is_own_namespace(path: &Path, name: &str) -> bool {
     let identity = |path: &Path| stat(path).map(|stat| (stat.st_dev, stat.st_ino)).ok();
     identity(path).is_some_and(|joined| identity(&Path::new("/proc/self/ns").join(name)) == Some(joined))
-}
-
-/// This process's own pid namespace, if it may enter another one for its children and come back. setns(2) wants CAP_SYS_ADMIN
-/// in the user namespace that owns the one it goes to, so root of a user namespace that kept its maker's pid namespace may
-/// not. Asked by going to where we are, which changes nothing.
-pub fn pid_namespace_to_return_to() -> Option<OwnedFd> {
-    let own = fd::open("/proc/self/ns/pid", OFlag::O_RDONLY).ok()?;
-    setns(&own, libc::CLONE_NEWPID).is_ok().then_some(own)
 }
 
 /// unshare(2).

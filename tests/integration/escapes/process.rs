@@ -252,6 +252,27 @@ fn the_holder_of_an_idmap_is_closed_to_root_without_capabilities() {
     assert!(holder.is_some(), "the holder was not seen");
 }
 
+/// Who was given CAP_SYS_PTRACE by an earlier exec, of which the configuration says nothing, may go in by /proc/PID/root.
+#[test]
+fn the_hosts_root_is_not_seen_through_an_exec() {
+    let runtime = own_engine!();
+    let bundle = Bundle::shell("exec sleep 600");
+    let container = Container::new(&runtime, &bundle);
+    container.create().ok();
+    container.start().ok();
+    let marker = bundle.path().join("config.json").display().to_string();
+    let look = format!(
+        "end=$(($(date +%s) + 3)); while [ $(date +%s) -lt $end ]; do \
+         for root in /proc/[0-9]*/root; do [ ! -e $root{marker} ] || {{ echo seen; exit; }}; done; done; echo not seen"
+    );
+    let looks = runtime.invoke(&["exec", "--cap", "CAP_SYS_PTRACE", &container.id, "sh", "-c", &look]).start();
+    let slow = ["strace", "-f", "-o", "/dev/null", "-e", "inject=setns:delay_enter=300000"];
+    for _ in 0..2 {
+        runtime.invoke(&["exec", &container.id, "true"]).through(&slow).run().ok();
+    }
+    assert_eq!(looks.wait().ok().stdout, "not seen\n");
+}
+
 /// A container that waits to be started has init wait as well, and who joins it then may be able to look into that.
 #[test]
 fn nothing_of_the_hosts_is_open_while_a_container_waits() {
