@@ -10,6 +10,7 @@ use crate::stages::supervisor::protocol::{Answer, Connection, Message, Request, 
 use crate::stages::supervisor::view;
 use crate::stages::supervisor::wait::{self, Condition, Waited};
 use crate::state::Phase;
+use crate::sys::printer::Printer;
 use crate::sys::{Errno, On, errno_of, fd, process, retry};
 use anyhow::{Result, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -38,10 +39,14 @@ pub fn attach(context: &Context, args: AttachArgs) -> Result<i32> {
         resize(&connection, terminal)?;
         terminal.make_raw()?;
     }
+    // With signals that are caught, whoever has stopped to read must not keep this command from them.
+    let mut printer = signals.is_some().then(Printer::default);
     let mut keys = Keys { keys: &args.detach_keys.0, typed: 0 };
     let mut reads = !args.no_stdin;
     loop {
-        let mut fds = vec![PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
+        let room = printer.as_ref().and_then(Printer::poll_fd);
+        let full = room.is_some();
+        let mut fds = vec![room.unwrap_or(PollFd::new(connection.as_fd(), PollFlags::POLLIN))];
         fds.extend(signals.iter().map(|signals| PollFd::new(signals.as_fd(), PollFlags::POLLIN)));
         if reads {
             fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
@@ -58,7 +63,9 @@ pub fn attach(context: &Context, args: AttachArgs) -> Result<i32> {
                 }
             }
         }
-        if ready[0] && !show(connection.receive()?)? {
+        if ready[0] && full {
+            printer.iter_mut().for_each(Printer::write);
+        } else if ready[0] && !show(connection.receive()?, printer.as_mut())? {
             drop(terminal);
             return ended(&context.root, &args.id);
         }
@@ -84,10 +91,16 @@ fn resize(connection: &Connection, terminal: &Terminal) -> Result<()> {
 }
 
 /// Shows what came; `false` where nothing more will.
-fn show(message: Option<Message>) -> Result<bool> {
+fn show(message: Option<Message>, printer: Option<&mut Printer>) -> Result<bool> {
     let written = match message {
         None | Some(Message::Answer(Answer { ended: Some(_), .. })) => return Ok(false),
-        Some(Message::Stdout(bytes)) => fd::print(&bytes).map_err(std::io::Error::from),
+        Some(Message::Stdout(bytes)) => match printer {
+            Some(printer) => {
+                printer.add(&bytes);
+                Ok(())
+            }
+            None => fd::print(&bytes).map_err(std::io::Error::from),
+        },
         Some(Message::Stderr(bytes)) => std::io::stderr().write_all(&bytes),
         Some(Message::Answer(Answer { lost: Some(bytes), .. })) => {
             writeln!(

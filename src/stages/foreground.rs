@@ -162,15 +162,15 @@ pub fn watch(
         // Before the signals are read, the first of which is often that of this end.
         if process::has_ended(&init.pidfd, Some(ready[0])) {
             if let Some(relay) = relay {
-                relay.drain();
+                relay.drain(signals);
             }
             return Ok(());
         }
         if ready[1].contains(PollFlags::POLLIN) {
             pass_signals(init, relay.as_deref(), signals);
         }
-        if let (Some(terminal), [_, _, master, input @ ..]) = (&mut relay, ready.as_slice())
-            && !terminal.pump(*master, input.first().copied().unwrap_or(PollFlags::empty()))?
+        if let Some(terminal) = &mut relay
+            && !terminal.pump(&ready[2..])?
         {
             relay = None;
         }

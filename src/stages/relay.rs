@@ -1,14 +1,20 @@
 //! The caller's terminal and the container's: bytes, window size, and the raw mode that is undone whatever happens.
 
+use super::foreground::Signals;
+use crate::sys::printer::Printer;
 use crate::sys::{Errno, On, fd, tty};
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{self, SetArg, Termios};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const BUFFER: usize = 16 * 1024;
+
+/// More than a terminal holds of what nobody has read yet, in bytes. Who writes without an end, and is not the process whose end was
+/// waited for, does not keep this command.
+const HELD: usize = 1024 * 1024;
 
 /// The terminal that this command was typed at.
 pub struct Terminal {
@@ -79,8 +85,16 @@ pub struct Relay {
     /// Typed and not yet taken by the container's terminal.
     pending: Vec<u8>,
     stdin_open: bool,
-    /// Somebody reads what is written to standard output. Where nobody does any more, the program goes on all the same.
-    stdout_open: bool,
+    /// Takes no more from the container's terminal while it has something to write.
+    printer: Printer,
+}
+
+/// What a Relay waits for beside its container's end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Master(PollFlags),
+    Input,
+    Room,
 }
 
 impl Relay {
@@ -90,7 +104,7 @@ impl Relay {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).on("fcntl", "the terminal")?;
         terminal.copy_size(&master);
         terminal.make_raw()?;
-        Ok(Self { master, terminal, pending: Vec::new(), stdin_open: true, stdout_open: true })
+        Ok(Self { master, terminal, pending: Vec::new(), stdin_open: true, printer: Printer::default() })
     }
 
     /// The window has another size.
@@ -98,34 +112,53 @@ impl Relay {
         self.terminal.copy_size(&self.master);
     }
 
-    /// What to wait for: the master, and standard input as long as what came from it has been taken. Without a wish for
-    /// more it is left out, because poll(2) reports a hang-up to those who asked for nothing, again and again.
-    pub fn poll_fds<'a>(&'a self, stdin: BorrowedFd<'a>) -> Vec<PollFd<'a>> {
-        let mut events = PollFlags::POLLIN;
+    /// What is not wished for is not polled: poll(2) reports a hang-up to those who asked for nothing, again and again.
+    fn wishes(&self) -> impl Iterator<Item = Wish> + use<> {
+        let mut events = PollFlags::empty();
+        events.set(PollFlags::POLLIN, self.printer.is_idle());
         events.set(PollFlags::POLLOUT, !self.pending.is_empty());
-        let wants_input = self.stdin_open && self.pending.is_empty();
-        let mut fds = vec![PollFd::new(self.master.as_fd(), events)];
-        fds.extend(wants_input.then(|| PollFd::new(stdin, PollFlags::POLLIN)));
-        fds
+        let master = (!events.is_empty()).then_some(Wish::Master(events));
+        let input = (self.stdin_open && self.pending.is_empty()).then_some(Wish::Input);
+        let room = (!self.printer.is_idle()).then_some(Wish::Room);
+        [master, input, room].into_iter().flatten()
     }
 
-    /// Moves what can be moved. `false` when the container's side is closed.
+    /// What to wait for until [`Self::pump`].
+    pub fn poll_fds<'a>(&'a self, stdin: BorrowedFd<'a>) -> impl Iterator<Item = PollFd<'a>> {
+        self.wishes().filter_map(move |wish| match wish {
+            Wish::Master(events) => Some(PollFd::new(self.master.as_fd(), events)),
+            Wish::Input => Some(PollFd::new(stdin, PollFlags::POLLIN)),
+            Wish::Room => self.printer.poll_fd(),
+        })
+    }
+
+    /// Moves what can be moved, after what poll(2) has found for [`Self::poll_fds`]. `false` when the container's side is
+    /// closed and all that came from it is written.
     ///
     /// # Errors
     /// Where the container's terminal cannot be read.
-    pub fn pump(&mut self, master: PollFlags, stdin: PollFlags) -> Result<bool> {
-        if self.stdin_open && self.pending.is_empty() && !stdin.is_empty() {
-            self.read_input()?;
-        }
-        if !self.pending.is_empty() {
-            match nix::unistd::write(&self.master, &self.pending) {
-                Ok(written) => drop(self.pending.drain(..written)),
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                Err(_) => self.pending.clear(),
+    pub fn pump(&mut self, found: &[PollFlags]) -> Result<bool> {
+        let mut open = true;
+        for (wish, found) in self.wishes().zip(found) {
+            match wish {
+                _ if found.is_empty() => {}
+                Wish::Master(events) => open = self.pump_master(events, *found)?,
+                Wish::Input => self.read_input()?,
+                Wish::Room => self.printer.write(),
             }
         }
-        if master.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
-            return self.copy_output();
+        Ok(open)
+    }
+
+    fn pump_master(&mut self, wished: PollFlags, found: PollFlags) -> Result<bool> {
+        if found.contains(PollFlags::POLLOUT) {
+            self.pass_input();
+        } else if found.contains(PollFlags::POLLHUP) {
+            self.pending.clear();
+        }
+        let readable = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
+        if wished.contains(PollFlags::POLLIN) && found.intersects(readable) {
+            return Ok(self.copy_output()?.is_some());
         }
         Ok(true)
     }
@@ -134,33 +167,68 @@ impl Relay {
         let mut buffer = [0; BUFFER];
         match nix::unistd::read(fd::standard_streams()[0], &mut buffer) {
             Ok(0) => self.stdin_open = false,
-            Ok(length) => self.pending.extend_from_slice(&buffer[..length]),
+            Ok(length) => {
+                self.pending.extend_from_slice(&buffer[..length]);
+                self.pass_input();
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => self.stdin_open = false,
         }
         Ok(())
     }
 
-    fn copy_output(&mut self) -> Result<bool> {
+    fn pass_input(&mut self) {
+        match nix::unistd::write(&self.master, &self.pending) {
+            Ok(written) => drop(self.pending.drain(..written)),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => self.pending.clear(),
+        }
+    }
+
+    /// How many bytes have come; `None` where none will.
+    fn copy_output(&mut self) -> Result<Option<usize>> {
         let mut buffer = [0; BUFFER];
         match nix::unistd::read(&self.master, &mut buffer) {
-            Ok(0) | Err(Errno::EIO) => Ok(false),
+            Ok(0) | Err(Errno::EIO) => Ok(None),
             Ok(length) => {
-                self.stdout_open = self.stdout_open && fd::print(&buffer[..length]).is_ok();
-                Ok(true)
+                self.printer.add(&buffer[..length]);
+                Ok(Some(length))
             }
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(Some(0)),
             Err(errno) => Err(errno).on("read", "the container's terminal")?,
         }
     }
 
-    /// What the container wrote before it ended.
-    pub fn drain(&mut self) {
-        while let Ok(true) = self.copy_output() {
-            let mut poll = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
-            if nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO) != Ok(1) {
-                break;
+    /// Writes what the container wrote before it ended, until `signals` has one that asks this command to end: who has
+    /// stopped to read may never go on.
+    pub fn drain(&mut self, signals: &Signals) {
+        // They were for the container.
+        while signals.next().is_some() {}
+        let mut left = HELD;
+        while self.flush(signals) {
+            match self.copy_output() {
+                Ok(Some(count @ 1..)) if left > 0 => left = left.saturating_sub(count),
+                _ => return,
             }
         }
+    }
+
+    /// Writes what has been read; `false` where it is not to wait any longer for who reads that.
+    fn flush(&mut self, signals: &Signals) -> bool {
+        while let Some(room) = self.printer.poll_fd() {
+            let mut fds = [room, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            if poll(&mut fds, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
+                return false;
+            }
+            if fds[0].any() == Some(true) {
+                self.printer.write();
+                continue;
+            }
+            let asked = [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+            if std::iter::from_fn(|| signals.next()).any(|signal| asked.contains(&signal)) {
+                return false;
+            }
+        }
+        true
     }
 }

@@ -20,6 +20,7 @@ pub mod memfd;
 pub mod mount;
 pub mod net;
 pub mod path;
+pub mod printer;
 pub mod process;
 pub mod sched;
 pub mod seccomp;

@@ -1,11 +1,21 @@
 //! kill, delete, pause and update as their callers use them, and --no-subreaper.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::{Action, tcflow};
+use serde_json::json;
 
 use super::{running, waiting};
 use crate::support::children::{is_alive, poll_until, wait_orphan};
 use crate::support::runtime::read_lossy;
+use crate::support::terminal::Terminal;
 use crate::support::{Bundle, Container, Runtime, needs_root, own_engine};
+
+const LONG: Duration = Duration::from_secs(5);
 
 /// A payload that says which signal it got.
 fn trapping() -> Bundle {
@@ -169,5 +179,31 @@ fn no_duration_is_too_long() {
     ] {
         let output = runtime.run(words);
         assert!(output.code != 134 && !output.stderr.contains("panicked"), "{words:?}: {}", output.stderr);
+    }
+}
+
+/// Nobody reads what a program on a terminal prints: signals reach the program all the same, and when it has ended, this command.
+#[test]
+fn a_terminal_that_is_not_read_holds_no_signal_up() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("trap 'exit 9' TERM; yes & wait");
+    bundle.set("/process/terminal", json!(true));
+    let terminal = Terminal::open(24, 80);
+    // As after ^S.
+    tcflow(terminal.slave(), Action::OOff).expect("stop a terminal");
+    let (_unread, socket) = UnixStream::pair().expect("make a pair of sockets");
+    let (_reader, pipe) = std::io::pipe().expect("make a pipe");
+    let outputs: [Stdio; 3] = [terminal.slave().into(), OwnedFd::from(socket).into(), pipe.into()];
+    for stdout in outputs {
+        let container = Container::new(&runtime, &bundle);
+        let call = container.background("run", &[]).through(&["setsid", "--ctty"]);
+        let running = call.stdin(terminal.slave()).stdout(stdout).stderr(Stdio::null()).start();
+        poll_until(LONG, || (container.status() == "running").then_some(())).expect("it runs");
+        std::thread::sleep(Duration::from_millis(300));
+        let ask = || kill_process(Pid::from_raw(running.pid()).expect("a process"), Signal::TERM).expect("kill");
+        ask();
+        poll_until(LONG, || (container.status() != "running").then_some(())).expect("it ends");
+        ask();
+        running.wait_within(LONG).fails(9, "");
     }
 }

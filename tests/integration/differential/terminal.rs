@@ -1,8 +1,13 @@
 //! Terminals: by console socket and in the foreground, their size and owner, and that the caller's is restored.
 
+use std::io::Read;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{Report, cases};
+use crate::support::children::poll_until;
 use crate::support::terminal::{FdSocket, Terminal};
 use crate::support::{Bundle, Container, Runtime};
 
@@ -65,8 +70,30 @@ fn unread(runtime: &Runtime, script: &str) -> Value {
     report.finish(&container)
 }
 
+/// A foreground run that gets SIGTERM while nobody reads what it prints, and somebody does again.
+fn signalled_while_unread(runtime: &Runtime) -> Value {
+    let bundle = bundle("trap 'exit 9' TERM; yes & wait");
+    let terminal = Terminal::open(24, 80);
+    let container = Container::new(runtime, &bundle);
+    let call = container.background("run", &[]).through(&["setsid", "--ctty"]);
+    let (mut reader, writer) = std::io::pipe().expect("a pipe");
+    let running = call.stdin(terminal.slave()).stdout(writer).stderr(terminal.slave()).start();
+    reader.read_exact(&mut [0; 65536]).expect("read a pipe");
+    // By then the pipe is full again.
+    std::thread::sleep(Duration::from_millis(300));
+    kill_process(Pid::from_raw(running.pid()).expect("a process"), Signal::TERM).expect("kill");
+    let stopped = poll_until(Duration::from_secs(5), || (container.status() != "running").then_some(()));
+    let mut report = Report::default();
+    report.add("stopped", json!(stopped.is_some()));
+    let rest = std::io::read_to_string(reader).expect("read a pipe");
+    report.add("whole", json!(rest.bytes().all(|byte| b"y\r\n".contains(&byte))));
+    report.step("run", &running.wait());
+    report.finish(&container)
+}
+
 cases! {
     "terminal";
+    flow foreground_signalled_while_unread => |r| signalled_while_unread(r);
     flow foreground_without_a_reader => |r| unread(r, "echo a; sleep 0.3; echo b; sleep 0.1; exit 7");
     flow socket => |r| by_socket(r, |_| {});
     flow socket_with_size => |r| by_socket(r, |b| { b.set("/process/consoleSize", json!({ "height": 40, "width": 100 })); });
