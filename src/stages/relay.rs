@@ -81,6 +81,9 @@ impl Drop for Terminal {
 /// Copies between the standard streams and the master of the container's terminal.
 pub struct Relay {
     master: OwnedFd,
+    /// Without an end that stays open the master has an end, too, whenever the program closes the last one, which it may open
+    /// again.
+    _peer: Option<OwnedFd>,
     terminal: Terminal,
     /// Typed and not yet taken by the container's terminal.
     pending: Vec<u8>,
@@ -104,7 +107,8 @@ impl Relay {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_RDWR)).on("fcntl", "the terminal")?;
         terminal.copy_size(&master);
         terminal.make_raw()?;
-        Ok(Self { master, terminal, pending: Vec::new(), stdin_open: true, printer: Printer::default() })
+        let _peer = tty::open_peer(&master).ok();
+        Ok(Self { master, _peer, terminal, pending: Vec::new(), stdin_open: true, printer: Printer::default() })
     }
 
     /// The window has another size.

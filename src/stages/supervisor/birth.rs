@@ -146,7 +146,7 @@ fn become_smaster(
     let (mut streams, ends) = streams::make(settings.launch.terminal, settings.stdin)?;
     ends.adopt()?;
     let mut created = smaster::create(prepared)?;
-    streams.console = created.console.take();
+    streams.set_console(created.console.take());
     let outcome = hand_over(&mut created, settings, streams, command, root.as_os_str());
     let Err(error) = outcome;
     let smaster::Created { container, engine, stage2, .. } = created;

@@ -1,7 +1,7 @@
 //! The program's standard streams: pipes between it and smaster, or the terminal's master.
 
 use super::output::{Output, Stream};
-use crate::sys::{Errno, On, fd, retry};
+use crate::sys::{Errno, On, fd, retry, tty};
 use anyhow::Result;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
@@ -20,11 +20,25 @@ const PENDING: usize = 64 * 1024;
 #[derive(Default)]
 pub struct Streams {
     /// Of the terminal; then there are no pipes.
-    pub console: Option<OwnedFd>,
+    console: Option<Console>,
     pub stdin: Option<OwnedFd>,
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
     pending: Vec<u8>,
+}
+
+struct Console {
+    master: OwnedFd,
+    /// Without an end that stays open the master has an end, too, whenever the program closes the last one, which it may open
+    /// again.
+    _peer: Option<OwnedFd>,
+}
+
+impl Console {
+    fn new(master: OwnedFd) -> Self {
+        let _peer = tty::open_peer(&master).ok();
+        Self { master, _peer }
+    }
 }
 
 /// The program's ends.
@@ -104,7 +118,7 @@ impl Streams {
         };
         let [console, stdin, stdout, stderr] = numbers;
         let streams = Self {
-            console: take(console)?,
+            console: take(console)?.map(Console::new),
             stdin: take(stdin)?,
             stdout: take(stdout)?,
             stderr: take(stderr)?,
@@ -114,10 +128,22 @@ impl Streams {
         Ok(streams)
     }
 
+    /// The master of the terminal.
+    pub fn console(&self) -> Option<&OwnedFd> {
+        self.console.as_ref().map(|console| &console.master)
+    }
+
+    /// A terminal for the next program.
+    pub fn set_console(&mut self, master: Option<OwnedFd>) {
+        self.console = master.map(Console::new);
+    }
+
     /// # Errors
     /// The kernel's.
     pub fn do_not_wait(&self) -> Result<()> {
-        for fd in [&self.console, &self.stdin, &self.stdout, &self.stderr].into_iter().flatten() {
+        for fd in
+            [self.console(), self.stdin.as_ref(), self.stdout.as_ref(), self.stderr.as_ref()].into_iter().flatten()
+        {
             let flags = fcntl(fd, FcntlArg::F_GETFL).on("fcntl", "a stream")?;
             let flags = OFlag::from_bits_truncate(flags) | OFlag::O_NONBLOCK;
             fcntl(fd, FcntlArg::F_SETFL(flags)).on("fcntl", "a stream")?;
@@ -127,19 +153,20 @@ impl Streams {
 
     /// The descriptors of the streams there are.
     pub fn numbers(&self) -> [Option<i32>; 4] {
-        [&self.console, &self.stdin, &self.stdout, &self.stderr].map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd))
+        let [stdin, stdout, stderr] = [&self.stdin, &self.stdout, &self.stderr].map(Option::as_ref);
+        [self.console(), stdin, stdout, stderr].map(|fd| fd.map(AsRawFd::as_raw_fd))
     }
 
     /// What may become readable, and which stream it is.
     pub fn outputs(&self) -> impl Iterator<Item = (Stream, BorrowedFd<'_>)> {
-        let stdout = self.console.as_ref().or(self.stdout.as_ref());
+        let stdout = self.console().or(self.stdout.as_ref());
         let stdout = stdout.map(|fd| (Stream::Stdout, fd.as_fd()));
         stdout.into_iter().chain(self.stderr.as_ref().map(|fd| (Stream::Stderr, fd.as_fd())))
     }
 
     /// Where standard input goes, if it goes anywhere.
     pub fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.console.as_ref().or(self.stdin.as_ref()).map(AsFd::as_fd)
+        self.console().or(self.stdin.as_ref()).map(AsFd::as_fd)
     }
 
     /// Whether more input may be taken from whoever has some.
@@ -176,18 +203,20 @@ impl Streams {
 
     /// Reads one portion of a stream: what it was, empty where there is nothing now; `None` at the end of it.
     pub fn read(&mut self, stream: Stream, buffer: &mut [u8]) -> Option<usize> {
-        let slot = match stream {
-            Stream::Stdout if self.console.is_some() => &mut self.console,
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+        let fd = match stream {
+            Stream::Stdout => self.console().or(self.stdout.as_ref()),
+            Stream::Stderr => self.stderr.as_ref(),
         };
-        let fd = slot.as_ref()?;
+        let fd = fd?;
         match retry(|| read(fd, buffer)) {
             Ok(length @ 1..) => Some(length),
             Err(Errno::EAGAIN | Errno::ENOMEM) => Some(0),
-            // The end of a terminal is an I/O error.
             Ok(0) | Err(_) => {
-                *slot = None;
+                match stream {
+                    Stream::Stdout if self.console.is_some() => self.console = None,
+                    Stream::Stdout => self.stdout = None,
+                    Stream::Stderr => self.stderr = None,
+                }
                 None
             }
         }

@@ -93,7 +93,7 @@ fn signalled_while_unread(runtime: &Runtime) -> Value {
 
 cases! {
     "terminal";
-    flow foreground_signalled_while_unread => |r| signalled_while_unread(r);
+    flow foreground_signalled_while_unread => signalled_while_unread;
     flow foreground_without_a_reader => |r| unread(r, "echo a; sleep 0.3; echo b; sleep 0.1; exit 7");
     flow socket => |r| by_socket(r, |_| {});
     flow socket_with_size => |r| by_socket(r, |b| { b.set("/process/consoleSize", json!({ "height": 40, "width": 100 })); });
@@ -126,6 +126,12 @@ cases! {
     };
     flow foreground_size => |r| foreground(r, "sleep 0.3; stty size; echo end", |t| t.wait_for("end"));
     flow foreground_exit_code => |r| foreground(r, "echo end; exit 12", |_| {});
+    // Between the two nobody has the terminal open.
+    flow foreground_opened_again => |r| foreground(
+        r,
+        "T=$(tty); exec <&- >/dev/null 2>&1; sleep 0.3; exec <$T >$T 2>&1; yes 0123456789 | head -c 100000; echo ready; read x; echo got $x; exit 3",
+        |t| { t.wait_for("ready"); t.send("typed\n"); },
+    );
     flow foreground_typing => |r| foreground(r, "read line; echo got $line; echo end", |t| t.send("hello\n"));
     flow foreground_interrupt => |r| foreground(r, "trap 'echo interrupted; exit 9' INT; echo up; while :; do sleep 0.05; done", |t| {
         t.wait_for("up");

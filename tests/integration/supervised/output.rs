@@ -172,6 +172,19 @@ fn attach_types_and_shows_and_detaches() {
     assert_eq!(runtime.run(&["logs", &container.id]).ok().stdout, "got a\ngot c\nend\n");
 }
 
+/// A program that closes its terminal and opens it again, as an init does, while nobody else has it open.
+#[test]
+fn a_terminal_that_is_opened_again_is_read_again() {
+    let runtime = own_engine!();
+    let mut bundle =
+        Bundle::shell("T=$(tty); exec <&- >/dev/null 2>&1; sleep 0.3; exec <$T >$T 2>&1; echo later; exit 4");
+    bundle.set("/process/terminal", json!(true));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&["--restart", "on-failure:1"]).ok();
+    assert_eq!(container.wait(), 4);
+    assert_eq!(runtime.run(&["logs", &container.id]).ok().stdout, "later\nlater\n");
+}
+
 #[test]
 fn a_terminal_is_attached_to_with_its_size() {
     let runtime = own_engine!();

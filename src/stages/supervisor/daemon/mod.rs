@@ -247,7 +247,7 @@ impl Smaster {
             Wish::Nothing => {}
             Wish::Type(bytes) => self.streams.feed(&bytes),
             Wish::Resize(rows, columns) => {
-                if let Some(console) = &self.streams.console {
+                if let Some(console) = self.streams.console() {
                     let _ = tty::set_size(console, rows, columns);
                 }
             }

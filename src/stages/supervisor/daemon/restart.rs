@@ -95,7 +95,7 @@ impl Smaster {
         let Ok(pidfd) = process::pidfd_open(pid) else {
             return self.restart_has_failed("its first process cannot be watched");
         };
-        self.streams.console = fds.pop();
+        self.streams.set_console(fds.pop());
         let _ = self.streams.do_not_wait();
         self.run = Run::Up(InitProcess { pid, pidfd });
         self.up_since = Instant::now();
