@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How long `delete --force` waits for a killed init.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// By when nearly every process has ended that was killed.
+const SOON: Duration = Duration::from_millis(200);
 
 /// How long a command waits for another that is at work on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -159,7 +161,14 @@ fn kill_and_wait(live: &mut Live, status: Option<Status>) -> Result<()> {
         None => drop(live.engine.resume(&mut live.container)),
         _ => {}
     }
-    live.container.record.init.as_ref().map_or(Ok(()), |init| wait_for_end(&live.container.record.id, init))
+    let Live { container, engine } = live;
+    let Some(init) = container.record.init.clone() else { return Ok(()) };
+    // In a cgroup of its own that it froze itself it does not die: all that is in them is thawed then.
+    if matches!(init.wait_for_end(SOON), Ok(true)) {
+        return Ok(());
+    }
+    let _ = engine.kill(container, libc::SIGKILL, true);
+    wait_for_end(&container.record.id, &init)
 }
 
 fn wait_for_end(id: &str, init: &ProcessIdentity) -> Result<()> {

@@ -1,12 +1,12 @@
 //! Whether a container may make cgroups of its own. config-linux.md, "Cgroup ownership".
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::support::units::{is_v2, systemd_runs};
-use crate::support::{Bundle, Container, Runtime, needs_root, skip};
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine, skip};
 
 const ROOT: u32 = 100_000;
 
@@ -66,4 +66,55 @@ fn a_readonly_cgroup_stays_the_hosts() {
     container.wait_stdout("limited\n");
     assert_eq!(container.stdout(), "refused\nlimited\n");
     assert_eq!(owners(&container), [0; 6]);
+}
+
+/// Deeper than a path can be long.
+#[test]
+fn what_a_program_nests_deep_is_removed() {
+    let runtime = own_engine!();
+    if !leads_v1() {
+        skip!("no freezer of cgroup v1");
+    }
+    let mut bundle = Bundle::shell(
+        "cd /sys/fs/cgroup/freezer && n=$(printf %0250d 0) && for i in $(seq 20); do mkdir $n && cd -P $n || exit 1; done; exit 5",
+    );
+    bundle.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev"]);
+    let container = Container::new(&runtime, &bundle);
+    container.run(&[]).fails(5, "");
+    assert_eq!(leftover::cgroups(&container.id), Vec::<PathBuf>::new());
+    // And while it runs there.
+    drop(container);
+    bundle.shell_payload(
+        "cd /sys/fs/cgroup/freezer && n=$(printf %0250d 0) && for i in $(seq 20); do mkdir $n && cd -P $n || exit 1; done
+        sleep 600 & echo $! >cgroup.procs && echo up && wait",
+    );
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    container.wait_stdout("up");
+    runtime.run(&["kill", "--all", &container.id, "KILL"]).ok();
+    container.delete(&["--force"]).ok();
+    assert_eq!(leftover::cgroups(&container.id), Vec::<PathBuf>::new());
+}
+
+/// A program that has frozen itself in a cgroup of its own dies by nothing before that is thawed.
+#[test]
+fn one_that_froze_itself_is_deleted() {
+    let runtime = own_engine!();
+    if !leads_v1() {
+        skip!("no freezer of cgroup v1");
+    }
+    let mut bundle = Bundle::shell(
+        "mkdir /sys/fs/cgroup/freezer/own && cd /sys/fs/cgroup/freezer/own && echo $$ >cgroup.procs && echo up
+        echo FROZEN >freezer.state; sleep 600",
+    );
+    bundle.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev"]);
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    container.wait_stdout("up");
+    container.delete(&["--force"]).ok();
+    assert_eq!(leftover::cgroups(&container.id), Vec::<PathBuf>::new());
+}
+
+fn leads_v1() -> bool {
+    Path::new("/sys/fs/cgroup/freezer/tasks").exists()
 }

@@ -14,9 +14,8 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use oci_spec::runtime::LinuxResources;
 
-use super::live::{read_at, tree};
 use super::placement::{Place, Placement};
-use super::{apply, entry, file};
+use super::{apply, entry, file, tree};
 use crate::sys::fd::close_together;
 
 /// A place and its directory, which is opened when something is to be done in it.
@@ -336,20 +335,20 @@ fn is_missing_privilege(error: &anyhow::Error) -> bool {
 
 /// What is in a container's own cgroup before it, or in one below, except for `own`, was left by another of its id.
 fn refuse_if_in_use(directory: &Path, own: Option<i32>) -> Result<()> {
-    for directory in tree(directory) {
-        let count = match read_at(&directory, "cgroup.procs") {
+    tree::each(directory, |directory, path| {
+        let count = match file::read(directory, "cgroup.procs") {
             Ok(pids) => pids.lines().filter(|pid| own.is_none_or(|own| pid.parse() != Ok(own))).count(),
             Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => 0,
-            Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
+            Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", path.display())),
         };
         if count != 0 {
             bail!(
                 "container's cgroup is not empty: {count} process(es) found in {}; end them or choose another /linux/cgroupsPath",
-                directory.display()
+                path.display()
             );
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// A process can join a v1 cpuset only when it has CPUs and memory nodes, and a new one has none: take the parent's,

@@ -1,6 +1,7 @@
 //! A running container's cgroups: its processes, freezing, limits changed later.
 
 use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use oci_spec::runtime::LinuxResources;
 use super::create::OpenPlace;
 use super::limits::Setting;
 use super::placement::{Place, Placement};
-use super::{Unit, apply, file, frozen, limits, limits_v1};
+use super::{Unit, apply, file, frozen, limits, limits_v1, tree};
 use crate::sys::{dir, process};
 
 /// How long the kernel gets to freeze every process; one that sleeps uninterruptibly takes as long as it likes.
@@ -49,8 +50,9 @@ impl Cgroup {
 
     /// The directories that exist and have neither a process nor a directory in them.
     pub fn empty_directories(&self) -> Vec<PathBuf> {
-        let is_empty =
-            |directory: &PathBuf| tree(directory).len() == 1 && pids_below(directory).is_ok_and(|pids| pids.is_empty());
+        let is_empty = |directory: &PathBuf| {
+            !has_directories(directory) && pids_below(directory).is_ok_and(|pids| pids.is_empty())
+        };
         self.directories().into_iter().filter(is_empty).collect()
     }
 
@@ -83,6 +85,9 @@ impl Cgroup {
                 Err(_) if !directory.is_dir() => {}
                 thawed => thawed?,
             }
+        }
+        if signal == libc::SIGKILL && !place.is_unified() {
+            thaw_below(&directory);
         }
         result
     }
@@ -276,28 +281,28 @@ pub(super) fn signal_below(directory: &Path, signal: i32) -> Result<()> {
 /// The processes of a directory and of all below it. What vanishes meanwhile has none.
 fn pids_below(directory: &Path) -> Result<BTreeSet<i32>> {
     let mut pids = BTreeSet::new();
-    for directory in tree(directory) {
-        match read_at(&directory, "cgroup.procs") {
+    tree::each(directory, |directory, path| {
+        match file::read(directory, "cgroup.procs") {
             // A process of another pid namespace is shown as 0, and is not ours to see.
             Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0)),
             // A threaded cgroup: its processes are listed in its domain.
             Err(Errno::ENOENT | Errno::ENODEV | Errno::EOPNOTSUPP) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", directory.display())),
+            Err(errno) => return Err(errno).with_context(|| format!("read {}/cgroup.procs", path.display())),
         }
-    }
+        anyhow::Ok(())
+    })?;
     Ok(pids)
 }
 
-/// A directory and all below it, parents first.
-pub(super) fn tree(directory: &Path) -> Vec<PathBuf> {
-    let mut found = vec![directory.to_owned()];
-    let mut next = 0;
-    while let Some(directory) = found.get(next) {
-        let entries = dir::entries(directory).unwrap_or_default();
-        let children: Vec<_> =
-            entries.iter().filter(|entry| entry.is_dir).map(|entry| directory.join(&entry.name)).collect();
-        found.extend(children);
-        next += 1;
-    }
-    found
+fn has_directories(directory: &Path) -> bool {
+    dir::entries(directory).is_ok_and(|entries| entries.iter().any(|entry| entry.is_dir))
+}
+
+/// Lets what is in cgroups below run on that were frozen by themselves, which only v1 has files for.
+fn thaw_below(directory: &Path) {
+    let thaw = |directory: BorrowedFd<'_>, _: &Path| {
+        let _ = file::write(directory, "freezer.state", "THAWED");
+        nix::Result::Ok(())
+    };
+    let _ = tree::each(directory, thaw);
 }

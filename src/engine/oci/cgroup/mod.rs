@@ -29,6 +29,7 @@ mod stats;
 mod stats_v1;
 mod stats_v2;
 mod systemd;
+mod tree;
 
 pub use create::Created;
 pub use delegation::owner;

@@ -1,17 +1,15 @@
 //! Removing a container's cgroups: rmdir first, because that is nearly always all there is to do.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
-use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Cgroup;
-use super::live::{signal_below, tree};
+use super::live::signal_below;
 use super::placement::{Place, Placement};
 use super::systemd::Standing;
+use super::tree;
 
 /// How often a directory is tried whose last process is just ending: with doubling pauses, two seconds in all.
 const ATTEMPTS: u32 = 12;
@@ -69,7 +67,7 @@ impl Cgroup {
                 std::thread::sleep(pause(attempt - 1));
             }
             let _lock = self.placement().hold();
-            busy.retain(|place| rmdir(&place.directory()).is_err());
+            busy.retain(|place| tree::rmdir(AT_FDCWD, &place.directory()).is_err());
             if busy.is_empty() {
                 break;
             }
@@ -80,16 +78,16 @@ impl Cgroup {
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
         let _lock = self.placement().hold();
         let busy: Vec<&Place> =
-            self.placement().places.iter().filter(|place| rmdir(&place.directory()).is_err()).collect();
+            self.placement().places.iter().filter(|place| tree::rmdir(AT_FDCWD, &place.directory()).is_err()).collect();
         let busy = busy.into_iter().filter(|place| is_ours(place));
-        let mut busy: Vec<&Place> = busy.filter(|place| remove_tree(&place.directory()).is_err()).collect();
+        let mut busy: Vec<&Place> = busy.filter(|place| tree::remove(&place.directory()).is_err()).collect();
         if self.placement().shared {
             for attempt in 0..ATTEMPTS_SHARED {
                 if busy.is_empty() {
                     break;
                 }
                 std::thread::sleep(pause(attempt));
-                busy.retain(|place| remove_tree(&place.directory()).is_err());
+                busy.retain(|place| tree::remove(&place.directory()).is_err());
             }
             return Ok(());
         }
@@ -99,11 +97,11 @@ impl Cgroup {
             }
             kill_what_is_left(&busy);
             std::thread::sleep(pause(attempt));
-            busy.retain(|place| remove_tree(&place.directory()).is_err());
+            busy.retain(|place| tree::remove(&place.directory()).is_err());
         }
         for place in busy {
             let directory = place.directory();
-            remove_tree(&directory).with_context(|| format!("rmdir {}", directory.display()))?;
+            tree::remove(&directory).with_context(|| format!("rmdir {}", directory.display()))?;
         }
         Ok(())
     }
@@ -120,17 +118,4 @@ fn kill_what_is_left(busy: &[&Place]) {
     for place in busy {
         let _ = signal_below(&place.directory(), libc::SIGKILL);
     }
-}
-
-/// rmdir(2) for which a directory that is not there is removed already. The root of a hierarchy cannot be ours.
-fn rmdir(directory: &Path) -> nix::Result<()> {
-    match unlinkat(AT_FDCWD, directory, UnlinkatFlags::RemoveDir) {
-        Err(Errno::ENOENT) => Ok(()),
-        result => result,
-    }
-}
-
-/// Children first.
-fn remove_tree(directory: &Path) -> nix::Result<()> {
-    tree(directory).iter().rev().try_for_each(|directory| rmdir(directory))
 }
