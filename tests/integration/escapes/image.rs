@@ -134,6 +134,23 @@ fn masks_are_not_made_of_what_the_image_has() {
     }
 }
 
+/// Where the image's /dev leads elsewhere in the image, its null device is one all the same.
+#[test]
+fn masks_are_made_where_dev_is_a_link() {
+    let runtime = own_engine!();
+    for target in ["devices", "/devices"] {
+        let mut bundle = with_own_dev("cat /masked; ls -l /masked | cut -c1");
+        bundle.make_file("rootfs/masked", "what is masked");
+        bundle.set("/linux/maskedPaths", json!(["/masked"]));
+        fs::remove_dir_all(bundle.host("rootfs/dev")).expect("remove /dev");
+        bundle.make_dir("rootfs/devices");
+        bundle.make_link("rootfs/dev", target);
+        let container = Container::new(&runtime, &bundle);
+        container.run(&[]).ok();
+        assert_eq!(container.stdout(), "c\n");
+    }
+}
+
 /// CVE-2025-52565, CVE-2026-88264: the image's /dev/console and the terminal's multiplexer lead elsewhere.
 #[test]
 fn the_terminal_is_not_bound_elsewhere() {

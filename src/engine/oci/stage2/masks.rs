@@ -65,11 +65,15 @@ fn empty_directory(label: Option<&str>) -> nix::Result<OwnedFd> {
 /// something else there, which a mask would then show (CVE-2025-31133).
 fn null_device(root: &Root) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-    let null = root.open_with("dev/null", flags, resolve::NO_SYMLINKS).on("open", "/dev/null")?;
+    let null =
+        root.open_with("dev/null", flags, 0).on("open", "/dev/null, with which /linux/maskedPaths are masked,")?;
     let stat = fstat(&null).on("stat", "/dev/null")?;
     let is_character = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
     if !(is_character && major(stat.st_rdev) == 1 && minor(stat.st_rdev) == 3) {
-        bail!("the container's /dev/null is not the null device: paths cannot be masked with it");
+        bail!(
+            "the container's /dev/null is not the null device, with which /linux/maskedPaths are masked: it is to come from \
+             /linux/devices, a mount on /dev, or the root file system"
+        );
     }
     Ok(null)
 }
