@@ -137,10 +137,15 @@ pub fn tell(container: &Container, kind: &str, data: impl Serialize) {
 /// The kernel's.
 pub fn stop_restarts(container: &Container) -> Result<()> {
     container.state.set_to_stop()?;
+    ask_to_stop(container);
+    Ok(())
+}
+
+/// It waits no longer for the time of the restart.
+fn ask_to_stop(container: &Container) {
     if let Ok(Some(smaster)) = Connection::open(&container.state) {
         let _ = smaster.ask(&Request::new(Verb::Stop));
     }
-    Ok(())
 }
 
 /// Before a container whose first process has ended is removed: lets smaster write that down, and ends it if it does not by
@@ -156,6 +161,9 @@ pub fn end_smaster(container: &Container) -> Result<bool> {
         return Ok(supervision.cleaned);
     }
     let Ok(pidfd) = supervision.smaster.open() else { return Ok(supervision.cleaned) };
+    if supervision.phase == Phase::Restarting {
+        ask_to_stop(container);
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();

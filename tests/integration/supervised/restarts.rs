@@ -1,5 +1,6 @@
 use super::{LONG, Supervised};
 use crate::support::children::poll_until;
+use crate::support::runtime::find_program;
 use crate::support::{Bundle, Container, own_engine};
 use serde_json::json;
 
@@ -82,9 +83,18 @@ fn one_that_waits_for_its_restart_is_not_just_deleted() {
     // And by force.
     let container = Container::new(&slow, &bundle);
     container.supervise(&["--restart", "always"]).ok();
-    poll_until(LONG, || (container.shown()["restarts"] == 1).then_some(())).expect("it is restarted");
-    container.delete(&["--force"]).ok();
+    let waits = || (container.kinds().iter().filter(|kind| *kind == "restarting").count() == 2).then_some(());
+    poll_until(LONG, waits).expect("it waits for its second restart");
+    let trace = slow.scratch().join("delete");
+    let strace = ["strace", "-f", "-o", &trace.display().to_string(), "-e", "trace=pidfd_send_signal"];
+    match find_program("strace") {
+        Some(_) => slow.invoke(&["delete", "--force", &container.id]).through(&strace).run().ok(),
+        None => container.delete(&["--force"]).ok(),
+    };
     assert!(!slow.root().join(&container.id).exists());
+    // It was told, and not killed after a while.
+    let calls = std::fs::read_to_string(trace).unwrap_or_default();
+    assert!(!calls.contains("SIGKILL"), "{calls}");
 }
 
 /// A restart that cannot be made is told of, and tried again.
