@@ -213,7 +213,14 @@ fn isolate(propagation: u64) -> Result<()> {
 impl Payload {
     fn move_to_namespaces(&mut self, kinds: i32, context: &mut Context) -> Result<()> {
         // The flags of unshare and clone are the same bits.
-        match clone::fork_sibling(kinds as u64).on("clone", "into new namespaces")? {
+        let born = match clone::fork_sibling(kinds as u64) {
+            refused @ Err(Errno::EAGAIN) => refused.on("clone", "into new namespaces").context(
+                "it takes the place of this process, and for as long as there are both they need two of the processes that the \
+                 container may have (/linux/resources/pids/limit)",
+            ),
+            other => Ok(other.on("clone", "into new namespaces")?),
+        };
+        match born? {
             Some(pid) => context.moved_to = Some(pid),
             None => {
                 context.is_successor = true;
