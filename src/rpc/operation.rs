@@ -30,6 +30,8 @@ pub enum Operation {
     /// that had to be joined first.
     MoveToNamespaces {
         kinds: i32,
+        /// Without the host's /proc, which whoever has CAP_SYS_PTRACE in the namespaces would see open there.
+        without_proc: bool,
     },
     /// Enters the time namespace that was made for children (time_namespaces(7)), with these lines in
     /// /proc/self/timens_offsets.

@@ -110,7 +110,7 @@ pub fn enter(engine: &mut OciEngine, exec: &ExecConfig, init: &mut InitProcess, 
     // CAP_SYS_PTRACE could go in by /proc/PID/root. Of whom that can be the configuration says nothing: an earlier exec may have
     // been given it, and a pid namespace may be shared.
     if plan.namespaces & libc::CLONE_NEWPID != 0 {
-        batch.push(Operation::MoveToNamespaces { kinds: 0 });
+        batch.push(Operation::MoveToNamespaces { kinds: 0, without_proc: true });
         follow_move(std::mem::take(&mut batch), init, rpc)?;
     }
     if plan.namespaces & libc::CLONE_NEWUSER != 0 {

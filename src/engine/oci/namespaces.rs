@@ -131,7 +131,7 @@ impl Plan {
             batch.push(Operation::JoinNamespace { fd, kind: *kind, path: path.display().to_string() });
         }
         if self.moves() {
-            batch.push(Operation::MoveToNamespaces { kinds: self.new & !self.late() });
+            batch.push(Operation::MoveToNamespaces { kinds: self.new & !self.late(), without_proc: false });
         }
         Ok(())
     }

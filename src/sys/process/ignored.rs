@@ -2,7 +2,7 @@
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, IntoRawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Of Linux.
 const LAST: libc::c_int = 64;
@@ -11,19 +11,17 @@ const LAST: libc::c_int = 64;
 const INTERNAL: [libc::c_int; 2] = [32, 33];
 
 /// Gives every signal that is ignored its default action, but SIGPIPE, which this process itself has to ignore until
-/// [`super::restore_sigpipe`]. `proc` is /proc: to read there costs half of what it would to ask for every one. The file stays
-/// open until the program is executed, or all descriptors are closed for that, which saves closing it alone.
-pub fn stop_ignoring(proc: impl AsFd) {
+/// [`super::restore_sigpipe`]. `proc` is /proc: to read there costs half of what it would to ask for every one. What was read
+/// is returned, since who closes more beside it has one call to make.
+pub fn stop_ignoring(proc: impl AsFd) -> Option<OwnedFd> {
     let mut text = [0; 1280];
-    let read = openat(proc, "self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).and_then(|file| {
-        let length = super::super::retry(|| nix::unistd::read(&file, &mut text));
-        let _ = file.into_raw_fd();
-        length
-    });
-    match read.ok().and_then(|length| parse(&text[..length])) {
+    let file = openat(proc, "self/status", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok();
+    let length = file.as_ref().and_then(|file| super::super::retry(|| nix::unistd::read(file, &mut text)).ok());
+    match length.and_then(|length| parse(&text[..length])) {
         Some(ignored) => signals().filter(|signal| ignored & 1 << (signal - 1) != 0).for_each(set_default),
         None => stop_ignoring_any(),
     }
+    file
 }
 
 /// The same where there is no /proc at hand.

@@ -18,7 +18,12 @@ use std::path::Path;
 ///
 /// # Errors
 /// With what could not be set.
-pub fn adopt(plan: &ProcessPlan, proc: impl AsFd, streams: Option<Streams>, warnings: &mut Vec<String>) -> Result<()> {
+pub fn adopt(
+    plan: &ProcessPlan,
+    proc: Option<&OwnedFd>,
+    streams: Option<Streams>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     label(plan, proc)?;
     schedule(plan)?;
     for &(resource, soft, hard) in &plan.rlimits {
@@ -91,9 +96,9 @@ fn scheduler_hint(error: sys::Error, policy: u32) -> anyhow::Error {
 ///
 /// # Errors
 /// The kernel's.
-pub fn join_keyring(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
+pub fn join_keyring(plan: &ProcessPlan, proc: Option<&OwnedFd>) -> Result<()> {
     let Some(name) = &plan.keyring else { return Ok(()) };
-    if let Some(label) = &plan.selinux_label {
+    if let (Some(label), Some(proc)) = (&plan.selinux_label, proc) {
         write_proc(proc, "thread-self/attr/keycreate", label)
             .with_context(|| format!("apply the SELinux label {label:?} to keys"))?;
     }
@@ -103,14 +108,23 @@ pub fn join_keyring(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
     }
 }
 
+/// Whether something is to be written to /proc for the program.
+pub fn has_label(plan: &ProcessPlan) -> bool {
+    plan.apparmor_profile.is_some() || plan.selinux_label.is_some()
+}
+
 /// Labels are given to the next execve(2).
-fn label(plan: &ProcessPlan, proc: impl AsFd) -> Result<()> {
+fn label(plan: &ProcessPlan, proc: Option<&OwnedFd>) -> Result<()> {
+    if !has_label(plan) {
+        return Ok(());
+    }
+    let proc = proc.context("the labels need /proc")?;
     if let Some(profile) = &plan.apparmor_profile {
         let text = format!("exec {profile}");
-        write_proc(&proc, apparmor_file(&proc), &text).map_err(|error| apparmor_hint(error, profile))?;
+        write_proc(proc, apparmor_file(proc), &text).map_err(|error| apparmor_hint(error, profile))?;
     }
     if let Some(selinux) = &plan.selinux_label {
-        write_proc(&proc, "thread-self/attr/exec", selinux)
+        write_proc(proc, "thread-self/attr/exec", selinux)
             .with_context(|| format!("apply the SELinux label {selinux:?}"))?;
     }
     Ok(())

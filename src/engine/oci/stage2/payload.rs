@@ -34,8 +34,9 @@ pub struct Payload {
     terminal: Option<OwnedFd>,
     /// What the standard streams are, where that has been looked at.
     streams: Option<identity::Streams>,
-    /// Opened before the container's own /proc is the only one; closed before the payload's program is.
-    proc: Arc<OwnedFd>,
+    /// Opened before the container's own /proc is the only one, and closed before the payload's program is executed. An exec closes
+    /// it before others may look at this process: it is the host's.
+    proc: Option<Arc<OwnedFd>>,
     program: PathBuf,
     filter: Vec<u8>,
     preserve_fds: u32,
@@ -57,7 +58,7 @@ impl Payload {
             root_path: None,
             terminal: None,
             streams: None,
-            proc: Arc::new(sysctl::open_proc()?),
+            proc: Some(Arc::new(sysctl::open_proc()?)),
             program: PathBuf::new(),
             filter: Vec::new(),
             preserve_fds: request.starter.preserve_fds,
@@ -71,6 +72,10 @@ impl Payload {
             None => bail!("rtx asked for something in the root before it was opened"),
         }
     }
+
+    fn host_proc(&self) -> Result<&Arc<OwnedFd>> {
+        self.proc.as_ref().context("rtx asked for the host's /proc after it was closed")
+    }
 }
 
 impl Perform for Payload {
@@ -83,9 +88,14 @@ impl Perform for Payload {
                 if kind & libc::CLONE_NEWUSER != 0 { die_with_smaster() } else { Ok(()) }
             }
             Operation::Unshare { kinds } => unshare(kinds),
-            Operation::MoveToNamespaces { kinds } => self.move_to_namespaces(kinds, context),
+            Operation::MoveToNamespaces { kinds, without_proc } => {
+                if without_proc {
+                    self.close_proc();
+                }
+                self.move_to_namespaces(kinds, context)
+            }
             Operation::EnterTimeNamespace { offsets } => {
-                let proc = &self.proc;
+                let proc = self.host_proc()?;
                 crate::trace::across_clocks(|| enter_time_namespace(proc, &offsets))
             }
             Operation::BecomeRoot => become_root(),
@@ -94,7 +104,7 @@ impl Perform for Payload {
             Operation::Domainname { name } => Ok(process::set_domainname(&name).on("setdomainname", name)?),
             Operation::Isolate { propagation } => {
                 isolate(propagation)?;
-                classic::allow(self.proc.clone());
+                classic::allow(Arc::clone(self.host_proc()?));
                 Ok(())
             }
             Operation::OpenRoot(operation) => {
@@ -211,8 +221,15 @@ fn isolate(propagation: u64) -> Result<()> {
 }
 
 impl Payload {
+    /// After what is read there.
+    fn close_proc(&mut self) {
+        if let Some(proc) = self.proc.take().and_then(Arc::into_inner) {
+            let status = process::stop_ignoring(&proc);
+            fd::close_together([proc].into_iter().chain(status));
+        }
+    }
+
     fn move_to_namespaces(&mut self, kinds: i32, context: &mut Context) -> Result<()> {
-        // The flags of unshare and clone are the same bits.
         let born = match clone::fork_sibling(kinds as u64) {
             refused @ Err(Errno::EAGAIN) => refused.on("clone", "into new namespaces").context(
                 "it takes the place of this process, and for as long as there are both they need two of the processes that the \
@@ -274,7 +291,10 @@ impl Payload {
 
 impl PayloadOperations for Payload {
     fn finish(&mut self, context: &mut Context) -> Result<()> {
-        process::stop_ignoring(&*self.proc);
+        if let Some(proc) = &self.proc {
+            // Closed with all others.
+            std::mem::forget(process::stop_ignoring(proc));
+        }
         match nix::unistd::setsid() {
             Ok(_) => {}
             // It leads a session already.
@@ -285,14 +305,17 @@ impl PayloadOperations for Payload {
             console::adopt(&terminal)?;
             self.streams = None;
         }
-        identity::join_keyring(&self.config.process, &*self.proc)?;
+        if self.proc.is_none() && identity::has_label(&self.config.process) {
+            self.proc = Some(Arc::new(sysctl::open_proc()?));
+        }
+        identity::join_keyring(&self.config.process, self.proc.as_deref())?;
         if self.config.process.seccomp.is_some() && self.filter.is_empty() {
             bail!("the seccomp program did not arrive");
         }
         let plan = &mut self.config.process;
         identity::keep_last_of_each(&mut plan.env);
         identity::set_home(&mut plan.env, plan.uid)?;
-        identity::adopt(plan, &*self.proc, self.streams.take(), &mut context.warnings)?;
+        identity::adopt(plan, self.proc.as_deref(), self.streams.take(), &mut context.warnings)?;
         let Some(program) = plan.args.first() else { bail!("args must not be empty") };
         self.program = program::find_program(program, &plan.env)?;
         process::unblock_signals().on("unblock", "signals")?;
