@@ -1,4 +1,4 @@
-//! Whether a container may make cgroups of its own. config-linux.md, "Cgroup ownership".
+//! Whether a container may make cgroups of its own (config-linux.md, "Cgroup ownership"), and what is left of them.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -68,26 +68,30 @@ fn a_readonly_cgroup_stays_the_hosts() {
     assert_eq!(owners(&container), [0; 6]);
 }
 
-/// Deeper than a path can be long.
+/// A container that may write to its cgroup of v1's freezer, with a program that begins there.
+fn in_a_freezer(script: &str) -> Bundle {
+    let mut bundle = Bundle::shell(&format!("cd /sys/fs/cgroup/freezer && {script}"));
+    bundle.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev"]);
+    bundle
+}
+
+fn has_freezer() -> bool {
+    Path::new("/sys/fs/cgroup/freezer/tasks").exists()
+}
+
+/// Deeper than a path can be long, and while a process is there.
 #[test]
 fn what_a_program_nests_deep_is_removed() {
     let runtime = own_engine!();
-    if !leads_v1() {
+    if !has_freezer() {
         skip!("no freezer of cgroup v1");
     }
-    let mut bundle = Bundle::shell(
-        "cd /sys/fs/cgroup/freezer && n=$(printf %0250d 0) && for i in $(seq 20); do mkdir $n && cd -P $n || exit 1; done; exit 5",
-    );
-    bundle.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev"]);
+    const NEST: &str = "n=$(printf %0250d 0) && for i in $(seq 20); do mkdir $n && cd -P $n || exit 1; done";
+    let bundle = in_a_freezer(&format!("{NEST}; exit 5"));
     let container = Container::new(&runtime, &bundle);
     container.run(&[]).fails(5, "");
     assert_eq!(leftover::cgroups(&container.id), Vec::<PathBuf>::new());
-    // And while it runs there.
-    drop(container);
-    bundle.shell_payload(
-        "cd /sys/fs/cgroup/freezer && n=$(printf %0250d 0) && for i in $(seq 20); do mkdir $n && cd -P $n || exit 1; done
-        sleep 600 & echo $! >cgroup.procs && echo up && wait",
-    );
+    let bundle = in_a_freezer(&format!("{NEST}; sleep 600 & echo $! >cgroup.procs && echo up && wait"));
     let container = Container::new(&runtime, &bundle);
     container.run_detached(&[]).ok();
     container.wait_stdout("up");
@@ -100,21 +104,14 @@ fn what_a_program_nests_deep_is_removed() {
 #[test]
 fn one_that_froze_itself_is_deleted() {
     let runtime = own_engine!();
-    if !leads_v1() {
+    if !has_freezer() {
         skip!("no freezer of cgroup v1");
     }
-    let mut bundle = Bundle::shell(
-        "mkdir /sys/fs/cgroup/freezer/own && cd /sys/fs/cgroup/freezer/own && echo $$ >cgroup.procs && echo up
-        echo FROZEN >freezer.state; sleep 600",
-    );
-    bundle.mount_options("/sys/fs/cgroup", &["nosuid", "noexec", "nodev"]);
+    let bundle =
+        in_a_freezer("mkdir own && cd own && echo $$ >cgroup.procs && echo up; echo FROZEN >freezer.state; sleep 600");
     let container = Container::new(&runtime, &bundle);
     container.run_detached(&[]).ok();
     container.wait_stdout("up");
     container.delete(&["--force"]).ok();
     assert_eq!(leftover::cgroups(&container.id), Vec::<PathBuf>::new());
-}
-
-fn leads_v1() -> bool {
-    Path::new("/sys/fs/cgroup/freezer/tasks").exists()
 }

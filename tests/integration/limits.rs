@@ -276,3 +276,17 @@ fn more_arguments_than_the_kernel_takes() {
         }
     }
 }
+
+/// With room for one process more, where an exec needs two for a moment.
+#[test]
+fn an_exec_that_the_limit_of_processes_refuses_says_so() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("echo up; exec sleep 600");
+    bundle.set("/linux/resources/pids", json!({ "limit": 2 }));
+    let container = Container::new(&runtime, &bundle);
+    container.run_detached(&[]).ok();
+    container.wait_stdout("up");
+    container.exec(&[], &["true"]).fails(255, "/linux/resources/pids/limit");
+    runtime.run(&["update", "--pids-limit", "3", &container.id]).ok();
+    container.exec(&[], &["true"]).ok();
+}

@@ -3,7 +3,11 @@ use crate::support::children::poll_until;
 use crate::support::runtime::read_lossy;
 use crate::support::terminal::Terminal;
 use crate::support::{Bundle, Container, own_engine};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::termios::{Action, tcflow};
 use serde_json::json;
+use std::process::Stdio;
+use std::time::Duration;
 
 #[test]
 fn streams_are_kept_apart_in_every_form() {
@@ -170,6 +174,26 @@ fn attach_types_and_shows_and_detaches() {
     assert!(output.stdout.ends_with("got c\nend\n"), "{}", output.stdout);
     runtime.run(&["attach", &container.id]).fails(1, "it has ended");
     assert_eq!(runtime.run(&["logs", &container.id]).ok().stdout, "got a\ngot c\nend\n");
+}
+
+/// Nobody reads what is shown, as after ^S: a signal ends attach all the same, and the program goes on.
+#[test]
+fn attach_to_a_terminal_that_is_not_read_ends_by_a_signal() {
+    let runtime = own_engine!();
+    let mut bundle = Bundle::shell("yes");
+    bundle.set("/process/terminal", json!(true));
+    let container = Container::new(&runtime, &bundle);
+    container.supervise(&[]).ok();
+    let terminal = Terminal::open(24, 80);
+    tcflow(terminal.slave(), Action::OOff).expect("stop a terminal");
+    let call = runtime.invoke(&["attach", &container.id]).through(&["setsid", "--ctty"]);
+    let attached = call.stdin(terminal.slave()).stdout(terminal.slave()).stderr(Stdio::null()).start();
+    // By then it is raw, and has more to show than there is room for.
+    std::thread::sleep(Duration::from_millis(500));
+    kill_process(Pid::from_raw(attached.pid()).expect("a process"), Signal::TERM).expect("kill");
+    attached.wait_within(LONG).fails(143, "");
+    assert_eq!(container.status(), "running");
+    container.delete(&["--force"]).ok();
 }
 
 /// A program that closes its terminal and opens it again, as an init does, while nobody else has it open.

@@ -220,7 +220,10 @@ fn life(stage: &Stage, places: &Places, seed: u64, number: usize) -> Result<usiz
         Ok(Err(what)) => what,
         Err(panic) => panic.downcast_ref::<String>().cloned().unwrap_or_default(),
     };
-    Err(format!("life {number}: {what}\n  its story: {}", life.story.join("; ")))
+    let what = format!("life {number}: {what}\n  its story: {}", life.story.join("; "));
+    // What is left makes the end of the container panic, which would be all that is told.
+    eprintln!("{what}");
+    Err(what)
 }
 
 fn number_of(variable: &str) -> Option<u64> {
