@@ -1,5 +1,6 @@
 //! Commands that are killed half-way, and what the next command makes of it.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -7,7 +8,7 @@ use serde_json::json;
 
 use crate::support::children::poll_until;
 use crate::support::runtime::{Invocation, Running, find_program};
-use crate::support::{Bundle, Container, Runtime, leftover, needs_root, skip};
+use crate::support::{Bundle, Container, Runtime, leftover, needs_root, own_engine, skip};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -163,6 +164,28 @@ fn a_create_killed_at_its_cgroups_does_no_harm_to_others() {
     assert_ne!(leftover::cgroups(&bundle.name()), Vec::<std::path::PathBuf>::new());
     other.delete(&["--force"]).ok();
     assert_eq!(leftover::cgroups(&bundle.name()), Vec::<std::path::PathBuf>::new());
+}
+
+/// Of a create that was killed while it made the cgroups, a directory that cannot be removed is told of and not forgotten.
+#[test]
+fn what_a_killed_create_left_is_not_forgotten() {
+    let runtime = own_engine!();
+    if !Path::new("/sys/fs/cgroup/cpuset/tasks").exists() {
+        skip!("no cpuset of cgroup v1");
+    }
+    if find_program("strace").is_none() {
+        skip!("no strace");
+    }
+    let bundle = Bundle::shell("true");
+    let container = Container::new(&runtime, &bundle);
+    let cgroup = format!("/sys/fs/cgroup/cpuset/{}", container.id);
+    let at = |inject| ["strace", "-f", "-o", "/dev/null", "-P", &cgroup, "-e", inject];
+    container.background("create", &[]).through(&at("inject=openat:signal=KILL")).run();
+    assert!(Path::new(&cgroup).exists(), "the create was killed too early");
+    let delete = || runtime.invoke(&["delete", "--force", &container.id]);
+    delete().through(&at("inject=unlinkat:error=ENOSPC")).run().fails(1, "rmdir");
+    delete().run().ok();
+    assert_eq!(leftover::cgroups(&container.id), Vec::<PathBuf>::new());
 }
 
 /// A record that cannot be read still has a container behind it.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 
 use super::Cgroup;
@@ -46,6 +47,9 @@ impl Cgroup {
     /// Removes what a `create` left that was killed while it made the cgroups of v1 beside a first process, which ends by that. In
     /// the cgroup of v2 that process was born; of the others nothing says which were there before, so that an empty one goes, and
     /// who is in one stays there.
+    ///
+    /// # Errors
+    /// The kernel's, for a directory that nothing keeps.
     pub fn remove_unsettled(&self) -> Result<()> {
         let Placement { places, found, shared, .. } = self.placement();
         let (born, joined): (Vec<Place>, Vec<Place>) = places.iter().cloned().partition(Place::is_unified);
@@ -61,18 +65,26 @@ impl Cgroup {
             (false, true) => ATTEMPTS_SHARED,
             (false, false) => ATTEMPTS,
         };
-        let mut busy: Vec<&Place> = joined.iter().collect();
+        let mut busy: Vec<(&Place, Errno)> = joined.iter().map(|place| (place, Errno::EBUSY)).collect();
         for attempt in 0..attempts {
             if attempt > 0 {
                 std::thread::sleep(pause(attempt - 1));
             }
             let _lock = self.placement().hold();
-            busy.retain(|place| tree::rmdir(AT_FDCWD, &place.directory()).is_err());
+            busy = busy
+                .into_iter()
+                .filter_map(|(place, _)| Some((place, tree::rmdir(AT_FDCWD, &place.directory()).err()?)))
+                .collect();
             if busy.is_empty() {
                 break;
             }
         }
-        Ok(())
+        // What others are in, and what this user did not make, stays.
+        let stays = [Errno::EBUSY, Errno::EACCES, Errno::EPERM, Errno::EROFS];
+        match busy.into_iter().find(|(_, errno)| !stays.contains(errno)) {
+            Some((place, errno)) => Err(errno).with_context(|| format!("rmdir {}", place.directory().display())),
+            None => Ok(()),
+        }
     }
 
     fn remove_directories(&self, is_ours: impl Fn(&Place) -> bool) -> Result<()> {
