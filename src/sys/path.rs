@@ -9,6 +9,7 @@ use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -215,6 +216,20 @@ pub fn mount_id(proc: impl AsFd, fd: impl AsFd) -> nix::Result<u64> {
     let mut text = String::new();
     File::from(info).read_to_string(&mut text).map_err(|error| errno_of(&error))?;
     text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok()).ok_or(Errno::ENOTSUP)
+}
+
+/// Whether a descriptor is the root of a mount; `None` where the kernel does not say, before Linux 5.8.
+#[allow(unsafe_code)]
+pub fn is_mount_root(fd: impl AsFd) -> Option<bool> {
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the path is a C string; statx(2) writes no more than the struct, of which all zeros are a value.
+    let stat = unsafe {
+        check(libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, stat.as_mut_ptr()).into()).ok()?;
+        stat.assume_init()
+    };
+    let is_root = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    (stat.stx_attributes_mask & is_root != 0).then(|| stat.stx_attributes & is_root != 0)
 }
 
 #[cfg(test)]

@@ -145,6 +145,10 @@ fn check_destination(report: &mut Report, mount: &Value, at: At) {
 
 fn check_type(report: &mut Report, mount: &Value, options: &MountOptions, at: At) {
     let kind = text(mount, "type").unwrap_or("");
+    // What is there already has its source and its type.
+    if options.remount {
+        return;
+    }
     if options.bind.is_some() {
         if text(mount, "source").unwrap_or("").is_empty() {
             report.error(
@@ -153,9 +157,6 @@ fn check_type(report: &mut Report, mount: &Value, options: &MountOptions, at: At
                 "name the file or directory of the host to bind",
             );
         }
-        return;
-    }
-    if options.remount {
         return;
     }
     if kind == "bind" {

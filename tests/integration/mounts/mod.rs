@@ -7,6 +7,7 @@ mod links;
 mod masks;
 mod order;
 mod recursive;
+mod remount;
 
 use serde_json::Value;
 

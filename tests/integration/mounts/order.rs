@@ -84,3 +84,29 @@ fn a_device_in_what_shows_cgroups() {
     let output = Container::new(&runtime, &bundle).run(&[]).ok();
     assert_eq!(output.stdout.split_whitespace().collect::<Vec<_>>(), ["device", "links"]);
 }
+
+/// The tmpfs above the hierarchies of v1 is read-only from when its devices are there. cgroup v2 takes none at all.
+#[test]
+fn a_device_below_cgroups_that_are_read_only() {
+    let runtime = only_own_engine!();
+    let mut bundle = Bundle::shell("test -c /sys/fs/cgroup/device && ! touch /sys/fs/cgroup/other");
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["ro"]);
+    bundle.set("/linux/devices", json!([{ "path": "/sys/fs/cgroup/device", "type": "c", "major": 1, "minor": 3 }]));
+    let output = Container::new(&runtime, &bundle).run(&[]);
+    if is_v2() {
+        output.fails(1, "/linux/devices/0: device /sys/fs/cgroup/device: ");
+    } else {
+        output.ok();
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_made_is_named() {
+    let runtime = only_own_engine!();
+    let mut bundle = Bundle::new();
+    bundle.bind("source", "/tmp", &["bind", "ro"]);
+    bundle.make_dir("source");
+    bundle.set("/linux/devices", json!([{ "path": "/tmp/device", "type": "c", "major": 1, "minor": 3 }]));
+    let message = "/linux/devices/0: device /tmp/device: mknod /tmp/device: read-only file system";
+    Container::new(&runtime, &bundle).run(&[]).fails(1, message);
+}

@@ -36,8 +36,8 @@ enum Kind {
     /// `version2` where it is that and not whatever the host has.
     Cgroup {
         version2: bool,
-        /// Later mounts lie in it.
-        holds_mounts: bool,
+        /// Later mounts, or devices, lie in it.
+        holds_others: bool,
     },
     New {
         kind: String,
@@ -68,15 +68,22 @@ pub fn plan(mounts: &[Mount], places: Places<'_>, linux: &Linux, privileged: boo
         if let Kind::Bind(source) = &mut plan.kind {
             source.inside = mounted_before(source, places.rootfs, &plans);
         }
-        for earlier in &mut plans {
-            // Only of those is it asked: each mount with each earlier one would be many.
-            if let Kind::Cgroup { holds_mounts, .. } = &mut earlier.kind {
-                *holds_mounts |= Path::new(&plan.destination).starts_with(&earlier.destination);
-            }
-        }
+        note_held(&mut plans, &plan.destination);
         plans.push(plan);
     }
+    for device in linux.devices().iter().flatten() {
+        note_held(&mut plans, &relative(device.path()));
+    }
     Ok(plans)
+}
+
+/// Only of cgroups is it asked: each mount with each earlier one would be many.
+fn note_held(plans: &mut [Plan], path: &str) {
+    for plan in plans {
+        if let Kind::Cgroup { holds_others, .. } = &mut plan.kind {
+            *holds_others |= Path::new(path).starts_with(&plan.destination);
+        }
+    }
 }
 
 /// Where in the root a source lies that earlier mounts of the same container change, by its path on the host.
@@ -128,7 +135,7 @@ fn plan_one(index: usize, mount: &Mount, places: Places<'_>, linux: &Linux) -> R
             inside: None,
         })
     } else if kind == "cgroup" || kind == "cgroup2" {
-        Kind::Cgroup { version2: kind == "cgroup2", holds_mounts: false }
+        Kind::Cgroup { version2: kind == "cgroup2", holds_others: false }
     } else {
         Kind::New { kind: kind.to_owned(), source: source.map(|source| source.to_string_lossy().into_owned()) }
     };
@@ -229,7 +236,7 @@ impl Plan {
     fn is_late_readonly(&self) -> bool {
         let writable_until_late = match &self.kind {
             Kind::New { kind, .. } => kind == "tmpfs" || self.destination == "dev",
-            Kind::Cgroup { holds_mounts, .. } => *holds_mounts,
+            Kind::Cgroup { holds_others, .. } => *holds_others,
             Kind::Bind(_) | Kind::Remount => false,
         };
         writable_until_late && self.options.attr_set & attr::RDONLY != 0

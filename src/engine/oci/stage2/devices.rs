@@ -16,14 +16,21 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// The kernel's, with the path.
 pub fn make(root: &Root, devices: &[DeviceOperation], context: &mut Context) -> Result<()> {
-    devices.iter().try_for_each(|device| make_one(root, device, context))
+    let make = |device| make_one(root, device, context).with_context(|| named(device));
+    devices.iter().try_for_each(make)
+}
+
+/// The device as messages call it, with its pointer in config.json where it has one.
+fn named(device: &DeviceOperation) -> String {
+    let at = if device.pointer.is_empty() { String::new() } else { format!("{}: ", device.pointer) };
+    format!("{at}device /{}", device.path)
 }
 
 fn make_one(root: &Root, device: &DeviceOperation, context: &mut Context) -> Result<()> {
     let shown = format!("/{}", device.path);
     if let Some(index) = device.tree {
         let tree = context.take(index)?;
-        return attach(root, device, &tree).with_context(|| format!("device {shown}"));
+        return attach(root, device, &tree);
     }
     let (directory, name) = device.path.rsplit_once('/').unwrap_or(("", &device.path));
     let name = OsStr::new(name);
@@ -32,7 +39,7 @@ fn make_one(root: &Root, device: &DeviceOperation, context: &mut Context) -> Res
     let kind = SFlag::from_bits_truncate(device.mode) & SFlag::S_IFMT;
     let mode = Mode::from_bits_truncate(device.mode);
     match mknodat(parent, name, kind, mode, makedev(device.major.into(), device.minor.into())) {
-        Ok(()) => own(parent, name, device).with_context(|| format!("device {shown}")),
+        Ok(()) => own(parent, name, device),
         Err(Errno::EEXIST) => {
             if !is_that_device(parent, name, device, kind) {
                 context.warnings.push(format!(
@@ -44,7 +51,7 @@ fn make_one(root: &Root, device: &DeviceOperation, context: &mut Context) -> Res
         Err(Errno::EPERM) if device.host_path.is_some() => {
             let host_path = device.host_path.as_deref().unwrap_or_default();
             let tree = mount::clone_tree(AT_FDCWD, &c_string(host_path)?, false).on("open", host_path)?;
-            attach(root, device, &tree).with_context(|| format!("device {shown}"))
+            attach(root, device, &tree)
         }
         Err(errno) => Err(errno).on("mknod", shown)?,
     }

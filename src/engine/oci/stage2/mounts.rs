@@ -7,7 +7,7 @@ use crate::engine::oci::{file_system, idmap};
 use crate::rpc::operation::{FileSystem, MountOperation, MountSource};
 use crate::rpc::server::Context;
 use crate::sys::mount::{self, Attributes};
-use crate::sys::path::{mount_id, resolve};
+use crate::sys::path::{is_mount_root, mount_id, resolve};
 use crate::sys::{Errno, On};
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{AT_FDCWD, OFlag, readlinkat};
@@ -259,6 +259,12 @@ fn remount(root: &Root, operation: &MountOperation, flags: u64, data: &str, bind
     let Some(target) = root.find(&operation.destination)? else {
         return Err(Errno::ENOENT).on("remount", format_args!("/{}", operation.destination))?;
     };
+    // Where nothing is to be set mount_setattr(2) does not look.
+    if is_mount_root(&target) == Some(false) {
+        return Err(Errno::EINVAL)
+            .on("remount", format_args!("/{}", operation.destination))
+            .context("nothing is mounted there that could be changed");
+    }
     if !bind {
         let path = format!("/proc/self/fd/{}", target.as_raw_fd());
         let flags = MsFlags::MS_REMOUNT | MsFlags::from_bits_truncate(flags as libc::c_ulong);
