@@ -20,7 +20,8 @@ fn a_bind_is_changed_with_and_without_a_source() {
 #[test]
 fn where_nothing_is_mounted_nothing_can_be_changed() {
     let runtime = only_own_engine!();
-    for options in [&["bind", "remount"][..], &["rbind", "remount", "ro"], &["bind", "remount", "slave"], &["remount"]] {
+    for options in [&["bind", "remount"][..], &["rbind", "remount", "ro"], &["bind", "remount", "slave"], &["remount"]]
+    {
         let mut b = Bundle::new();
         b.mount("/tmp", "none", "/", options);
         run(&runtime, &b).fails(1, "error mounting /mounts/7 at /tmp: nothing is mounted there");
