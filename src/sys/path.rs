@@ -229,7 +229,7 @@ pub fn is_mount_root(fd: impl AsFd) -> Option<bool> {
         stat.assume_init()
     };
     let is_root = libc::STATX_ATTR_MOUNT_ROOT as u64;
-    (stat.stx_attributes_mask & is_root != 0).then(|| stat.stx_attributes & is_root != 0)
+    (stat.stx_attributes_mask & is_root != 0).then_some(stat.stx_attributes & is_root != 0)
 }
 
 #[cfg(test)]
